@@ -1,0 +1,40 @@
+"""Moments in time: aware, in UTC, to the microsecond."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+from jobhistory.errors import InvalidInput
+
+Clock: TypeAlias = Callable[[], datetime]
+"""Says what time it is, as an aware `datetime`."""
+
+
+def utc_now() -> datetime:
+    """The default clock: the system's time, in UTC."""
+    return datetime.now(UTC)
+
+
+def in_utc(moment: datetime, argument: str) -> datetime:
+    """The same moment in UTC.
+
+    Raises:
+        InvalidInput: if it is not a `datetime`, has no time zone, or has no equal in UTC between
+            the years 1 and 9999.
+    """
+    if not isinstance(moment, datetime):
+        raise InvalidInput(argument, moment, "is not a datetime; write it like datetime.now(UTC)")
+    if moment.utcoffset() is None:
+        raise InvalidInput(
+            argument,
+            moment,
+            "has no time zone; write it like datetime(2026, 11, 1, tzinfo=UTC)",
+        )
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise InvalidInput(
+            argument, moment, "is out of range in UTC; give one between the years 1 and 9999"
+        ) from None

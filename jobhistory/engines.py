@@ -1,0 +1,61 @@
+"""Engines that the library makes from a URL, and therefore owns and sets up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from jobhistory.errors import InvalidInput
+
+_EXAMPLE = "write it like 'sqlite:///history.db' or 'postgresql://user@host/app'"
+
+
+def engine_from_url(url: str | URL) -> Engine:
+    """Make an engine whose settings suit short, independent writes; nothing connects yet.
+
+    SQLite: WAL mode, `synchronous=NORMAL`, a busy timeout of 5 seconds, `BEGIN IMMEDIATE` before
+    writes. Elsewhere: each statement is a transaction of its own, which saves two round trips, and
+    connections are tested before they are used.
+
+    Raises:
+        InvalidInput: if it is no URL, or one of a database that would be gone with its connection.
+        ModuleNotFoundError: if the database's driver is not installed.
+    """
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            return _sqlite_engine(parsed)
+        return create_engine(parsed, pool_pre_ping=True, isolation_level="AUTOCOMMIT")
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        if isinstance(error, InvalidInput):
+            raise
+        # Whatever stands after the scheme may hold a password.
+        scheme = str(url).partition(":")[0]
+        raise InvalidInput("bind", f"{scheme}:...", f"is not a database URL; {_EXAMPLE}") from None
+    except ModuleNotFoundError as error:
+        if error.name not in ("psycopg", "psycopg_binary"):
+            raise
+        raise ModuleNotFoundError(
+            "PostgreSQL needs psycopg; install it with: pip install 'jobhistory[postgresql]'",
+            name=error.name,
+        ) from error
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    if url.database in (None, "", ":memory:"):
+        raise InvalidInput(
+            "bind",
+            str(url),
+            "is a database of one connection, and gone with it; "
+            "name a file, as in 'sqlite:///history.db', or give None for a store in memory",
+        )
+    engine = create_engine(url, connect_args={"isolation_level": "IMMEDIATE", "timeout": 5})
+    event.listen(engine, "connect", _set_up_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: Any, _: object) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")

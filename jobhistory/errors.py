@@ -1,0 +1,142 @@
+"""What can go wrong, each kind also the built-in it is a case of.
+
+::
+
+    JobHistoryError                 everything below
+    ├── InvalidInput                also ValueError: an argument cannot be used
+    ├── ExecutionNotFound           also LookupError: no such execution has started
+    ├── ExecutionAlreadyFinished    also RuntimeError: it ended otherwise before
+    └── SchemaOutOfDate             also RuntimeError: the table is missing, old or changed
+
+Errors of the database itself (lost connections, time-outs, locks) stay SQLAlchemy's own.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jobhistory.models import HistoryRecord
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 120
+
+
+def quoted(value: object) -> str:
+    """The value as an error message shows it: its repr, some 120 characters at the most."""
+    try:
+        return _short.repr(value)
+    except Exception:  # a repr may raise anything: an integer of 5,000 digits does
+        return f"<{type(value).__name__} that has no repr>"
+
+
+class JobHistoryError(Exception):
+    """Base class of every error that this library defines."""
+
+
+class InvalidInput(JobHistoryError, ValueError):
+    """An argument cannot be used; the message quotes its value and shows a good one.
+
+    Attributes:
+        argument: the argument's name, as the caller writes it.
+        value: what was given for it.
+        remedy: what would have been right.
+    """
+
+    def __init__(self, argument: str, value: object, remedy: str) -> None:
+        super().__init__(argument, value, remedy)
+        self.argument = argument
+        self.value = value
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.argument} {quoted(self.value)} {self.remedy}"
+
+
+class ExecutionNotFound(JobHistoryError, LookupError):
+    """No execution of these three ids has started, so it cannot end.
+
+    Attributes:
+        job_id, worker_id, correlation_id: the ids that were looked for, as text.
+    """
+
+    def __init__(self, job_id: str, worker_id: str, correlation_id: str) -> None:
+        super().__init__(job_id, worker_id, correlation_id)
+        self.job_id = job_id
+        self.worker_id = worker_id
+        self.correlation_id = correlation_id
+
+    def __str__(self) -> str:
+        return (
+            f"no execution has started with job_id {quoted(self.job_id)}, "
+            f"worker_id {quoted(self.worker_id)} and correlation_id {quoted(self.correlation_id)}; "
+            "call record_start first, with the same three ids"
+        )
+
+
+class ExecutionAlreadyFinished(JobHistoryError, RuntimeError):
+    """The execution ended before, with another outcome, and history keeps the first.
+
+    Attributes:
+        record: the `HistoryRecord` as it stands in history.
+    """
+
+    def __init__(self, record: HistoryRecord) -> None:
+        super().__init__(record)
+        self.record = record
+
+    def __str__(self) -> str:
+        return (
+            f"the execution of job {quoted(self.record.job_id)} has already ended "
+            f"as {self.record.status.value!r}; an outcome is recorded once"
+        )
+
+
+class SchemaOutOfDate(JobHistoryError, RuntimeError):
+    """The history table is not the one that this version of the library reads and writes.
+
+    Attributes:
+        current: the revision that the database is at, `None` if it has none.
+        head: the revision that this version needs.
+        differences: how the table differs although the revision is right, one text each.
+    """
+
+    def __init__(self, current: str | None, head: str, differences: tuple[str, ...] = ()) -> None:
+        super().__init__(current, head, differences)
+        self.current = current
+        self.head = head
+        self.differences = differences
+
+    def __str__(self) -> str:
+        if self.differences:
+            return f"the history table was changed by hand: {'; '.join(self.differences)}"
+        if self.current is None:
+            return (
+                "this database has no history table; create it with 'jobhistory db upgrade' "
+                "or jobhistory.migrate.upgrade(engine)"
+            )
+        # Revisions are numbers padded with zeros, so their texts compare as they do.
+        if self.current > self.head:
+            return (
+                f"the history table is at revision {self.current}, newer than the {self.head} "
+                "of this version of jobhistory; mend it with 'pip install --upgrade jobhistory'"
+            )
+        return (
+            f"the history table is at revision {self.current} and not at {self.head}; bring it "
+            "there with 'jobhistory db upgrade' or jobhistory.migrate.upgrade(engine)"
+        )
+
+
+def check_count(
+    value: int, argument: str, *, least: int = 1, most: int = 2**63 - 1, example: int = 100
+) -> None:
+    """Refuse what is not a whole number in a range.
+
+    Raises:
+        InvalidInput: naming the argument, quoting the value, showing a good one.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidInput(
+            argument, value, f"is not a whole number from {least} up; write it like {example}"
+        )

@@ -1,0 +1,161 @@
+"""The history table, as SQLAlchemy's declarative ORM sees it."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Enum,
+    Index,
+    MetaData,
+    String,
+    Text,
+    Uuid,
+    inspect,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, make_transient_to_detached, mapped_column
+
+from jobhistory.columns import PortableJSON, UTCDateTime
+from jobhistory.status import Status
+from jobhistory.texts import NAME_LENGTH
+
+if sys.version_info >= (3, 14):
+    from uuid import uuid7
+else:
+    from uuid_utils.compat import uuid7
+
+TABLE_NAME = "job_history"
+
+
+def _where(column: str) -> dict[str, Any]:
+    """The arguments that make an index hold only the rows in which a column has a value."""
+    predicate = text(f"{column} IS NOT NULL")
+    return {"postgresql_where": predicate, "sqlite_where": predicate}
+
+
+class Base(DeclarativeBase):
+    """The library's own registry and metadata, apart from those of any app."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        }
+    )
+
+
+class HistoryRecord(Base):
+    """One execution: one attempt at running a job.
+
+    Records that the library returns are detached and fully loaded: they belong to the caller, need
+    no session, and may go from thread to thread. All times are aware, in UTC.
+    """
+
+    __tablename__ = TABLE_NAME
+    # The terminal UPDATE stays heap-only on PostgreSQL as long as no indexed column, those of index
+    # predicates included, changes value. So `status` and `completed_at` are in no index: failures
+    # are found by `error_type` and partial successes by `failed_steps`, NULL for other outcomes.
+    __table_args__ = (
+        CheckConstraint(f"status IN ({', '.join(repr(s.value) for s in Status)})", name="status"),
+        Index("ix_job_history_correlation_id", "correlation_id"),
+        Index("ix_job_history_expires_at", "expires_at"),
+        Index("ix_job_history_job_id_started_at", "job_id", "started_at"),
+        Index("ix_job_history_started_at", "started_at"),
+        Index("ix_job_history_task_identifier_started_at", "task_identifier", "started_at"),
+        Index("ix_job_history_worker_id_started_at", "worker_id", "started_at"),
+        Index("ix_job_history_failed_started_at", "started_at", **_where("error_type")),
+        Index(
+            "ix_job_history_failed_task_identifier_started_at",
+            "task_identifier",
+            "started_at",
+            **_where("error_type"),
+        ),
+        Index(
+            "ix_job_history_error_type_started_at",
+            "error_type",
+            "started_at",
+            **_where("error_type"),
+        ),
+        Index("ix_job_history_partial_started_at", "started_at", **_where("failed_steps")),
+        Index(
+            "ix_job_history_partial_task_identifier_started_at",
+            "task_identifier",
+            "started_at",
+            **_where("failed_steps"),
+        ),
+        # Room on each page for the new version of its rows, which heap-only updates need.
+        {"postgresql_with": {"fillfactor": 80}},
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+    job_id: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    correlation_id: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    task_identifier: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    worker_id: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    status: Mapped[Status] = mapped_column(
+        Enum(
+            Status,
+            native_enum=False,  # a named type would outlive a downgrade
+            length=32,
+            values_callable=lambda statuses: [status.value for status in statuses],
+        )
+    )
+    attempt_number: Mapped[int]
+    payload: Mapped[Any | None] = mapped_column(PortableJSON)
+    started_at: Mapped[datetime] = mapped_column(UTCDateTime)
+    completed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    queue_time_ms: Mapped[int | None] = mapped_column(BigInteger)
+    execution_time_ms: Mapped[int | None] = mapped_column(BigInteger)
+    error_type: Mapped[str | None] = mapped_column(String(NAME_LENGTH))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    error_stack: Mapped[str | None] = mapped_column(Text)
+    completed_steps: Mapped[list[str] | None] = mapped_column(PortableJSON)
+    failed_steps: Mapped[list[str] | None] = mapped_column(PortableJSON)
+    retry_from_step: Mapped[str | None] = mapped_column(Text)
+    partial_results: Mapped[Any | None] = mapped_column(PortableJSON)
+    expires_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+
+    def __repr__(self) -> str:
+        return (
+            f"<HistoryRecord {self.task_identifier} job_id={self.job_id!r} "
+            f"status={self.status.value} started_at={self.started_at.isoformat()}>"
+        )
+
+
+COLUMN_NAMES = tuple(column.key for column in inspect(HistoryRecord).column_attrs)
+"""The fields of a record, in the order of the table."""
+
+_JSON_COLUMNS = frozenset({"payload", "completed_steps", "failed_steps", "partial_results"})
+
+
+def new_id() -> uuid.UUID:
+    """A UUIDv7: ids made later sort later, so inserts stay at one end of the index."""
+    return uuid7()
+
+
+def detached(values: Mapping[str, Any]) -> HistoryRecord:
+    """A record of these values, as if it had been loaded and its session closed.
+
+    Columns that are not among the values are `None`. The record shares nothing mutable with them.
+    """
+    record = HistoryRecord(**{name: _own(name, values.get(name)) for name in COLUMN_NAMES})
+    make_transient_to_detached(record)
+    return record
+
+
+def values_of(record: HistoryRecord) -> dict[str, Any]:
+    """The values of all columns, sharing nothing mutable with the record."""
+    return {name: _own(name, getattr(record, name)) for name in COLUMN_NAMES}
+
+
+def _own(column: str, value: Any) -> Any:
+    return copy.deepcopy(value) if column in _JSON_COLUMNS else value

@@ -1,0 +1,62 @@
+"""Durations as people write them, and how long a record lives."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TypeAlias
+
+from pytimeparse.timeparse import timeparse
+
+from jobhistory.errors import InvalidInput
+
+Duration: TypeAlias = timedelta | str
+"""A length of time: a `timedelta`, or text such as `"30 days"`, `"12h"`, `"1 week 2 days"`."""
+
+_EXAMPLE = "write it like '30 days' or '12h'"
+_LONGEST_TEXT = 100  # the parser's time grows with the square of what it cannot read
+
+
+def parse_duration(value: Duration, argument: str) -> timedelta:
+    """Read a positive length of time.
+
+    Raises:
+        InvalidInput: if it is zero, negative, unreadable, too long for a `timedelta`, without a
+            unit, or a clock time such as `"1:30"`, which may mean minutes or hours.
+    """
+    if isinstance(value, timedelta):
+        duration = value
+    elif isinstance(value, str):
+        duration = _parse_text(value, argument)
+    elif isinstance(value, (int, float)):
+        raise InvalidInput(argument, value, f"has no unit; {_EXAMPLE}")
+    else:
+        raise InvalidInput(argument, value, f"is not a duration; {_EXAMPLE}")
+    if duration <= timedelta(0):
+        raise InvalidInput(argument, value, f"is not longer than nothing; {_EXAMPLE}")
+    return duration
+
+
+def _parse_text(text: str, argument: str) -> timedelta:
+    if len(text) > _LONGEST_TEXT or ":" in text:
+        raise InvalidInput(argument, text, f"is not a duration; {_EXAMPLE}")
+    try:
+        seconds = timeparse(text)
+        if seconds is None:
+            raise InvalidInput(argument, text, f"is not a duration; {_EXAMPLE}")
+        return timedelta(seconds=seconds)
+    except OverflowError:
+        raise InvalidInput(argument, text, f"is longer than dates reach; {_EXAMPLE}") from None
+
+
+def parse_retention(value: Duration | None, *, now: datetime) -> timedelta | None:
+    """Read how long records live; `None`, or the text `"never"`, means that they never expire.
+
+    Raises:
+        InvalidInput: as `parse_duration`, and if a record of now would expire after the year 9999.
+    """
+    if value is None or value == "never":
+        return None
+    retention = parse_duration(value, "history_retention")
+    if retention > datetime.max.replace(tzinfo=now.tzinfo) - now:
+        raise InvalidInput("history_retention", value, f"is longer than dates reach; {_EXAMPLE}")
+    return retention

@@ -1,0 +1,49 @@
+"""A bounded buffer of the newest things."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from threading import Lock
+from typing import Generic, TypeVar
+
+from jobhistory.errors import check_count
+
+T = TypeVar("T")
+
+
+class RingBuffer(Generic[T]):
+    """Keep the last `size` items, in order of insertion.
+
+    Every method may be called by any number of threads at once. The items are kept as they are:
+    who needs copies makes them.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._items: deque[T] = deque(maxlen=size)
+        # list(deque) raises RuntimeError if another thread appends meanwhile without the GIL.
+        self._lock = Lock()
+
+    def append(self, item: T) -> None:
+        """Add an item, which pushes out the oldest one if the buffer is full."""
+        with self._lock:
+            self._items.append(item)
+
+    def last(self, n: int | None = None) -> list[T]:
+        """The last `n` items, or all of them, oldest first."""
+        if n is not None:
+            check_count(n, "n", least=0)
+        with self._lock:
+            items = list(self._items)
+        return items if n is None else items[max(0, len(items) - n) :]
+
+    def discard(self, unwanted: Callable[[T], bool]) -> int:
+        """Remove the items that are `unwanted` and say how many they were."""
+        with self._lock:
+            kept = [item for item in self._items if not unwanted(item)]
+            removed = len(self._items) - len(kept)
+            self._items = deque(kept, maxlen=self._items.maxlen)
+            return removed
+
+    def __len__(self) -> int:
+        return len(self._items)

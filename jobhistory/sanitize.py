@@ -1,0 +1,257 @@
+"""Make what a job carries fit to be stored, whatever it is: nothing here raises.
+
+Three things happen to a value before any SQL: what JSON or PostgreSQL cannot hold becomes text that
+they can, what sits under a key that names a secret is redacted, and what is too large is cut to a
+bound, saying so and saying how large it was.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import traceback
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from itertools import islice
+from numbers import Integral, Real
+from os import PathLike
+from typing import Any, TypeAlias
+from uuid import UUID
+
+from jobhistory.errors import check_count
+from jobhistory.texts import byte_length, cut_name, cut_text, holdable
+
+Redact: TypeAlias = Callable[[str, Any], Any]
+"""Given a key and the value under it, what to store for the value: itself, or something else."""
+
+REDACTED = "[redacted]"
+TEXT_ERROR_TYPE = "Error"
+
+_MAX_DEPTH = 64  # json.dumps recurses, and so do the readers of what it wrote
+_MAX_INTEGER_BITS = 2048  # Python refuses to print or parse longer integers than some 640 digits
+_SMALLEST_LIMIT = 1024  # room for a mark that says what was cut, at every level of nesting
+
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+# Matched against a key's words in lower case, joined by "_". A plural "tokens" is most often a count.
+_SECRET = re.compile(
+    r"(?:^|_)(?:auth|authorization|bearer|cookies?|jwt|pass|pwd|[a-z]*token"
+    r"|(?:api|access|private|encryption|signing)_?key)(?:_|$)"
+    r"|passw|passphrase|secret|credential"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How many bytes of UTF-8 each part of a record may take; what is longer is cut.
+
+    Payload, results and step lists count as JSON text. Each limit is 1024 at the least.
+    """
+
+    payload: int = 64 * 1024
+    results: int = 64 * 1024
+    message: int = 64 * 1024
+    stack: int = 64 * 1024
+
+    def __post_init__(self) -> None:
+        for limit in fields(self):
+            size = getattr(self, limit.name)
+            check_count(size, f"limits.{limit.name}", least=_SMALLEST_LIMIT, example=65536)
+
+
+def looks_secret(key: str) -> bool:
+    """Whether a key names a secret, in any usual spelling: `api_key`, `apiKey`, `X-Auth-Token`."""
+    return _SECRET.search("_".join(_WORDS.findall(key)).lower()) is not None
+
+
+def redact_secrets(key: str, value: Any) -> Any:
+    """The default `redact`: `"[redacted]"` for a value whose key names a secret."""
+    return REDACTED if looks_secret(key) else value
+
+
+def json_text(value: Any) -> str:
+    """The value as JSON text, as its size is counted: UTF-8, nothing escaped that need not be."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class Sanitizer:
+    """The limits and the redaction of one store."""
+
+    limits: Limits
+    redact: Redact | None
+
+    def payload(self, value: Any) -> Any:
+        """A job's payload as JSON can hold it."""
+        return self._json(value, self.limits.payload)
+
+    def results(self, value: Any) -> Any:
+        """Partial results as JSON can hold them."""
+        return self._json(value, self.limits.results)
+
+    def steps(self, steps: Iterable[Any]) -> list[str]:
+        """The names of steps, as texts."""
+        names: list[str] = self._json([_text(step) for step in steps], self.limits.results)
+        return names
+
+    def message(self, value: Any) -> str:
+        """The text of anything, cut at its end."""
+        return cut_text(_text(value), self.limits.message)
+
+    def stack(self, text: Any) -> str:
+        """The text of a stack, cut in its middle, as both its ends tell where it broke."""
+        return cut_text(_text(text), self.limits.stack, keep_tail=True)
+
+    def failure(self, error: BaseException | str) -> tuple[str, str, str | None]:
+        """The type, message and stack of an error; one that is text has a type but no stack."""
+        if isinstance(error, str):
+            return TEXT_ERROR_TYPE, self.message(error), None
+        stack = _safely(_format_traceback, error)
+        return cut_name(_qualified_name(type(error))), self.message(error), self.stack(stack)
+
+    def _json(self, value: Any, limit: int) -> Any:
+        # Whole if it fits. Else the longest texts and collections are cut shorter and shorter, so
+        # that the small values beside a large one stay.
+        allowance = limit
+        while allowance:
+            plain = _Walk(self.redact, allowance).plain(value)
+            if byte_length(json_text(plain)) <= limit:
+                return plain
+            allowance //= 2
+        return f"[cut, more than {limit} bytes]"
+
+
+class _Walk:
+    """One pass over a value, with an allowance in bytes for each of its texts and collections.
+
+    An item takes at least two bytes, so the allowance also bounds the time of the pass: it looks at
+    no more items than could fit, however many there are.
+    """
+
+    def __init__(self, redact: Redact | None, allowance: int) -> None:
+        self._redact = redact
+        self._allowance = allowance
+        self._most_items = allowance // 2
+        self._items_left = allowance
+        self._open: set[int] = set()
+
+    def plain(self, value: Any) -> Any:
+        """The value in terms of JSON."""
+        try:
+            return self._plain(value)
+        except Exception as error:  # code of the value's own class may raise anything
+            return _unshowable(value, error)
+
+    def _plain(self, value: Any) -> Any:
+        match value:
+            case None | bool():
+                return value
+            case Enum():
+                return self.plain(value.value)
+            case str():
+                return cut_text(str.__str__(value), self._allowance)
+            case Integral():
+                number = int(value)
+                return number if number.bit_length() <= _MAX_INTEGER_BITS else hex(number)
+            case Real():
+                return _plain_float(float(value))
+            case bytes() | bytearray() | memoryview():
+                return self._bytes_text(memoryview(value))
+            case datetime() | date() | time():
+                return value.isoformat()
+            case timedelta() | Decimal() | UUID() | PathLike():
+                return cut_text(str(value), self._allowance)
+            case Mapping():
+                return self._inside(value, len(value), lambda: self._object(value.items()))
+            case Collection():
+                return self._inside(value, len(value), lambda: self._list(value))
+        if is_dataclass(value) and not isinstance(value, type):
+            pairs = [(field.name, getattr(value, field.name, None)) for field in fields(value)]
+            return self._inside(value, len(pairs), lambda: self._object(pairs))
+        return cut_text(repr(value), self._allowance)
+
+    def _inside(self, value: Any, size: int, walk: Callable[[], Any]) -> Any:
+        """Walk into a mapping or collection, unless that would go round in circles or too far."""
+        if id(value) in self._open:
+            return "[circular]"
+        if len(self._open) >= _MAX_DEPTH:
+            return f"[cut, nested deeper than {_MAX_DEPTH}]"
+        if self._items_left <= 0:
+            return f"[cut, {size} items]"
+        self._items_left -= min(size, self._most_items)
+        self._open.add(id(value))
+        try:
+            return walk()
+        finally:
+            self._open.remove(id(value))
+
+    def _object(self, pairs: Collection[tuple[Any, Any]]) -> dict[str, Any]:
+        plain: dict[str, Any] = {}
+        for key, item in islice(pairs, self._most_items):
+            name = self._key(key)
+            if name in plain:  # 1 and "1" are two keys in Python, and one in JSON
+                name = f"{name} [{len(plain)}]"
+            plain[name] = self.plain(self._redacted(name, item))
+        if len(pairs) > self._most_items:
+            plain["..."] = f"[cut, {len(pairs)} keys]"
+        return plain
+
+    def _list(self, items: Collection[Any]) -> list[Any]:
+        plain = [self.plain(item) for item in islice(items, self._most_items)]
+        if isinstance(items, Set):  # the same set always gives the same list
+            plain.sort(key=json_text)
+        if len(items) > self._most_items:
+            plain.append(f"... [cut, {len(items)} items]")
+        return plain
+
+    def _key(self, key: Any) -> str:
+        plain = self.plain(key)
+        return cut_name(plain if isinstance(plain, str) else json_text(plain))
+
+    def _redacted(self, name: str, value: Any) -> Any:
+        if self._redact is None:
+            return value
+        try:
+            return self._redact(name, value)
+        except Exception:  # what cannot be judged is not shown
+            return REDACTED
+
+    def _bytes_text(self, view: memoryview) -> str:
+        if view.nbytes <= self._allowance:
+            shown = view.tobytes().decode(errors="backslashreplace")
+            return cut_text(shown, self._allowance)
+        head = view.cast("B")[: self._allowance].tobytes().decode(errors="backslashreplace")
+        return holdable(head[: self._allowance]) + f"... [cut, {view.nbytes} bytes]"
+
+
+def _plain_float(number: float) -> float | str:
+    if math.isfinite(number):
+        return number
+    return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
+
+
+def _unshowable(value: object, error: Exception) -> str:
+    return f"<{type(value).__name__} that raised {type(error).__name__}>"
+
+
+def _safely(show: Callable[[Any], str], value: object) -> str:
+    try:
+        return str.__str__(show(value))
+    except Exception as error:
+        return _unshowable(value, error)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else _safely(str, value)
+
+
+def _qualified_name(kind: type) -> str:
+    module = kind.__module__
+    return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
+
+
+def _format_traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))

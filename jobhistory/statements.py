@@ -1,0 +1,144 @@
+"""The SQL of every verb, built without touching a database.
+
+Statements that do not depend on criteria are built once, at import, and bound with parameters. What
+index predicates name is written as it stands in them, never as a parameter: a prepared statement's
+generic plan could not use the index otherwise.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    bindparam,
+    delete,
+    false,
+    func,
+    insert,
+    literal_column,
+    select,
+    update,
+)
+from sqlalchemy.orm import InstrumentedAttribute
+
+from jobhistory.criteria import HistoryQuery
+from jobhistory.models import HistoryRecord
+from jobhistory.status import Status
+
+_table: Any = HistoryRecord.__table__
+_columns = _table.c
+
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
+"""A low-water mark below which nothing can have expired."""
+
+_NEWEST_FIRST = (HistoryRecord.started_at.desc(), HistoryRecord.id.desc())
+_STARTED: ColumnElement[Any] = literal_column("'started'")
+
+# Which rows can have a status, in the words of the partial indexes that hold just those rows.
+_INDEXED_BY = {
+    Status.FAILED: HistoryRecord.error_type.is_not(None),
+    Status.PARTIAL_SUCCESS: HistoryRecord.failed_steps.is_not(None),
+}
+
+
+def _of_key(columns: Any) -> list[ColumnElement[bool]]:
+    """That a row is of an `ExecutionKey`, given as the parameters `key_job_id` and so on."""
+    return [
+        columns.job_id == bindparam("key_job_id"),
+        columns.worker_id == bindparam("key_worker_id"),
+        columns.correlation_id == bindparam("key_correlation_id"),
+    ]
+
+
+INSERT = insert(_table)
+
+# FOR UPDATE makes the second of two callers wait for the first and then look again, so it takes the
+# next started row, or none. Without it both would choose the same row, and the second miss.
+END = (
+    update(_table)
+    .where(
+        _columns.id
+        == select(_columns.id)
+        .where(*_of_key(_columns), _columns.status == _STARTED)
+        .order_by(_columns.started_at.desc(), _columns.id.desc())
+        .limit(1)
+        .with_for_update()
+        .correlate(None)
+        .scalar_subquery()
+    )
+    .returning(*_columns)
+)
+"""Ends the newest started execution of a key; the parameters named as columns are what it sets."""
+
+ENDED = (
+    select(HistoryRecord)
+    .where(*_of_key(HistoryRecord), HistoryRecord.status != _STARTED)
+    .order_by(*_NEWEST_FIRST)
+    .limit(1)
+)
+"""The newest ended execution of a key."""
+
+_EXPIRED = _columns.expires_at <= bindparam("cutoff")
+
+COUNT_EXPIRED = select(func.count()).select_from(_table).where(_EXPIRED)
+"""How many rows have expired at a cutoff."""
+
+# The CTE, unlike a plain subquery, runs once whatever the plan; else more than a batch could go.
+# SQLite has no SKIP LOCKED, and SQLAlchemy leaves it out there: its writers queue anyway.
+_doomed = (
+    select(_columns.id)
+    .where(_EXPIRED, _columns.expires_at >= bindparam("low_water"))
+    .order_by(_columns.expires_at)
+    .limit(bindparam("batch_size"))
+    .with_for_update(skip_locked=True)
+    .cte("doomed")
+)
+DELETE_EXPIRED = (
+    delete(_table).where(_columns.id.in_(select(_doomed.c.id))).returning(_columns.expires_at)
+)
+"""Deletes one batch of expired rows, oldest first; `low_water` steps over rows already deleted."""
+
+
+def records_with(column: str, value: str) -> Select[HistoryRecord]:
+    """All records with a value in a column, newest first."""
+    return (
+        select(HistoryRecord)
+        .where(getattr(HistoryRecord, column) == value)
+        .order_by(*_NEWEST_FIRST)
+    )
+
+
+def records_of(query: HistoryQuery) -> Select[HistoryRecord]:
+    """The records that meet the criteria, newest first; only criteria that are given are in it."""
+    statement = select(HistoryRecord).where(*_criteria(query)).order_by(*_NEWEST_FIRST)
+    return statement if query.limit is None else statement.limit(query.limit)
+
+
+def _criteria(query: HistoryQuery) -> list[ColumnElement[bool]]:
+    criteria: list[ColumnElement[bool]] = []
+    if query.from_ is not None:
+        criteria.append(HistoryRecord.started_at >= query.from_)
+    if query.to is not None:
+        criteria.append(HistoryRecord.started_at <= query.to)
+    if query.task_identifier is not None:
+        criteria.append(_one_of(HistoryRecord.task_identifier, query.task_identifier))
+    if query.status is not None:
+        criteria.append(_one_of(HistoryRecord.status, query.status))
+        if len(query.status) == 1 and query.status[0] in _INDEXED_BY:
+            criteria.append(_INDEXED_BY[query.status[0]])
+    if query.worker_id is not None:
+        criteria.append(HistoryRecord.worker_id == query.worker_id)
+    if query.error_type is not None:
+        criteria.append(HistoryRecord.error_type == query.error_type)
+    return criteria
+
+
+def _one_of(
+    column: InstrumentedAttribute[Any], values: tuple[Any, ...]
+) -> ColumnElement[bool]:
+    if not values:
+        return false()
+    return column == values[0] if len(values) == 1 else column.in_(values)

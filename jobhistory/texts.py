@@ -1,0 +1,87 @@
+"""Text that any database can hold, no longer than there is room for it."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeAlias
+from uuid import UUID
+
+from jobhistory.errors import InvalidInput
+
+Id: TypeAlias = str | UUID | int
+"""What identifies a job, a worker or a correlation; stored and returned as its text."""
+
+NAME_LENGTH = 255
+"""How many characters an id, a task identifier or an error type may have."""
+
+_UNHOLDABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def holdable(text: str) -> str:
+    """The text with U+FFFD for what PostgreSQL cannot hold: NUL and lone surrogates."""
+    # The length stays the same, so an id that is not too long does not become so.
+    return _UNHOLDABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def byte_length(text: str) -> int:
+    """How long the text is in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def cut_text(text: str, limit: int, *, keep_tail: bool = False) -> str:
+    """Holdable text of at most `limit` bytes; its end, or with `keep_tail` its middle, is cut.
+
+    The cut says how large the text was. Only the mark itself may be longer than a tiny limit.
+    """
+    if len(text) <= limit:  # a longer one may be huge, and is cut before it is looked through
+        clean = holdable(text)
+        if byte_length(clean) <= limit:
+            return clean
+    size = byte_length(text)
+    mark = f"\n... [cut, {size} bytes in all] ...\n" if keep_tail else f"... [cut, {size} bytes]"
+    room = max(0, limit - len(mark))
+    tail = room // 2 if keep_tail else 0
+    head = room - tail
+    first = holdable(text[:head]).encode()[:head].decode(errors="ignore")
+    last = holdable(text[-tail:]).encode()[-tail:].decode(errors="ignore") if tail else ""
+    return first + mark + last
+
+
+def cut_name(text: str) -> str:
+    """Holdable text that fits a column of `NAME_LENGTH` characters."""
+    clean = holdable(text[: NAME_LENGTH + 1])
+    return clean if len(clean) <= NAME_LENGTH else cut_text(text, NAME_LENGTH)
+
+
+def id_text(value: Id, argument: str) -> str:
+    """An id as it is stored.
+
+    Raises:
+        InvalidInput: if it is empty, longer than `NAME_LENGTH`, or no `str`, `UUID` or `int`.
+    """
+    if isinstance(value, bool) or not isinstance(value, (str, UUID, int)):
+        raise InvalidInput(argument, value, "is not an id; give a str, a uuid.UUID or an int")
+    try:
+        text = str(value)
+    except ValueError:  # an integer so long that Python refuses to print it
+        text = "0" * (NAME_LENGTH + 1)
+    if not text:
+        raise InvalidInput(argument, value, "is empty; write it like 'order-42'")
+    if len(text) > NAME_LENGTH:
+        raise InvalidInput(
+            argument,
+            value,
+            f"is longer than {NAME_LENGTH} characters; write a short one like 'order-42'",
+        )
+    return holdable(text)
+
+
+def name_text(value: str, argument: str) -> str:
+    """A name as it is stored, cut if it is too long for its column.
+
+    Raises:
+        InvalidInput: if it is empty or not text.
+    """
+    if not isinstance(value, str) or not value:
+        raise InvalidInput(argument, value, "is not a name; write it like 'send_email'")
+    return cut_name(value)

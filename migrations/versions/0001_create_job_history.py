@@ -1,0 +1,55 @@
+"""Create the history table.
+
+Revision ID: 0001
+Revises:
+Create Date: 2026-11-23
+"""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects.postgresql import JSONB
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    name = sa.String(255)
+    moment = sa.DateTime(timezone=True)
+    json = sa.JSON().with_variant(JSONB(), "postgresql")
+    op.create_table(
+        "job_history",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("job_id", name, nullable=False),
+        sa.Column("correlation_id", name, nullable=False),
+        sa.Column("task_identifier", name, nullable=False),
+        sa.Column("worker_id", name, nullable=False),
+        sa.Column("status", sa.String(32), nullable=False),
+        sa.Column("attempt_number", sa.Integer(), nullable=False),
+        sa.Column("payload", json),
+        sa.Column("started_at", moment, nullable=False),
+        sa.Column("completed_at", moment),
+        sa.Column("queue_time_ms", sa.BigInteger()),
+        sa.Column("execution_time_ms", sa.BigInteger()),
+        sa.Column("error_type", name),
+        sa.Column("error_message", sa.Text()),
+        sa.Column("error_stack", sa.Text()),
+        sa.Column("completed_steps", json),
+        sa.Column("failed_steps", json),
+        sa.Column("retry_from_step", sa.Text()),
+        sa.Column("partial_results", json),
+        sa.Column("expires_at", moment),
+        sa.PrimaryKeyConstraint("id", name="pk_job_history"),
+        sa.CheckConstraint(
+            "status IN ('started', 'completed', 'failed', 'partial_success')",
+            name="ck_job_history_status",
+        ),
+        schema=op.get_context().version_table_schema,
+        postgresql_with={"fillfactor": 80},
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("job_history", schema=op.get_context().version_table_schema)
