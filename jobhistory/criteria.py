@@ -103,9 +103,7 @@ def _by_field(criteria: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _one_or_more(
-    value: Any, read: Callable[[Any, str], T], argument: str
-) -> tuple[T, ...] | None:
+def _one_or_more(value: Any, read: Callable[[Any, str], T], argument: str) -> tuple[T, ...] | None:
     if value is None:
         return None
     if isinstance(value, Collection) and not isinstance(value, (str, bytes, Mapping)):

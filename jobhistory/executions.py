@@ -101,9 +101,7 @@ class RowBuilder:
         self, job: Any, worker_id: Id, correlation_id: Id, history_retention: Duration | None
     ) -> dict[str, Any]:
         """The row of an execution that starts now; a retention of `None` is the store's."""
-        key = ExecutionKey.of(
-            _field_of(job, "id"), worker_id, correlation_id, job_id_from="job.id"
-        )
+        key = ExecutionKey.of(_field_of(job, "id"), worker_id, correlation_id, job_id_from="job.id")
         now = self._now()
         retention = (
             self.retention
@@ -266,7 +264,9 @@ def _only_known(
 ) -> Mapping[str, Any]:
     for key in given:
         if key not in known:
-            raise InvalidInput(argument, key, f"is not one of its keys; they are {', '.join(known)}")
+            raise InvalidInput(
+                argument, key, f"is not one of its keys; they are {', '.join(known)}"
+            )
     return given
 
 
@@ -308,5 +308,7 @@ def _expiry(started_at: datetime, retention: timedelta | None) -> datetime | Non
         return started_at + retention
     except OverflowError:
         raise InvalidInput(
-            "history_retention", str(retention), "is longer than dates reach; write it like '30 days'"
+            "history_retention",
+            str(retention),
+            "is longer than dates reach; write it like '30 days'",
         ) from None

@@ -30,7 +30,9 @@ HEAD = "0002"
 _LOCK = 0x6A6F6268697374
 
 
-def upgrade(bind: Engine | Connection, revision: str = "head", *, schema: str | None = None) -> None:
+def upgrade(
+    bind: Engine | Connection, revision: str = "head", *, schema: str | None = None
+) -> None:
     """Create the history table, or bring it to a later revision.
 
     Safe to call at once from several processes: one does the work, the others wait for it. A
@@ -55,9 +57,7 @@ def current(bind: Engine | Connection, *, schema: str | None = None) -> str | No
     with _connection(bind) as connection:
         if not inspect(connection).has_table(VERSION_TABLE, schema=schema):
             return None
-        versions = Table(
-            VERSION_TABLE, MetaData(schema=schema), Column("version_num", String(32))
-        )
+        versions = Table(VERSION_TABLE, MetaData(schema=schema), Column("version_num", String(32)))
         return connection.scalar(select(versions.c.version_num))
 
 

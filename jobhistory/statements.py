@@ -136,9 +136,7 @@ def _criteria(query: HistoryQuery) -> list[ColumnElement[bool]]:
     return criteria
 
 
-def _one_of(
-    column: InstrumentedAttribute[Any], values: tuple[Any, ...]
-) -> ColumnElement[bool]:
+def _one_of(column: InstrumentedAttribute[Any], values: tuple[Any, ...]) -> ColumnElement[bool]:
     if not values:
         return false()
     return column == values[0] if len(values) == 1 else column.in_(values)

@@ -251,9 +251,7 @@ class HistoryStore:
 
     def get_by_correlation_id(self, correlation_id: Id) -> list[HistoryRecord]:
         """All executions that a correlation id ties together, newest first."""
-        return self._history.find_with(
-            "correlation_id", id_text(correlation_id, "correlation_id")
-        )
+        return self._history.find_with("correlation_id", id_text(correlation_id, "correlation_id"))
 
     def query(
         self, criteria: HistoryQuery | Mapping[str, Any] | None = None, **named: Any

@@ -1,0 +1,30 @@
+"""The command line: `jobhistory ...`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from jobhistory.errors import InvalidInput, JobHistoryError
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command that the arguments name, those of the process by default, and exit."""
+    try:
+        from jobhistory.cli.app import app
+    except ModuleNotFoundError as error:
+        if error.name not in ("platformdirs", "rich", "typer"):
+            raise
+        sys.exit("jobhistory: the command line needs: pip install 'jobhistory[cli]'")
+    from jobhistory.cli.database import reason
+
+    try:
+        app(arguments, prog_name="jobhistory")
+    except InvalidInput as error:
+        print(f"jobhistory: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (JobHistoryError, SQLAlchemyError, ModuleNotFoundError, OSError) as error:
+        print(f"jobhistory: {reason(error)}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,363 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import jobhistory
+from jobhistory import migrate
+from jobhistory.cli import child, output
+from jobhistory.cli.database import open_engine, open_store, reason
+from jobhistory.clock import utc_now
+from jobhistory.engines import engine_from_url
+from jobhistory.errors import InvalidInput, SchemaOutOfDate
+from jobhistory.executions import Job
+from jobhistory.models import HistoryRecord, new_id
+from jobhistory.retention import parse_duration
+from jobhistory.sanitize import REDACTED, looks_secret
+from jobhistory.store import HistoryStore
+
+app = typer.Typer(
+    help="Record job executions, and answer what ran, when, how long, and why it failed.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # its tracebacks show local variables, passwords included
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+db = typer.Typer(help="Create the history table and keep it up to date.", no_args_is_help=True)
+app.add_typer(db, name="db")
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        envvar="JOBHISTORY_URL",
+        help="The database. Without it: an SQLite file in your user data directory.",
+        show_default=False,
+    ),
+]
+Schema = Annotated[
+    str | None,
+    typer.Option("--schema", help="The database schema that holds the table.", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+
+_URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"jobhistory {jobhistory.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False})
+def run(
+    command: Annotated[
+        list[str], typer.Argument(help="The command and its arguments, best after a --.")
+    ],
+    task: Annotated[
+        str | None, typer.Option(help="What kind of work it is; else the command's name.")
+    ] = None,
+    job_id: Annotated[str | None, typer.Option(help="Which job; else a new id.")] = None,
+    correlation_id: Annotated[
+        str | None, typer.Option(help="What ties it to other executions; else the job's id.")
+    ] = None,
+    retention: Annotated[
+        str, typer.Option(help="How long to keep the record: '12h', '1 week', 'never'.")
+    ] = "30 days",
+    url: Url = None,
+    schema: Schema = None,
+) -> None:
+    """Run a command and record its execution.
+
+    Output passes through as it comes, and the exit status is the command's own: 128 and the number
+    of the signal that ended it, 127 if it was not found, 126 if it could not be started. If history
+    cannot be written, the command runs all the same, and standard error says what is not recorded.
+    """
+    begun = utc_now()
+    job = Job(
+        str(new_id()) if job_id is None else job_id,
+        Path(command[0]).name if task is None else task,
+        {"command": _without_secrets(command)},
+    )
+    ids = (
+        f"{socket.gethostname()}:{os.getpid()}",
+        job.id if correlation_id is None else correlation_id,
+    )
+
+    def record_start() -> None:
+        # No connection is held while the command runs, which may be for hours.
+        with open_store(url, schema, history_retention=retention, clock=lambda: begun) as store:
+            store.record_start(job, *ids)
+
+    def record_end() -> None:
+        if not started:
+            record_start()
+        with open_store(url, schema) as store:
+            if ended.error is None:
+                store.record_completion(job.id, *ids, ended.milliseconds)
+            else:
+                store.record_failure(job.id, *ids, ended.milliseconds, ended.error)
+
+    with child.held_signals() as mask:
+        name = f"{job.task_identifier} (job {job.id})"
+        started = _attempt(record_start, f"the start of {name}, which is tried again at its end")
+        ended = child.run_command(command, mask)
+        if ended.exit_status in (126, 127) and isinstance(ended.error, OSError):
+            _say(f"{command[0]}: {ended.error.strerror}")
+        _attempt(
+            record_end,
+            f"{name}, started {begun:%Y-%m-%dT%H:%M:%SZ}, ran {output.took(round(ended.milliseconds))}, "
+            f"exit status {ended.exit_status}",
+        )
+    raise typer.Exit(ended.exit_status)
+
+
+@app.command("list")
+def list_executions(
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="Started then or later: '2h' ago, or '2026-11-01' (UTC).", metavar="WHEN"
+        ),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Started then or earlier, written alike.", metavar="WHEN")
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Of this task; may be given more than once.")
+    ] = None,
+    status: Annotated[
+        list[str] | None, typer.Option(help="In this status; may be given more than once.")
+    ] = None,
+    worker: Annotated[str | None, typer.Option(help="Run by this worker.")] = None,
+    error_type: Annotated[str | None, typer.Option(help="Failed with this type of error.")] = None,
+    limit: Annotated[int, typer.Option(help="So many at the most.")] = 100,
+    json: Json = False,
+    url: Url = None,
+    schema: Schema = None,
+) -> None:
+    """List executions, newest first."""
+    now = utc_now()
+    with open_store(url, schema) as store:
+        records = store.query(
+            from_=_moment(since, "--since", now),
+            to=_moment(until, "--until", now),
+            task_identifier=task or None,
+            status=status or None,
+            worker_id=worker,
+            error_type=error_type,
+            limit=limit,
+        )
+    if json:
+        _print_json(records)
+    else:
+        output.print_records(records)
+
+
+@app.command()
+def show(
+    job_id: Annotated[str, typer.Argument(help="The job's id.")],
+    json: Json = False,
+    url: Url = None,
+    schema: Schema = None,
+) -> None:
+    """Show all executions of a job, newest first, with payload, error and stack."""
+    with open_store(url, schema) as store:
+        records = store.get_by_job_id(job_id)
+    if not records:
+        _fail(f"there is no execution of a job {job_id!r} in history")
+    if json:
+        _print_json(records)
+    else:
+        output.print_details(records)
+
+
+@app.command()
+def expire(
+    batch_size: Annotated[int, typer.Option(help="How many rows one transaction deletes.")] = 5000,
+    time_limit: Annotated[
+        str | None, typer.Option(help="Stop after so long: '30s', '5 minutes'.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many would go.")] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="Say how many went, when not on a terminal, too."),
+    ] = False,
+    json: Json = False,
+    url: Url = None,
+    schema: Schema = None,
+) -> None:
+    """Delete the executions whose retention has passed; made for cron.
+
+    Off a terminal it prints nothing unless it fails, is stopped by its time limit, or is asked to.
+    """
+    console = Console()
+    options: dict[str, Any] = {"batch_size": batch_size, "time_limit": time_limit}
+    with open_store(url, schema) as store:
+        if dry_run:
+            count = store.expire(dry_run=True, **options)
+        elif console.is_terminal and not json:
+            count = _expire_with_bar(store, console, options)
+        else:
+            count = store.expire(**options)
+    if json:
+        output.print_json({"expired" if dry_run else "deleted": count})
+    elif dry_run or verbose or console.is_terminal:
+        things = "1 execution" if count == 1 else f"{count} executions"
+        print(f"{things} would be deleted" if dry_run else f"{things} deleted")
+
+
+@db.command()
+def upgrade(
+    revision: Annotated[str, typer.Argument(help="Where to.")] = "head",
+    json: Json = False,
+    url: Url = None,
+    schema: Schema = None,
+) -> None:
+    """Create the history table, or bring it to a later revision."""
+    with open_engine(url) as engine:
+        migrate.upgrade(engine, revision, schema=schema)
+        _print_revision(migrate.current(engine, schema=schema), json)
+
+
+@db.command()
+def downgrade(
+    revision: Annotated[str, typer.Argument(help="Where to; 'base' drops all history.")],
+    json: Json = False,
+    url: Url = None,
+    schema: Schema = None,
+) -> None:
+    """Bring the history table back to an earlier revision."""
+    with open_engine(url) as engine:
+        migrate.downgrade(engine, revision, schema=schema)
+        _print_revision(migrate.current(engine, schema=schema), json)
+
+
+@db.command()
+def current(json: Json = False, url: Url = None, schema: Schema = None) -> None:
+    """Print the revision that the database is at."""
+    with open_engine(url) as engine:
+        _print_revision(migrate.current(engine, schema=schema), json)
+
+
+@db.command()
+def check(json: Json = False, url: Url = None, schema: Schema = None) -> None:
+    """Make sure that the history table is as this version needs it; exit status 1 if not."""
+    with open_engine(url) as engine:
+        try:
+            migrate.check(engine, schema=schema)
+        except SchemaOutOfDate as error:
+            if json:
+                output.print_json({"ok": False, "reason": str(error)})
+            _fail(str(error))
+    if json:
+        output.print_json({"ok": True})
+    else:
+        print("the history table is up to date")
+
+
+@db.command()
+def sql(
+    revision: Annotated[
+        str, typer.Argument(help="Where to; '0001:0002' says where from, too.")
+    ] = "head",
+    url: Url = None,
+    schema: Schema = None,
+) -> None:
+    """Print the SQL of an upgrade, in the dialect of the URL; no database is connected to."""
+    dialect = "sqlite" if url is None else engine_from_url(url).dialect.name
+    migrate.write_sql(dialect, sys.stdout, revision, schema=schema)
+
+
+def _attempt(record: Callable[[], None], what: str) -> bool:
+    """Try to write history; if that fails, say what is not recorded, and why."""
+    try:
+        record()
+    except Exception as error:  # bookkeeping never stops a job
+        _say(f"not recorded: {what}: {reason(error)}")
+        return False
+    return True
+
+
+def _without_secrets(command: list[str]) -> list[str]:
+    shown: list[str] = []
+    for argument in command:
+        is_value = bool(shown) and shown[-1].startswith("-") and "=" not in shown[-1]
+        if is_value and looks_secret(shown[-1]):
+            shown.append(REDACTED)
+        else:
+            shown.append(_URL_PASSWORD.sub(rf"\1{REDACTED}@", _without_assigned_secret(argument)))
+    return shown
+
+
+def _without_assigned_secret(argument: str) -> str:
+    for separator in re.finditer(r"([\w-]+)\s*[=:]", argument):
+        if looks_secret(separator[1]):
+            return argument[: separator.end()] + REDACTED
+    return argument
+
+
+def _moment(text: str | None, option: str, now: datetime) -> datetime | None:
+    if text is None:
+        return None
+    with suppress(ValueError):
+        moment = datetime.fromisoformat(text)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    try:
+        return now - parse_duration(text, option)
+    except (InvalidInput, OverflowError):
+        raise InvalidInput(
+            option, text, "is neither a duration nor a date; write it like '2h' or '2026-11-01'"
+        ) from None
+
+
+def _expire_with_bar(store: HistoryStore, console: Console, options: dict[str, Any]) -> int:
+    columns = (TextColumn("expiring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("expiring", total=store.expire(dry_run=True))
+        return store.expire(progress=lambda done: bar.update(task, completed=done), **options)
+
+
+def _print_json(records: list[HistoryRecord]) -> None:
+    for record in records:
+        output.print_json(output.record_json(record))
+
+
+def _print_revision(revision: str | None, json: bool) -> None:
+    if json:
+        output.print_json({"revision": revision, "head": migrate.HEAD})
+    else:
+        print(revision or "there is no history table")
+
+
+def _say(message: str) -> None:
+    print(f"jobhistory: {message}", file=sys.stderr, flush=True)
+
+
+def _fail(message: str) -> NoReturn:
+    _say(message)
+    raise typer.Exit(1)

@@ -1,0 +1,151 @@
+"""Run a command as if nobody stood between it and its caller, and tell how it ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from threading import Thread
+from time import monotonic
+
+_TAIL_BYTES = 32 * 1024
+_READ_BYTES = 64 * 1024
+# How long to wait for the rest of standard error: a process that the command left running in the
+# background may hold it open for ever.
+_LAST_WORDS_SECONDS = 1.0
+
+_FORWARDED = {
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+}
+_WATCHED = _FORWARDED | {signal.SIGCHLD}
+
+
+class CommandFailed(Exception):
+    """A command exited with a status that is not 0."""
+
+    __module__ = "jobhistory"
+
+
+class CommandKilled(Exception):
+    """A signal ended a command."""
+
+    __module__ = "jobhistory"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended.
+
+    Attributes:
+        exit_status: what its caller is told: its own status, 128 and the number of the signal that
+            ended it, 127 if it was not found, 126 if it could not be started.
+        error: why it failed, `None` if it did not.
+        milliseconds: how long it ran.
+    """
+
+    exit_status: int
+    error: Exception | None
+    milliseconds: float
+
+
+@contextmanager
+def held_signals() -> Iterator[set[int]]:
+    """Let no signal end this process; yields the ones it was deaf to before.
+
+    What `run_command` has not handed on by then is dropped: it was meant for the command.
+    """
+    # Where nothing handles it, some systems drop it even when it is blocked.
+    handler = signal.signal(signal.SIGCHLD, lambda *_: None)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
+    try:
+        yield before
+    finally:
+        while pending := signal.sigpending() & _WATCHED:
+            signal.sigwait(pending)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGCHLD, handler)
+
+
+def run_command(command: Sequence[str], mask: set[int]) -> Ended:
+    """Run a command to its end; signals that this process is sent meanwhile go to the command.
+
+    Standard input and output are the command's own. Standard error passes through here, as it
+    comes, so that the error can quote its end. Call it inside `held_signals`, with what that gave.
+    """
+    begun = monotonic()
+    try:
+        child = subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask),  # noqa: PLW1509
+        )
+    except OSError as error:
+        status = 127 if isinstance(error, FileNotFoundError) else 126
+        return Ended(status, error.with_traceback(None), _since(begun))
+    assert child.stderr is not None
+    tail = bytearray()
+    reader = Thread(target=_pass_on, args=(child.stderr.fileno(), tail), daemon=True)
+    reader.start()
+    while child.poll() is None:
+        number, from_terminal = _next_signal()
+        # A terminal has sent it to the command, too.
+        if number != signal.SIGCHLD and not from_terminal:
+            child.send_signal(number)
+    milliseconds = _since(begun)
+    reader.join(_LAST_WORDS_SECONDS)
+    failure = _failure(child.returncode, bytes(tail).decode(errors="replace"))
+    status = child.returncode if child.returncode >= 0 else 128 - child.returncode
+    return Ended(status, failure, milliseconds)
+
+
+def _next_signal() -> tuple[int, bool]:
+    """Wait for a signal; say which, and whether the kernel sent it on behalf of a terminal."""
+    if sys.platform == "linux":
+        info = signal.sigwaitinfo(_WATCHED)
+        return info.si_signo, info.si_code > 0
+    return signal.sigwait(_WATCHED), False
+
+
+def _pass_on(source: int, tail: bytearray) -> None:
+    while chunk := os.read(source, _READ_BYTES):
+        tail += chunk
+        del tail[:-_TAIL_BYTES]
+        with suppress(OSError):  # nobody reads it any more; the command need not know
+            while chunk:
+                chunk = chunk[os.write(sys.stderr.fileno(), chunk) :]
+
+
+def _failure(returncode: int, stderr: str) -> Exception | None:
+    if returncode == 0:
+        return None
+    last_line = next(iter(reversed(stderr.strip().splitlines())), "")
+    colon = ": " if last_line else ""
+    error: Exception
+    if returncode > 0:
+        error = CommandFailed(f"exit status {returncode}{colon}{last_line}")
+    else:
+        error = CommandKilled(f"{_signal_name(-returncode)}{colon}{last_line}")
+    if stderr:
+        error.add_note(f"The end of its standard error:\n{stderr}")
+    return error
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"killed by {signal.Signals(number).name} (signal {number})"
+    except ValueError:  # the real-time signals between the first and the last have no names
+        return f"killed by signal {number}"
+
+
+def _since(begun: float) -> float:
+    return (monotonic() - begun) * 1000

@@ -1,0 +1,139 @@
+"""How records look: a table on a terminal, one line each in a pipe, one JSON object each on demand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console, Group
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from jobhistory.models import COLUMN_NAMES, HistoryRecord
+from jobhistory.status import Status
+
+_STYLES = {
+    Status.STARTED: "cyan",
+    Status.COMPLETED: "green",
+    Status.FAILED: "bold red",
+    Status.PARTIAL_SUCCESS: "yellow",
+}
+_HEADINGS = ("STARTED (UTC)", "STATUS", "TOOK", "TASK", "JOB", "ERROR")
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print one JSON object on a line of its own; ASCII, so that any pipe can take it."""
+    print(json.dumps(value, default=_json_text))
+
+
+def record_json(record: HistoryRecord) -> dict[str, Any]:
+    """All columns of a record."""
+    return {name: getattr(record, name) for name in COLUMN_NAMES}
+
+
+def print_records(records: Iterable[HistoryRecord]) -> None:
+    """Print a line for each record: aligned on a terminal, with tabs between in a pipe."""
+    console = Console()
+    if not console.is_terminal:
+        print("\t".join(_HEADINGS))
+        for record in records:
+            print("\t".join(_cells(record)))
+        return
+    table = Table(*_HEADINGS[:-2], box=None, pad_edge=False, header_style="bold")
+    table.columns[0].no_wrap = table.columns[1].no_wrap = table.columns[2].no_wrap = True
+    table.columns[2].justify = "right"
+    table.add_column("JOB", overflow="fold")
+    table.add_column("ERROR", overflow="ellipsis", no_wrap=True, ratio=1)
+    for record in records:
+        cells = [Text(cell) for cell in _cells(record)]
+        cells[1].stylize(_STYLES[record.status])
+        table.add_row(*cells)
+    console.print(table)
+
+
+def print_details(records: Iterable[HistoryRecord]) -> None:
+    """Print everything that is known of each record."""
+    console = Console(soft_wrap=True)
+    for number, record in enumerate(records):
+        if number:
+            console.print()
+        title = Text(_shown(record.task_identifier), style="bold").append("  ")
+        title.append(record.status.value, style=_STYLES[record.status])
+        console.print(Group(title, Padding(_details(record), (0, 0, 0, 2))))
+        if record.error_stack:
+            console.print(Text(_shown(record.error_stack.rstrip())))
+
+
+def took(milliseconds: int | None) -> str:
+    """A duration as people say it: `"850 ms"`, `"2.5 s"`, `"3 m 20 s"`, `"26 h 5 m"`."""
+    if milliseconds is None:
+        return "-"
+    if milliseconds < 1000:
+        return f"{milliseconds} ms"
+    if milliseconds < 60_000:
+        return f"{milliseconds / 1000:.1f} s"
+    minutes, seconds = divmod(milliseconds // 1000, 60)
+    if minutes < 60:
+        return f"{minutes} m {seconds} s"
+    return f"{minutes // 60} h {minutes % 60} m"
+
+
+def _cells(record: HistoryRecord) -> tuple[str, ...]:
+    return tuple(
+        " ".join(_shown(cell).split())
+        for cell in (
+            _moment(record.started_at),
+            record.status.value,
+            took(record.execution_time_ms),
+            record.task_identifier,
+            record.job_id,
+            _error_line(record),
+        )
+    )
+
+
+def _error_line(record: HistoryRecord) -> str:
+    if record.error_type is None:
+        return ""
+    lines = (record.error_message or "").strip().splitlines()
+    return f"{record.error_type}: {lines[0]}" if lines else record.error_type
+
+
+def _details(record: HistoryRecord) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name in COLUMN_NAMES:
+        value = getattr(record, name)
+        if value is not None and name not in ("task_identifier", "status", "error_stack"):
+            grid.add_row(name, Text(_shown(_detail(name, value))))
+    return grid
+
+
+def _detail(name: str, value: Any) -> str:
+    if isinstance(value, datetime):
+        return _moment(value, timespec="milliseconds")
+    if name.endswith("_time_ms"):
+        return took(value)
+    if isinstance(value, (dict, list)):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)
+
+
+def _moment(moment: datetime, timespec: str = "seconds") -> str:
+    return moment.replace(tzinfo=None).isoformat(timespec=timespec) + "Z"
+
+
+def _shown(text: str) -> str:
+    # A terminal obeys control characters, and these texts come from anywhere.
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+def _json_text(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
