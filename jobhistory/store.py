@@ -269,7 +269,7 @@ class HistoryStore:
     def expire(
         self,
         *,
-        batch_size: int = 5000,
+        batch_size: int = 1000,
         time_limit: Duration | None = None,
         dry_run: bool = False,
         progress: Callable[[int], None] | None = None,
@@ -291,7 +291,7 @@ class HistoryStore:
         Raises:
             InvalidInput: if an argument cannot be used.
         """
-        check_count(batch_size, "batch_size", example=5000)
+        check_count(batch_size, "batch_size", example=1000)
         limit = timedelta.max if time_limit is None else parse_duration(time_limit, "time_limit")
         cutoff = self._clock()
         if dry_run:

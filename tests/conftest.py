@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, text
+
+from jobhistory import HistoryStore, create_store, migrate
+from tests.servers import Server, running_postgres
+
+# A database is slow to a fuzzer, and shared by the examples of one test.
+settings.register_profile(
+    "database",
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("database")
+
+_source = pytest.StashKey[str]()
+
+
+@dataclass(frozen=True)
+class Database:
+    """An empty database, its engine as an app would make it, and where its schema stands."""
+
+    url: URL
+    engine: Engine
+
+    @property
+    def name(self) -> str:
+        return self.engine.dialect.name
+
+
+class FakeClock:
+    """A clock that only moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, **duration: float) -> None:
+        self.now += timedelta(**duration)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(scope="session")
+def postgres(pytestconfig: pytest.Config) -> Iterator[Server]:
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(running_postgres())
+        except LookupError as error:
+            pytestconfig.stash[_source] = f"none, its tests are skipped: {error}"
+            pytest.skip(f"no PostgreSQL: {error}")
+        with _admin(server) as connection:
+            version = connection.scalar(text("SHOW server_version"))
+        pytestconfig.stash[_source] = f"{version} from {server.source}"
+        yield server
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    terminalreporter.write_line(f"PostgreSQL: {config.stash.get(_source, 'not used')}")
+
+
+@contextmanager
+def _admin(server: Server) -> Iterator[Connection]:
+    engine = create_engine(server.url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with engine.connect() as connection:
+        yield connection
+
+
+@contextmanager
+def _new_postgres_database(server: Server) -> Iterator[URL]:
+    name = f"jobhistory_test_{uuid.uuid4().hex[:12]}"
+    with _admin(server) as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'"))
+    try:
+        yield server.url.set(database=name)
+    finally:
+        with _admin(server) as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@contextmanager
+def _opened(url: URL) -> Iterator[Database]:
+    engine = create_engine(url)
+    yield Database(url, engine)
+    checked_out = engine.pool.checkedout()
+    engine.dispose()
+    assert checked_out == 0, "a connection is still checked out"
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sqlite") / "migrated.db"
+    engine = create_engine(URL.create("sqlite", database=str(path)))
+    migrate.upgrade(engine)
+    engine.dispose()
+    return path
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres: Server) -> Iterator[URL]:
+    with _new_postgres_database(postgres) as url:
+        engine = create_engine(url)
+        migrate.upgrade(engine)
+        engine.dispose()
+        yield url
+
+
+@contextmanager
+def _migrated(kind: str, request: pytest.FixtureRequest) -> Iterator[Database]:
+    if kind == "sqlite":
+        path = request.getfixturevalue("tmp_path") / "history.db"
+        shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
+        url = URL.create("sqlite", database=str(path))
+    else:
+        url = request.getfixturevalue("migrated_postgres")
+    with _opened(url) as database:
+        yield database
+        if kind == "postgresql":
+            with database.engine.begin() as connection:
+                connection.execute(text("TRUNCATE job_history"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """A migrated database without rows: each kind in turn."""
+    with _migrated(request.param, request) as database:
+        yield database
+
+
+@pytest.fixture
+def postgres_database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """A migrated PostgreSQL database without rows, for what only PostgreSQL can show."""
+    with _migrated("postgresql", request) as database:
+        yield database
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def bare_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """A database of its own in which there is nothing yet: each kind in turn."""
+    if request.param == "sqlite":
+        with _opened(URL.create("sqlite", database=str(tmp_path / "bare.db"))) as database:
+            yield database
+    else:
+        server = request.getfixturevalue("postgres")
+        with _new_postgres_database(server) as url, _opened(url) as database:
+            yield database
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+def make_store(
+    request: pytest.FixtureRequest, clock: FakeClock
+) -> Iterator[Callable[..., HistoryStore]]:
+    """Makes stores that go by a fake clock: in memory, and on each kind of database in turn."""
+    if request.param == "memory":
+        yield partial(create_store, None, clock=clock)
+    else:
+        with _migrated(request.param, request) as database:
+            yield partial(create_store, database.engine, clock=clock)
+
+
+@pytest.fixture
+def store(make_store: Callable[..., HistoryStore]) -> HistoryStore:
+    return make_store()

