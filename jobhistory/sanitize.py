@@ -114,7 +114,7 @@ class Sanitizer:
 
     def _json(self, value: Any, limit: int) -> Any:
         # Whole if it fits. Else the longest texts and collections are cut shorter and shorter, so
-        # that the small values beside a large one stay.
+        # that the small values beside a large one stay. The shortest are marks, which always fit.
         allowance = limit
         while allowance:
             plain = _Walk(self.redact, allowance).plain(value)
@@ -161,7 +161,7 @@ class _Walk:
             case bytes() | bytearray() | memoryview():
                 return self._bytes_text(memoryview(value))
             case datetime() | date() | time():
-                return value.isoformat()
+                return cut_text(value.isoformat(), self._allowance)
             case timedelta() | Decimal() | UUID() | PathLike():
                 return cut_text(str(value), self._allowance)
             case Mapping():
@@ -234,7 +234,7 @@ def _plain_float(number: float) -> float | str:
 
 
 def _unshowable(value: object, error: Exception) -> str:
-    return f"<{type(value).__name__} that raised {type(error).__name__}>"
+    return cut_name(f"<{type(value).__name__} that raised {type(error).__name__}>")
 
 
 def _safely(show: Callable[[Any], str], value: object) -> str:

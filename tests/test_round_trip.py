@@ -1,0 +1,100 @@
+"""Whatever is put into a column comes back from it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import insert, select
+
+from jobhistory import HistoryRecord, Status
+from jobhistory.models import COLUMN_NAMES, new_id, values_of
+
+names = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=255)
+texts = st.none() | st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
+moments = st.datetimes(timezones=st.timezones()).filter(
+    # in UTC, too, they must lie within the calendar
+    lambda moment: datetime(2, 1, 1) < moment.replace(tzinfo=None) < datetime(9998, 1, 1)
+)
+# PostgreSQL keeps JSON numbers as decimals: 1e23 comes back as an integer that is not quite it.
+numbers = st.integers(-(2**70), 2**70) | st.floats(-1e15, 1e15)
+json = st.recursive(
+    st.none() | st.booleans() | numbers | texts.filter(lambda text: text is not None),
+    lambda inner: st.lists(inner) | st.dictionaries(names, inner),
+)
+milliseconds = st.none() | st.integers(0, 2**63 - 1)
+rows = st.fixed_dictionaries(
+    {
+        "id": st.builds(new_id),
+        "job_id": names,
+        "correlation_id": names,
+        "task_identifier": names,
+        "worker_id": names,
+        "status": st.sampled_from(Status),
+        "attempt_number": st.integers(0, 2**31 - 1),
+        "payload": json,
+        "started_at": moments,
+        "completed_at": st.none() | moments,
+        "queue_time_ms": milliseconds,
+        "execution_time_ms": milliseconds,
+        "error_type": st.none() | names,
+        "error_message": texts,
+        "error_stack": texts,
+        "completed_steps": st.none() | st.lists(names),
+        "failed_steps": st.none() | st.lists(names),
+        "retry_from_step": texts,
+        "partial_results": json,
+        "expires_at": st.none() | moments,
+    }
+)
+
+
+@given(row=rows)
+def test_every_column_returns_what_was_put_in(database, row):
+    assert set(row) == set(COLUMN_NAMES)
+    with database.engine.connect() as connection:
+        connection.execute(insert(HistoryRecord.__table__), row)
+        stored = connection.execute(
+            select(HistoryRecord.__table__).where(HistoryRecord.id == row["id"])
+        ).one()
+        empty = [
+            name
+            for name in ("payload", "completed_steps", "failed_steps", "partial_results")
+            if row[name] is None
+        ]
+        for name in empty:
+            column = HistoryRecord.__table__.c[name]
+            assert connection.scalar(
+                select(column.is_(None)).where(HistoryRecord.id == row["id"])
+            ), "nothing is SQL's NULL, not JSON's"
+        connection.rollback()
+
+    # A local time that a clock change skips or repeats equals nothing in another zone.
+    in_utc = {
+        name: value.astimezone(UTC) if isinstance(value, datetime) else value
+        for name, value in row.items()
+    }
+    assert dict(stored._mapping) == in_utc
+    for name in ("started_at", "completed_at", "expires_at"):
+        assert stored._mapping[name] is None or stored._mapping[name].tzinfo is UTC
+
+
+def test_the_orm_writes_and_reads_records_as_well(database):
+    from sqlalchemy.orm import Session
+
+    row = {
+        "id": new_id(),
+        "job_id": "1",
+        "correlation_id": "c",
+        "task_identifier": "t",
+        "worker_id": "w",
+        "status": Status.STARTED,
+        "attempt_number": 1,
+        "started_at": datetime(2026, 11, 1, tzinfo=UTC),
+    }
+    with Session(database.engine) as session:
+        session.add(HistoryRecord(**row))
+        session.commit()
+        record = session.scalars(select(HistoryRecord)).one()
+        assert values_of(record) == dict.fromkeys(COLUMN_NAMES) | row
