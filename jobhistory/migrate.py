@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from sqlalchemy import Column, Connection, Engine, MetaData, String, Table, inspect, select, text
+from sqlalchemy.schema import CreateSchema
 
 from jobhistory.errors import InvalidInput, JobHistoryError, SchemaOutOfDate
 from jobhistory.models import TABLE_NAME
@@ -155,8 +156,7 @@ def _ensure_schema(connection: Connection, schema: str | None) -> None:
         raise InvalidInput(
             "schema", schema, "is not attached, and SQLite has no other schemas; leave it out"
         )
-    quoted = connection.dialect.identifier_preparer.quote_schema(schema)
-    connection.exec_driver_sql(f"CREATE SCHEMA {quoted.replace('%', '%%')}")
+    connection.execute(CreateSchema(schema))
 
 
 def _differences(connection: Connection, schema: str | None) -> tuple[str, ...]:

@@ -130,13 +130,24 @@ def _criteria(query: HistoryQuery) -> list[ColumnElement[bool]]:
         if len(query.status) == 1 and query.status[0] in _INDEXED_BY:
             criteria.append(_INDEXED_BY[query.status[0]])
     if query.worker_id is not None:
-        criteria.append(HistoryRecord.worker_id == query.worker_id)
+        criteria.append(_one_of(HistoryRecord.worker_id, (query.worker_id,)))
     if query.error_type is not None:
-        criteria.append(HistoryRecord.error_type == query.error_type)
+        criteria.append(_one_of(HistoryRecord.error_type, (query.error_type,)))
     return criteria
 
 
 def _one_of(column: InstrumentedAttribute[Any], values: tuple[Any, ...]) -> ColumnElement[bool]:
     if not values:
         return false()
-    return column == values[0] if len(values) == 1 else column.in_(values)
+    # Written into the SQL, quoted by SQLAlchemy. Were it a parameter, a prepared statement's generic
+    # plan would be one for values of average frequency, and read the whole table for a rare one.
+    one = len(values) == 1
+    value = bindparam(
+        None,
+        values[0] if one else values,
+        type_=column.type,
+        expanding=not one,
+        literal_execute=True,
+        unique=True,
+    )
+    return column == value if one else column.in_(value)

@@ -215,7 +215,11 @@ def hostile_payloads():
     yield "keys", {1: "a", "1": "b", None: "c"}, {"1": "a", "1 [1]": "b", "null": "c"}
     yield "set", {3, "x", 1}, ["x", 1, 3]
     yield "decimal", [Decimal("1.10"), Decimal("NaN")], ["1.10", "NaN"]
-    yield "times", [datetime(2026, 1, 1), timedelta(days=1)], ["2026-01-01T00:00:00", "1 day, 0:00:00"]
+    yield (
+        "times",
+        [datetime(2026, 1, 1), timedelta(days=1)],
+        ["2026-01-01T00:00:00", "1 day, 0:00:00"],
+    )
     yield "digits", 10**5000, hex(10**5000)
     yield "huge float", [1e308, 5e-324], None
     yield "enum", Colour.RED, None
@@ -255,7 +259,12 @@ def test_nul_and_lone_surrogates_are_recorded_and_found_in_every_text(store, tex
         text,
         text,
         1,
-        {"completed_steps": [text], "failed_steps": [text], "retry_from_step": text, "results": text},
+        {
+            "completed_steps": [text],
+            "failed_steps": [text],
+            "retry_from_step": text,
+            "results": text,
+        },
     )
 
     assert len(store.get_by_job_id(text)) == len(store.get_by_correlation_id(text)) == 3

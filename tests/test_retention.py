@@ -36,9 +36,9 @@ def test_durations_are_written_as_people_write_them(text, expected):
 
 
 @given(
-    st.fixed_dictionaries(
-        {}, optional={unit: st.integers(0, 500) for unit in UNITS}
-    ).filter(lambda parts: any(parts.values())),
+    st.fixed_dictionaries({}, optional={unit: st.integers(0, 500) for unit in UNITS}).filter(
+        lambda parts: any(parts.values())
+    ),
     st.data(),
 )
 def test_every_unit_in_every_spelling_adds_up(parts, data):

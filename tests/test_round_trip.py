@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select
+from sqlalchemy.orm import Session
 
-from jobhistory import HistoryRecord, Status
+from jobhistory import HistoryRecord, Job, Status, create_store
 from jobhistory.models import COLUMN_NAMES, new_id, values_of
+from jobhistory.texts import holdable
 
 names = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=255)
 texts = st.none() | st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
@@ -81,8 +83,6 @@ def test_every_column_returns_what_was_put_in(database, row):
 
 
 def test_the_orm_writes_and_reads_records_as_well(database):
-    from sqlalchemy.orm import Session
-
     row = {
         "id": new_id(),
         "job_id": "1",
@@ -98,3 +98,24 @@ def test_the_orm_writes_and_reads_records_as_well(database):
         session.commit()
         record = session.scalars(select(HistoryRecord)).one()
         assert values_of(record) == dict.fromkeys(COLUMN_NAMES) | row
+
+
+@given(
+    st.sets(st.text(st.sampled_from("a'\"\\%:?$;-\x00é\ud800\n")) | names, min_size=1, max_size=4).map(
+        lambda found: sorted(name for name in found if name) or ["x"]
+    )
+)
+def test_criteria_find_the_very_texts_that_were_recorded(database, values):
+    """They are written into the SQL, so every quote in them has to be right."""
+    store = create_store(database.engine)
+    with database.engine.begin() as connection:
+        connection.execute(delete(HistoryRecord.__table__))
+    for value in [*values, "another"]:
+        store.record_start(Job("1", value), value, "c")
+    clean = {holdable(value) for value in values}
+
+    assert {r.task_identifier for r in store.query(task_identifier=values)} == clean
+    for value in values:
+        for criteria in ({"task_identifier": value}, {"worker_id": value}):
+            assert {r.worker_id for r in store.query(criteria)} == {holdable(value)}
+        assert store.query(error_type=value) == []

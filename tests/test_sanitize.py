@@ -54,9 +54,16 @@ def test_anything_becomes_bounded_json_that_postgresql_can_hold(value):
     assert SMALL.payload(plain) == plain, "what was stored once is stored as it is again"
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text("abc") |
-                    st.floats(allow_nan=False, allow_infinity=False),
-                    lambda inner: st.lists(inner) | st.dictionaries(st.text("xyz"), inner)))
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**63), 2**63)
+        | st.text("abc")
+        | st.floats(allow_nan=False, allow_infinity=False),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text("xyz"), inner),
+    )
+)
 def test_what_json_can_hold_stays_as_it_is(value):
     assert Sanitizer(Limits(), redact_secrets).payload(value) == value
 

@@ -41,10 +41,10 @@ def upgrade() -> None:
         sa.Column("retry_from_step", sa.Text()),
         sa.Column("partial_results", json),
         sa.Column("expires_at", moment),
-        sa.PrimaryKeyConstraint("id", name="pk_job_history"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_job_history")),
         sa.CheckConstraint(
             "status IN ('started', 'completed', 'failed', 'partial_success')",
-            name="ck_job_history_status",
+            name=op.f("ck_job_history_status"),
         ),
         schema=op.get_context().version_table_schema,
         postgresql_with={"fillfactor": 80},

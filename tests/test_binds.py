@@ -1,0 +1,218 @@
+"""What a store may be bound to, whose each thing is, and which schema it works in."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+
+from jobhistory import HistoryRecord, HistoryStore, Job, SchemaOutOfDate, create_store, migrate
+from jobhistory.models import Base
+
+IDS = ("job-1", "worker-1", "request-1")
+
+
+def record_one(store):
+    store.record_start(Job("job-1", "t", {"n": 1}), *IDS[1:])
+    return store.record_completion(*IDS, 1)
+
+
+def test_a_url_makes_an_engine_that_close_disposes(database):
+    url = database.url.render_as_string(hide_password=False)
+    for bind in (url, database.url):
+        with create_store(bind) as store:
+            record_one(store)
+            pool = store._owned_engine.pool
+            assert pool.checkedin() == 1
+        assert pool.checkedin() == 0
+
+
+def test_the_engine_of_an_sqlite_url_has_the_settings_that_suit_short_writes(tmp_path):
+    store = create_store(f"sqlite:///{tmp_path}/history.db")
+    migrate.upgrade(store._owned_engine)
+    statements = []
+    with store, store._owned_engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 5000
+        connection.connection.dbapi_connection.set_trace_callback(statements.append)
+        connection.exec_driver_sql("DELETE FROM job_history")
+        assert statements[0].strip().upper() == "BEGIN IMMEDIATE"
+
+
+def test_the_engine_of_a_server_url_pings_and_commits_each_statement(postgres_database):
+    store = create_store(postgres_database.url)
+    with store, store._owned_engine.connect() as connection:
+        assert connection.connection.dbapi_connection.autocommit
+        assert store._owned_engine.pool._pre_ping
+
+
+@pytest.mark.parametrize("kind", ["engine", "sessionmaker", "callable"])
+def test_what_the_app_gave_is_used_and_never_touched(database, kind):
+    factory = sessionmaker(database.engine)
+    if kind == "callable":
+        store = HistoryStore(lambda: factory())
+    else:
+        store = create_store(database.engine if kind == "engine" else factory)
+    with store:
+        record_one(store)
+    assert database.engine.pool.checkedin() == 1, "close() left the app's pool alone"
+    assert database.engine.pool.checkedout() == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"expire_on_commit": True},
+        {"expire_on_commit": False},
+        {"autobegin": False},
+        {"autoflush": False},
+    ],
+    ids=str,
+)
+def test_records_are_loaded_whatever_the_factory_does(database, options):
+    store = create_store(sessionmaker(database.engine, **options))
+    started = store.record_start(Job("job-1", "t"), *IDS[1:])
+    ended = store.record_completion(*IDS, 1)
+    again = store.record_completion(*IDS, 1)
+
+    for record in (started, ended, again, *store.query(), *store.get_by_job_id("job-1")):
+        assert record.task_identifier == "t"
+
+
+@pytest.mark.parametrize("key", [HistoryRecord, Base], ids=["model", "base"])
+def test_a_session_bound_class_by_class_finds_its_engine(database, key):
+    class AppBase(DeclarativeBase):
+        pass
+
+    elsewhere = create_engine("sqlite:////nowhere/at/all.db")
+    store = create_store(sessionmaker(binds={key: database.engine, AppBase: elsewhere}))
+    record_one(store)
+
+    assert store.query()[0].status == "completed"
+    assert store.expire() == 0
+
+
+def test_an_autocommitting_engine_works(database):
+    store = create_store(database.engine.execution_options(isolation_level="AUTOCOMMIT"))
+    record_one(store)
+
+    assert [r.status for r in store.query()] == ["completed"]
+
+
+def test_a_factory_bound_to_a_connection_stays_within_its_transaction(postgres_database):
+    """How apps test; not on SQLite, whose driver ends a transaction with its savepoint."""
+    with postgres_database.engine.connect() as connection:
+        outer = connection.begin()
+        factory = sessionmaker(connection, join_transaction_mode="create_savepoint")
+        store = create_store(factory)
+        record_one(store)
+        assert len(store.query()) == 1
+        outer.rollback()
+
+    assert create_store(postgres_database.engine).query() == []
+
+
+def test_no_constructor_runs_sql(database):
+    statements = []
+    event.listen(database.engine, "before_cursor_execute", lambda *a: statements.append(a[2]))
+    create_store(database.engine)
+    HistoryStore(sessionmaker(database.engine))
+
+    assert statements == []
+
+
+def test_each_recording_verb_is_one_statement(database):
+    statements = []
+    event.listen(database.engine, "before_cursor_execute", lambda *a: statements.append(a[2]))
+    store = create_store(database.engine)
+    record_one(store)
+
+    assert [statement.split()[0] for statement in statements] == ["INSERT", "UPDATE"]
+
+
+VERBS = [
+    lambda store: store.record_start(Job("job-1", "t"), *IDS[1:]),
+    lambda store: store.record_completion(*IDS, 1),
+    lambda store: store.record_failure(*IDS, 1, "x"),
+    lambda store: store.record_partial_success(*IDS, 1, {}),
+    lambda store: store.get_by_job_id("1"),
+    lambda store: store.get_by_correlation_id("1"),
+    lambda store: store.query(),
+    lambda store: store.expire(),
+    lambda store: store.expire(dry_run=True),
+]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_missing_schema_is_named_with_the_command_that_mends_it(bare_database, verb):
+    store = create_store(bare_database.engine)
+    with pytest.raises(SchemaOutOfDate, match="jobhistory db upgrade") as caught:
+        verb(store)
+
+    assert caught.value.current is None
+    assert caught.value.head == migrate.HEAD
+    assert store.recent() == []
+
+
+def test_an_outdated_schema_is_named_with_its_revision(bare_database):
+    migrate.upgrade(bare_database.engine, "0001")
+    with bare_database.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE job_history DROP COLUMN payload"))
+    with pytest.raises(SchemaOutOfDate, match="at revision 0001 and not at 0002"):
+        create_store(bare_database.engine).query()
+
+
+def test_other_errors_of_the_database_stay_sqlalchemys(postgres_database):
+    with postgres_database.engine.begin() as connection:
+        connection.execute(text("DROP ROLE IF EXISTS jobhistory_reader"))
+        connection.execute(text("CREATE ROLE jobhistory_reader"))
+    reader = create_engine(
+        postgres_database.url.update_query_dict({"options": "-c role=jobhistory_reader"})
+    )
+    try:
+        with pytest.raises(ProgrammingError, match="permission denied"):
+            create_store(reader).query()
+    finally:
+        reader.dispose()
+        with postgres_database.engine.begin() as connection:
+            connection.execute(text("DROP ROLE jobhistory_reader"))
+
+
+@pytest.mark.parametrize("way", ["schema=", "schema_translate_map"])
+def test_a_store_works_in_another_schema(bare_database, way):
+    engine, schema = bare_database.engine, "Audit %log"
+    if bare_database.name == "sqlite":
+        schema = "audit"
+        event.listen(
+            engine,
+            "connect",
+            lambda connection, _: connection.execute(
+                f"ATTACH '{bare_database.url.database}.audit' AS audit"
+            ),
+        )
+        engine.dispose()
+    migrate.upgrade(engine, schema=schema)
+    migrate.check(engine, schema=schema)
+    if way == "schema=":
+        store = create_store(engine, schema=schema)
+    else:
+        store = create_store(engine.execution_options(schema_translate_map={None: schema}))
+    record_one(store)
+
+    assert store.query()[0].payload == {"n": 1}
+    assert store.expire(dry_run=True) == store.expire() == 0
+    if bare_database.name != "sqlite":  # which looks in every attached database
+        with pytest.raises(SchemaOutOfDate):
+            create_store(engine).query()
+    migrate.downgrade(engine, "base", schema=schema)
+    with pytest.raises(SchemaOutOfDate):
+        store.query()
+
+
+def test_a_session_of_the_app_reads_records_like_any_model(database):
+    record_one(create_store(database.engine))
+    with Session(database.engine) as session:
+        (record,) = session.query(HistoryRecord).filter_by(status="completed")
+        assert record.job_id == "job-1"

@@ -1,0 +1,291 @@
+"""The schema: up, down, checked, printed, and made by several at once."""
+
+from __future__ import annotations
+
+import ast
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from jobhistory import InvalidInput, Job, SchemaOutOfDate, create_store, migrate
+from jobhistory.models import Base
+
+ROOT = Path(__file__).parent.parent
+
+
+def scripts() -> ScriptDirectory:
+    config = Config()
+    config.set_main_option("script_location", str(migrate.scripts_location()))
+    return ScriptDirectory.from_config(config)
+
+
+REVISIONS = [script.revision for script in reversed(list(scripts().walk_revisions()))]
+
+
+def test_the_head_that_the_library_knows_is_that_of_the_scripts():
+    assert scripts().get_heads() == [migrate.HEAD]
+    assert sorted(REVISIONS) == REVISIONS, "messages compare revisions as texts"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "migrations" / "versions").glob("*.py")))
+def test_a_revision_imports_alembic_and_sqlalchemy_only(path):
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            imported.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module.partition(".")[0])
+
+    assert imported <= {"alembic", "sqlalchemy"}
+
+
+def tables(engine):
+    return sorted(inspect(engine).get_table_names())
+
+
+def test_each_revision_goes_up_and_down_and_up_again(bare_database):
+    engine = bare_database.engine
+    states = {None: structure(engine)}
+    for revision in REVISIONS:
+        migrate.upgrade(engine, revision)
+        states[revision] = structure(engine)
+        assert migrate.current(engine) == revision
+    assert len({str(state) for state in states.values()}) == len(REVISIONS) + 1
+    for below, revision in reversed(list(zip([None, *REVISIONS], REVISIONS, strict=False))):
+        migrate.downgrade(engine, below or "base")
+        assert structure(engine) == states[below]
+        migrate.upgrade(engine, revision)
+        assert structure(engine) == states[revision]
+        migrate.downgrade(engine, below or "base")
+    assert migrate.current(engine) is None
+    assert tables(engine) == [migrate.VERSION_TABLE]
+
+
+def structure(engine):
+    inspector = inspect(engine)
+    if "job_history" not in inspector.get_table_names():
+        return None
+    return {
+        "columns": [
+            (column["name"], str(column["type"]), column["nullable"])
+            for column in inspector.get_columns("job_history")
+        ],
+        "primary key": inspector.get_pk_constraint("job_history"),
+        "checks": inspector.get_check_constraints("job_history"),
+        "indexes": sorted(  # names are unique
+            (
+                index["name"],
+                index["column_names"],
+                {key: str(value) for key, value in index["dialect_options"].items()},
+            )
+            for index in inspector.get_indexes("job_history")
+        ),
+    }
+
+
+def test_the_migrations_make_what_the_model_declares(bare_database):
+    engine = bare_database.engine
+    migrate.upgrade(engine)
+    migrated = structure(engine)
+    migrate.check(engine)
+    migrate.downgrade(engine, "base")
+    Base.metadata.create_all(engine)
+
+    assert structure(engine) == migrated
+
+
+def test_what_is_made_wears_the_librarys_name(bare_database):
+    migrate.upgrade(bare_database.engine)
+    inspector = inspect(bare_database.engine)
+
+    assert tables(bare_database.engine) == ["job_history", "job_history_alembic_version"]
+    assert inspector.get_pk_constraint("job_history")["name"] == "pk_job_history"
+    (check,) = inspector.get_check_constraints("job_history")
+    assert check["name"] == "ck_job_history_status"
+    names = {index["name"] for index in inspector.get_indexes("job_history")}
+    assert "ix_job_history_expires_at" in names
+    assert all(name.startswith("ix_job_history_") for name in names)
+
+
+def test_the_table_leaves_room_for_heap_only_updates(postgres_database):
+    with postgres_database.engine.connect() as connection:
+        options = connection.scalar(
+            text("SELECT reloptions FROM pg_class WHERE relname = 'job_history'")
+        )
+    assert options == ["fillfactor=80"]
+
+
+def test_an_unknown_status_is_refused_by_the_table(database):
+    store = create_store(database.engine)
+    store.record_start(Job("1", "t"), "w", "c")
+    with (
+        pytest.raises(IntegrityError, match="ck_job_history_status"),
+        database.engine.begin() as connection,
+    ):
+        connection.execute(text("UPDATE job_history SET status = 'done'"))
+
+
+def test_upgrade_is_repeatable_and_keeps_the_rows(database):
+    store = create_store(database.engine)
+    store.record_start(Job("1", "t"), "w", "c")
+    migrate.upgrade(database.engine)
+
+    assert len(store.query()) == 1
+
+
+def test_several_may_upgrade_at_once(bare_database):
+    script = (
+        "import sys\n"
+        "from sqlalchemy import create_engine\n"
+        "from jobhistory import migrate\n"
+        "migrate.upgrade(create_engine(sys.argv[1]))\n"
+    )
+    url = bare_database.url.render_as_string(hide_password=False)
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script, url], stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    for process in processes:
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 0, stderr
+    migrate.check(bare_database.engine)
+
+
+def test_on_a_connection_the_commit_is_the_callers(bare_database):
+    with bare_database.engine.connect() as connection:
+        migrate.upgrade(connection)
+        assert migrate.current(connection) == migrate.HEAD
+        connection.rollback()
+    assert migrate.current(bare_database.engine) is None
+    assert tables(bare_database.engine) == []
+
+    with bare_database.engine.begin() as connection:
+        migrate.upgrade(connection)
+    migrate.check(bare_database.engine)
+
+
+def test_a_migration_that_fails_leaves_nothing_even_if_the_engine_commits_each_statement(
+    bare_database,
+):
+    engine = bare_database.engine.execution_options(isolation_level="AUTOCOMMIT")
+    with engine.begin() as connection:  # in the way of the second revision
+        connection.execute(text("CREATE TABLE ix_job_history_started_at (id INTEGER)"))
+    with pytest.raises(DBAPIError, match="ix_job_history_started_at"):
+        migrate.upgrade(engine)
+    assert tables(engine) == ["ix_job_history_started_at"]
+
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE ix_job_history_started_at"))
+    migrate.upgrade(engine)
+    migrate.check(engine)
+
+
+def test_check_names_a_missing_and_an_old_schema(bare_database):
+    with pytest.raises(SchemaOutOfDate, match="jobhistory db upgrade"):
+        migrate.check(bare_database.engine)
+    migrate.upgrade(bare_database.engine, "0001")
+    with pytest.raises(SchemaOutOfDate, match="at revision 0001"):
+        migrate.check(bare_database.engine)
+
+
+def test_check_names_what_was_changed_by_hand(bare_database):
+    migrate.upgrade(bare_database.engine)
+    with bare_database.engine.begin() as connection:
+        connection.execute(text("DROP INDEX ix_job_history_expires_at"))
+        connection.execute(text("ALTER TABLE job_history ADD COLUMN colour VARCHAR"))
+    with pytest.raises(SchemaOutOfDate) as caught:
+        migrate.check(bare_database.engine)
+
+    assert "add_index ix_job_history_expires_at" in caught.value.differences
+    assert "remove_column colour" in caught.value.differences
+
+
+def test_a_schema_that_sqlite_cannot_have_is_refused(tmp_path):
+    engine = create_engine(f"sqlite:///{tmp_path}/x.db")
+    with pytest.raises(InvalidInput, match="schema 'audit' is not attached"):
+        migrate.upgrade(engine, schema="audit")
+    engine.dispose()
+
+
+@pytest.mark.parametrize("bind", ["sqlite:///x.db", None])
+def test_migrating_takes_an_engine_or_a_connection(bind):
+    for call in (migrate.upgrade, migrate.current, migrate.check):
+        with pytest.raises(InvalidInput, match="neither an Engine nor a Connection"):
+            call(bind)
+
+
+@pytest.mark.parametrize("schema", [None, "audit"])
+def test_the_offline_sql_makes_the_same_schema(bare_database, schema):
+    if schema and bare_database.name == "sqlite":
+        schema = "main"  # it has no others
+    sql = io.StringIO()
+    migrate.write_sql(bare_database.name, sql, schema=schema)
+    raw = bare_database.engine.raw_connection()
+    if bare_database.name == "sqlite":
+        raw.executescript(sql.getvalue())
+    else:
+        raw.driver_connection.autocommit = True
+        if schema:
+            raw.driver_connection.execute(f"CREATE SCHEMA {schema}")
+        raw.driver_connection.execute(sql.getvalue())
+    raw.close()
+    bare_database.engine.dispose()
+
+    assert migrate.current(bare_database.engine, schema=schema) == migrate.HEAD
+    migrate.check(bare_database.engine, schema=schema)
+
+
+def alembic(database, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "alembic", *arguments],
+        cwd=ROOT,
+        env=os.environ
+        | {"JOBHISTORY_URL": database.url.render_as_string(hide_password=False)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_alembics_own_command_line_works_from_the_root(bare_database):
+    for arguments in ["upgrade head", "check", "current", "downgrade base", "upgrade head"]:
+        done = alembic(bare_database, *arguments.split())
+        assert done.returncode == 0, done.stderr
+    assert "0001 -> 0002" in done.stderr
+    assert alembic(bare_database, "current").stdout.split() == [migrate.HEAD, "(head)"]
+    assert "CREATE TABLE job_history" in alembic(bare_database, "upgrade", "head", "--sql").stdout
+    migrate.check(bare_database.engine)
+
+
+@pytest.mark.parametrize("bare_database", ["postgresql"], indirect=True)
+def test_alembics_own_command_line_takes_a_schema(bare_database):
+    with bare_database.engine.begin() as connection:
+        connection.execute(text("CREATE SCHEMA audit"))
+    for arguments in ["upgrade head", "check", "downgrade base", "upgrade head"]:
+        done = alembic(bare_database, "-x", "schema=audit", *arguments.split())
+        assert done.returncode == 0, done.stderr
+    migrate.check(bare_database.engine, schema="audit")
+    assert tables(bare_database.engine) == []
+
+
+def test_without_a_url_alembic_says_what_to_set():
+    environment = {k: v for k, v in os.environ.items() if k != "JOBHISTORY_URL"}
+    done = subprocess.run(
+        [sys.executable, "-m", "alembic", "current"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert "set JOBHISTORY_URL" in done.stderr
+    assert "Traceback" not in done.stderr

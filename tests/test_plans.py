@@ -1,0 +1,220 @@
+"""Every question is answered through an index, and outcomes leave the indexes alone."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from psycopg.sql import Literal
+from sqlalchemy import Engine, event, insert, text
+
+from jobhistory import HistoryRecord, Job, Status, create_store
+from jobhistory.models import new_id
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+ROWS = 20_000
+RARE = {7: "rare_task", 11: "rare_task", 1003: "rare_task"}
+
+
+def row(number):
+    """One in fifty fails, one in a thousand succeeds in part, and a few are of a rare kind."""
+    status, values = Status.COMPLETED, {}
+    if number % 50 == 7:
+        status, values = Status.FAILED, {"error_type": "ValueError"}
+    if number % 1000 == 11:
+        status, values = Status.PARTIAL_SUCCESS, {"failed_steps": []}
+    if number == 57:
+        values["error_type"] = "app.RareError"
+    return (
+        {
+            "id": new_id(),
+            "job_id": f"job-{number}",
+            "correlation_id": f"request-{number // 3}",
+            "task_identifier": RARE.get(number, f"task-{number % 10}"),
+            "worker_id": "rare-worker" if number % 9999 == 3 else f"worker-{number % 4}",
+            "status": status,
+            "attempt_number": 1,
+            "payload": {"n": number},
+            "started_at": NOW - timedelta(seconds=number),
+            "expires_at": NOW + timedelta(days=30) - timedelta(seconds=number),
+        }
+        | {"error_type": None, "failed_steps": None}
+        | values
+    )
+
+
+@pytest.fixture
+def store(database):
+    with database.engine.begin() as connection:
+        connection.execute(insert(HistoryRecord.__table__), [row(n) for n in range(ROWS)])
+        connection.execute(text("ANALYZE"))
+    store = create_store(
+        database.engine, clock=lambda: NOW + timedelta(days=30, seconds=-ROWS + 50)
+    )
+    store.record_start(Job("job-5", "task-5"), "worker-1", "request-1")
+    return store
+
+
+def plans_of(engine: Engine, ask) -> list[str]:
+    """The plan of every statement that `ask` runs."""
+    plans = []
+
+    def explain(connection, cursor, statement, parameters, context, executemany):
+        if statement.startswith("EXPLAIN"):
+            return
+        prefix = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN"
+        rows = connection.exec_driver_sql(f"{prefix} {statement}", parameters)
+        plans.append("\n".join(str(row[-1]) for row in rows))
+
+    event.listen(engine, "before_cursor_execute", explain)
+    ask()
+    event.remove(engine, "before_cursor_execute", explain)
+    return plans
+
+
+HOUR = {"from_": NOW - timedelta(hours=1), "to": NOW}
+QUESTIONS = {
+    "by job id": (lambda s: s.get_by_job_id("job-5"), "job_id_started_at"),
+    "by correlation id": (lambda s: s.get_by_correlation_id("request-1"), "correlation_id"),
+    "newest": (lambda s: s.query(), "started_at"),
+    "an hour": (lambda s: s.query(**HOUR), "started_at"),
+    "a task": (lambda s: s.query(task_identifier="rare_task"), "task_identifier_started_at"),
+    "a task in an hour": (
+        lambda s: s.query(task_identifier="rare_task", **HOUR),
+        "task_identifier_started_at",
+    ),
+    "some tasks": (
+        lambda s: s.query(task_identifier=["rare_task", "unknown"]),
+        "task_identifier_started_at",
+    ),
+    "a worker": (lambda s: s.query(worker_id="rare-worker"), "worker_id_started_at"),
+    "failures": (
+        lambda s: s.query(status="failed"),
+        "(failed_started_at|failed_task_identifier_started_at|error_type_started_at)",
+    ),
+    "failures of a task": (
+        lambda s: s.query(status="failed", task_identifier="rare_task"),
+        "(failed_)?task_identifier_started_at",
+    ),
+    "an error type": (
+        lambda s: s.query(error_type="app.RareError"),
+        "error_type_started_at",
+    ),
+    "partial successes": (
+        lambda s: s.query(status="partial_success"),
+        "partial_(task_identifier_)?started_at",
+    ),
+    "partial successes of a task": (
+        lambda s: s.query(status="partial_success", task_identifier="rare_task"),
+        "(partial_)?task_identifier_started_at",
+    ),
+    "completed": (lambda s: s.query(status="completed"), "started_at"),
+    "an outcome": (
+        lambda s: s.record_completion("job-5", "worker-1", "request-1", 1),
+        "job_id_started_at",
+    ),
+    "what has expired": (lambda s: s.expire(batch_size=10, time_limit="0.001s"), "expires_at"),
+    "how many have expired": (lambda s: s.expire(dry_run=True), "expires_at"),
+}
+
+
+def test_every_question_uses_its_index(database, store):
+    """One fill serves all questions: they are asked in turn and wrong plans are told together."""
+    wrong = {}
+    for question, (ask, index) in QUESTIONS.items():
+        plan = "\n".join(plans_of(database.engine, lambda ask=ask: ask(store)))
+        used = re.search(rf"ix_job_history_{index}\b", plan)
+        scans = re.search(r"Seq Scan on job_history|SCAN job_history(?! USING)", plan)
+        if not used or scans:
+            wrong[question] = plan
+    assert wrong == {}
+
+
+def rows_read(engine: Engine, ask) -> int:
+    """How many rows the last statement of `ask` reads under the plan that fits any parameters."""
+    asked = []
+    event.listen(engine, "before_cursor_execute", lambda *a: asked.append((a[2], a[3])), once=True)
+    ask()
+    statement, parameters = asked[-1]
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
+    prepared = re.sub(r"%\((\w+)\)s", lambda m: f"${names.index(m[1]) + 1}", statement)
+    values = ", ".join(Literal(parameters[name]).as_string() for name in names)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SET plan_cache_mode = force_generic_plan")
+        connection.exec_driver_sql(f"PREPARE asked AS {prepared}")
+        arguments = f"({values})" if values else ""
+        (plan,) = connection.exec_driver_sql(
+            f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE asked{arguments}"
+        ).scalar()
+        connection.exec_driver_sql("DEALLOCATE asked")
+
+    def count(node):
+        read = 0
+        if "Scan" in node["Node Type"] and "Relation Name" in node:
+            read = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+        return read * node["Actual Loops"] + sum(count(child) for child in node.get("Plans", ()))
+
+    return count(plan["Plan"])
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_no_page_reads_more_rows_than_a_few_times_its_size(database, store):
+    """Not even under the generic plan, to which a prepared statement may switch."""
+    pages = {
+        question: ask
+        for question, (ask, _) in QUESTIONS.items()
+        if not question.startswith(("an outcome", "what has", "how many"))
+    }
+    read = {
+        question: rows_read(database.engine, lambda ask=ask: ask(store))
+        for question, ask in pages.items()
+    }
+
+    assert max(read.values()) <= 300, read
+    assert min(read.values()) >= 1, read
+
+
+def test_completions_are_heap_only_updates_and_failures_alone_are_not(postgres_database):
+    engine = postgres_database.engine
+    store = create_store(engine)
+    ids = ("w", "c")
+
+    def updates():
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("SELECT pg_stat_clear_snapshot()"))
+            return connection.execute(
+                text(
+                    "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables "
+                    "WHERE relname = 'job_history'"
+                )
+            ).one()
+
+    def end(record, count):
+        for number in range(count):
+            job_id = f"{record.__name__}-{number}"
+            store.record_start(Job(job_id, "t", {"text": "x" * 300}), *ids)
+            record(job_id, *ids, 1)
+
+    def settled(expected):
+        # The server flushes its counts when a session has been idle, or ends.
+        engine.dispose()
+        for _ in range(200):
+            found = updates()
+            if found[0] >= expected:
+                return found
+            time.sleep(0.05)
+        raise AssertionError(f"the statistics stand at {found}, {expected} were expected")
+
+    before = updates()
+    end(store.record_completion, 400)
+    completed = settled(before[0] + 400)
+    assert completed[1] - before[1] == 400, "every completion is HOT"
+
+    def record_failure(*arguments):
+        return store.record_failure(*arguments, "x")
+
+    end(record_failure, 20)
+    failed = settled(completed[0] + 20)
+    assert failed[1] - completed[1] < 20, "a failure enters the indexes of failures"
