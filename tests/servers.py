@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import signal
+import subprocess
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import URL, make_url
@@ -64,6 +68,24 @@ def wheel_server():
             handle.cleanup()
 
 
+def kill(handle) -> None:
+    """End a server of the wheel as a power cut would."""
+    os.kill(handle.get_pid(), signal.SIGKILL)
+    # Where nobody reaps orphans the dead postmaster stays as a zombie, which the wheel takes for a
+    # running server as long as its file is there.
+    (handle.pgdata / "postmaster.pid").unlink()
+
+
+def start_again(handle) -> None:
+    """Start a killed server of the wheel again."""
+    for _ in range(20):  # until the last of its old processes has noticed
+        try:
+            return handle.ensure_postgres_running()
+        except subprocess.SubprocessError:
+            time.sleep(0.2)
+    raise AssertionError("the server does not start again")
+
+
 @contextmanager
 def _container() -> Iterator[Server]:
     from testcontainers.community.postgres import PostgresContainer
@@ -82,18 +104,18 @@ def _why_no_container() -> str | None:
     import docker
     from docker.errors import DockerException, ImageNotFound
 
-    try:
-        client = docker.from_env(timeout=60)
-    except DockerException:
-        return "no Docker engine answers"
-    try:
-        client.ping()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # a failed client leaves its socket open
         try:
-            client.images.get(_image())
-        except ImageNotFound:
-            client.images.pull(_image())
-    except (DockerException, OSError) as error:
-        return f"Docker answers, but image {_image()} is not to be had: {error}"
-    finally:
-        client.close()
-    return None
+            with closing(docker.from_env(timeout=60)) as client:
+                try:
+                    client.images.get(_image())
+                except ImageNotFound:
+                    client.images.pull(_image())
+                return None
+        except ImageNotFound as error:
+            return f"Docker answers, but has no image {_image()}: {error.explanation}"
+        except (DockerException, OSError) as error:
+            return f"no Docker engine with image {_image()} answers: {error}"
+        finally:
+            gc.collect()
