@@ -196,6 +196,23 @@ def test_check_names_a_missing_and_an_old_schema(bare_database):
         migrate.check(bare_database.engine)
 
 
+def test_a_schema_of_a_later_version_is_left_alone(database):
+    set_revision = text("UPDATE job_history_alembic_version SET version_num = :revision")
+    with database.engine.begin() as connection:
+        connection.execute(set_revision, {"revision": "0099"})
+    for change in (migrate.upgrade, migrate.check, lambda e: migrate.downgrade(e, "base")):
+        with pytest.raises(SchemaOutOfDate, match="pip install --upgrade jobhistory"):
+            change(database.engine)
+    with database.engine.begin() as connection:
+        connection.execute(set_revision, {"revision": migrate.HEAD})
+
+
+@pytest.mark.parametrize("revision", ["0099", "0001:0002", "nonsense"])
+def test_a_revision_that_cannot_be_reached_is_named(bare_database, revision):
+    with pytest.raises(InvalidInput, match=f"revision '{revision}' cannot be reached"):
+        migrate.upgrade(bare_database.engine, revision)
+
+
 def test_check_names_what_was_changed_by_hand(bare_database):
     migrate.upgrade(bare_database.engine)
     with bare_database.engine.begin() as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit("jobhistory: the command line needs: pip install 'jobhistory[cli]'")
     from jobhistory.cli.database import reason
 
+    logging.basicConfig(format="jobhistory: %(message)s", level=logging.WARNING)
     try:
         app(arguments, prog_name="jobhistory")
     except InvalidInput as error:

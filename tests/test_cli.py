@@ -1,0 +1,293 @@
+"""The commands that answer: list, show, expire and db."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from jobhistory import Job, create_store, migrate
+from jobhistory.cli import main
+from jobhistory.cli.output import took
+
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """Runs a command in this process; returns exit status, standard output and error."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.delenv("JOBHISTORY_URL", raising=False)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as caught:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return caught.value.code or 0, out, err
+
+    return run
+
+
+@pytest.fixture
+def url(database):
+    return database.url.render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def history(database):
+    """Three executions an hour, a day and a month old: completed, failed, succeeded in part."""
+    now = datetime.now(UTC)
+
+    def record(job_id, task, age, end):
+        store = create_store(database.engine, clock=lambda: now - age, history_retention="7 days")
+        store.record_start(Job(job_id, task, {"n": 1, "token": "hunter2"}), "w-" + job_id, "batch")
+        end(store, (job_id, "w-" + job_id, "batch"))
+
+    def fail(store, ids):
+        try:
+            raise ValueError("no such\nfile \x1b[31mred\x1b[0m")
+        except ValueError as error:
+            store.record_failure(*ids, 61_000, error)
+
+    record("1", "backup", timedelta(hours=1), lambda s, ids: s.record_completion(*ids, 1500))
+    record("2", "send_email", timedelta(days=1), fail)
+    record("3", "backup", timedelta(days=30), lambda s, ids: s.record_partial_success(
+        *ids, 5, {"completed_steps": ["a"], "failed_steps": ["b"], "results": {"k": [1]}}))  # fmt: skip
+
+
+def lines(text):
+    return [line.split("\t") for line in text.splitlines()]
+
+
+def test_list_prints_a_line_for_each_execution_with_tabs_between(run, url, history):
+    status, out, err = run("list", "--url", url)
+
+    assert (status, err) == (0, "")
+    heading, *rows = lines(out)
+    assert heading == ["STARTED (UTC)", "STATUS", "TOOK", "TASK", "JOB", "ERROR"]
+    assert [row[1:5] for row in rows] == [
+        ["completed", "1.5 s", "backup", "1"],
+        ["failed", "1 m 1 s", "send_email", "2"],
+        ["partial_success", "5 ms", "backup", "3"],
+    ]
+    assert rows[1][5] == "ValueError: no such", "the first line of the message, in one line"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", rows[0][0])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--since", "2h"], ["1"]),
+        (["--since", "2 days", "--until", "2h"], ["2"]),
+        (["--until", "1 week"], ["3"]),
+        (["--since", "2026-01-01"], ["1", "2", "3"]),
+        (["--until", "2026-01-01T00:00:00+02:00"], []),
+        (["--status", "failed"], ["2"]),
+        (["--status", "failed", "--status", "partial_success"], ["2", "3"]),
+        (["--task", "backup"], ["1", "3"]),
+        (["--task", "backup", "--task", "send_email", "--limit", "2"], ["1", "2"]),
+        (["--worker", "w-2"], ["2"]),
+        (["--error-type", "ValueError"], ["2"]),
+    ],
+)
+def test_list_takes_every_criterion_of_query(run, url, history, options, expected):
+    _, out, _ = run("list", "--url", url, *options)
+    assert [row[4] for row in lines(out)[1:]] == expected
+    _, out, _ = run("list", "--url", url, "--json", *options)
+    assert [json.loads(line)["job_id"] for line in out.splitlines()] == expected
+
+
+def test_json_has_every_column_on_one_line(run, url, history):
+    _, out, _ = run("list", "--json", "--url", url, "--status", "failed")
+    record = json.loads(out)
+
+    assert out.count("\n") == 1
+    assert out.isascii()
+    assert record["error_message"] == "no such\nfile \x1b[31mred\x1b[0m"
+    assert record["payload"] == {"n": 1, "token": "[redacted]"}
+    assert datetime.fromisoformat(record["started_at"]).utcoffset() == timedelta(0)
+    assert len(record) == 20
+
+
+def test_show_tells_everything_and_obeys_no_control_characters(run, url, history):
+    status, out, _ = run("show", "2", "--url", url)
+
+    assert status == 0
+    for told in ["send_email", "failed", "1 m 1 s", "w-2", "batch", '{"n": 1, "token": "[redacted]"}']:
+        assert told in out
+    assert "Traceback (most recent call last):" in out
+    assert 'raise ValueError("no such' in out
+    assert "\x1b" not in out
+    assert "file \\x1b[31mred" in out
+    _, out, _ = run("show", "3", "--url", url)
+    assert '{"k": [1]}' in out
+    _, out, _ = run("show", "3", "--url", url, "--json")
+    assert json.loads(out)["failed_steps"] == ["b"]
+
+
+def test_show_of_an_unknown_job_fails(run, url):
+    assert run("show", "nosuch", "--url", url) == (
+        1,
+        "",
+        "jobhistory: there is no execution of a job 'nosuch' in history\n",
+    )
+
+
+def test_expire_is_quiet_in_cron_unless_asked(run, url, history):
+    assert run("expire", "--url", url, "--dry-run") == (0, "1 execution would be deleted\n", "")
+    assert run("expire", "--url", url, "--dry-run", "--json") == (0, '{"expired": 1}\n', "")
+    assert run("expire", "--url", url) == (0, "", "")
+    assert run("expire", "--url", url, "--verbose") == (0, "0 executions deleted\n", "")
+    assert run("expire", "--url", url, "--json") == (0, '{"deleted": 0}\n', "")
+    assert len(run("list", "--url", url)[1].splitlines()) == 3
+
+
+def test_expire_with_a_time_limit_says_when_it_falls_behind(run, url, database):
+    store = create_store(database.engine, clock=lambda: LONG_AGO)
+    for number in range(3):
+        store.record_start(Job(number, "t"), "w", "c")
+    command = ["expire", "--url", url, "--batch-size", "1", "--time-limit", "0.00001s"]
+    done = subprocess.run(
+        [sys.executable, "-m", "jobhistory.cli", *command],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith("jobhistory: expire() reached its time limit")
+
+
+@pytest.mark.parametrize("command", ["list", "expire", "show 1", "db check"])
+def test_a_missing_table_is_an_error_with_the_command_that_mends_it(run, bare_database, command):
+    url = bare_database.url.render_as_string(hide_password=False)
+    status, out, err = run(*command.split(), "--url", url)
+
+    assert (status, out) == (1, "")
+    assert err.count("\n") == 1
+    assert "jobhistory db upgrade" in err
+
+
+def test_db_commands(run, bare_database):
+    options = ["--url", bare_database.url.render_as_string(hide_password=False)]
+
+    assert run("db", "current", *options) == (0, "there is no history table\n", "")
+    assert run("db", "upgrade", "0001", *options) == (0, "0001\n", "")
+    assert run("db", "check", *options)[0] == 1
+    status, out, _ = run("db", "check", "--json", *options)
+    assert status == 1
+    assert json.loads(out)["ok"] is False
+    assert run("db", "upgrade", *options) == (0, "0002\n", "")
+    assert run("db", "check", *options) == (0, "the history table is up to date\n", "")
+    assert run("db", "check", "--json", *options) == (0, '{"ok": true}\n', "")
+    assert run("db", "current", "--json", *options)[1] == '{"revision": "0002", "head": "0002"}\n'
+    assert run("db", "downgrade", "base", *options)[:2] == (0, "there is no history table\n")
+    status, _, err = run("db", "upgrade", "0099", *options)
+    assert status == 2
+    assert "revision '0099' cannot be reached" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([], "DATETIME"),
+        (["--url", "postgresql://"], "TIMESTAMP WITH TIME ZONE"),
+        (["--url", "postgresql://app:hunter2@nowhere/db"], "WITH (fillfactor = 80)"),
+        (["--url", "postgresql://", "--schema", "audit"], "audit.job_history"),
+        (["0001:0002", "--url", "postgresql://"], "WHERE error_type IS NOT NULL"),
+    ],
+)
+def test_db_sql_prints_the_statements_without_a_database(run, options, told):
+    status, out, err = run("db", "sql", *options)
+
+    assert (status, err) == (0, "")
+    assert told in out
+    assert "hunter2" not in out
+
+
+@pytest.mark.parametrize("bare_database", ["postgresql"], indirect=True)
+def test_a_schema_is_made_used_and_checked(run, bare_database):
+    options = ["--url", bare_database.url.render_as_string(hide_password=False), "--schema", "audit"]
+
+    assert run("db", "upgrade", *options)[0] == 0
+    assert run("db", "check", *options)[0] == 0
+    assert run("list", *options)[0] == 0
+    assert run("expire", *options)[0] == 0
+    assert migrate.current(bare_database.engine) is None
+
+
+def test_the_default_database_is_a_file_of_the_user_made_on_first_use(run, tmp_path):
+    status, out, err = run("list")
+
+    assert (status, err) == (0, "")
+    assert len(out.splitlines()) == 1
+    assert (tmp_path / "data" / "jobhistory" / "history.db").exists()
+    assert run("db", "check")[0] == 0
+
+
+def test_the_default_database_is_upgraded_by_itself(run):
+    assert run("db", "downgrade", "0001")[1] == "0001\n"
+    assert run("list")[0] == 0
+    assert run("db", "current")[1] == "0002\n"
+
+
+def test_the_url_comes_from_the_environment(run, url, history, monkeypatch):
+    monkeypatch.setenv("JOBHISTORY_URL", url)
+    assert len(run("list")[1].splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("list --since tomorrow", "--since 'tomorrow' is neither a duration nor a date; write it"),
+        ("list --status done", "status 'done' is not a status"),
+        ("list --limit 0", "limit 0 is not a whole number"),
+        ("list --url nonsense", "bind 'nonsense:...' is not a database URL"),
+        ("expire --batch-size 0", "batch_size 0 is not a whole number"),
+        ("expire --time-limit 5", "time_limit '5' is not a duration"),
+        ("nosuch", "No such command 'nosuch'"),
+    ],
+)
+def test_wrong_usage_exits_2_and_says_what_is_right(run, arguments, message):
+    status, out, err = run(*arguments.split())
+
+    assert (status, out) == (2, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_an_unreachable_database_is_one_line_without_the_password(run):
+    status, out, err = run("list", "--url", "postgresql://app:hunter2@127.0.0.1:1/nowhere")
+
+    assert (status, out) == (1, "")
+    assert "refused" in err
+    assert err.count("\n") == 1
+    assert "hunter2" not in err
+
+
+def test_the_version(run):
+    assert run("--version") == (0, "jobhistory 0.1.0\n", "")
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [
+        (None, "-"),
+        (0, "0 ms"),
+        (999, "999 ms"),
+        (1000, "1.0 s"),
+        (59_949, "59.9 s"),
+        (59_999, "60.0 s"),
+        (60_000, "1 m 0 s"),
+        (3_599_999, "59 m 59 s"),
+        (3_600_000, "1 h 0 m"),
+        (93_900_000, "26 h 5 m"),
+    ],
+)
+def test_durations_are_shown_as_people_say_them(milliseconds, text):
+    assert took(milliseconds) == text

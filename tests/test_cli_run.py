@@ -1,0 +1,308 @@
+"""`jobhistory run`: a real command between its caller and history."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from jobhistory import Status, create_store
+from jobhistory.cli.app import _without_secrets
+
+JOBHISTORY = [sys.executable, "-m", "jobhistory.cli"]
+NOWHERE = "postgresql://app:hunter2@127.0.0.1:1/nowhere"
+
+
+@pytest.fixture
+def environment(tmp_path):
+    return {
+        **{k: v for k, v in os.environ.items() if k != "JOBHISTORY_URL"},
+        "XDG_DATA_HOME": str(tmp_path / "data"),
+    }
+
+
+@pytest.fixture
+def run(environment, database):
+    """Runs a command under `jobhistory run`, by default on the database."""
+
+    def run(*arguments, url=database.url.render_as_string(hide_password=False), stdin=None):
+        return subprocess.run(
+            [*JOBHISTORY, "run", *(["--url", url] if url else []), *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            input=stdin,
+            timeout=60,
+        )
+
+    return run
+
+
+@pytest.fixture
+def only_record(database):
+    def only_record():
+        (record,) = create_store(database.engine).query()
+        return record
+
+    return only_record
+
+
+def test_a_command_that_fails_tells_its_story(run, only_record):
+    done = run("--task", "backup", "--", "sh", "-c", "echo working; echo oops >&2; exit 3")
+
+    assert (done.returncode, done.stdout, done.stderr) == (3, "working\n", "oops\n")
+    record = only_record()
+    assert record.status is Status.FAILED
+    assert record.task_identifier == "backup"
+    assert record.error_type == "jobhistory.CommandFailed"
+    assert record.error_message == "exit status 3: oops"
+    assert record.error_stack.endswith("The end of its standard error:\noops\n\n")
+    assert record.payload == {"command": ["sh", "-c", "echo working; echo oops >&2; exit 3"]}
+    assert record.execution_time_ms < 30_000
+
+
+def test_a_command_that_succeeds_is_completed_under_the_names_it_was_given(run, only_record):
+    done = run(
+        *["--task", "greet", "--job-id", "j-1", "--correlation-id", "c-1", "--retention", "1 day"],
+        *["--", "cat", "-"],
+        stdin="hello\n",
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hello\n", "")
+    record = only_record()
+    assert record.status is Status.COMPLETED
+    assert (record.job_id, record.correlation_id, record.task_identifier) == ("j-1", "c-1", "greet")
+    assert (record.expires_at - record.started_at).days == 1
+    assert record.started_at <= record.completed_at
+
+
+def test_without_names_the_task_is_the_command_and_the_ids_are_new(run, only_record):
+    assert run("--retention", "never", "/bin/true", "--flag").returncode == 0
+    record = only_record()
+
+    assert record.task_identifier == "true"
+    assert record.job_id == record.correlation_id
+    assert record.expires_at is None
+    assert record.payload == {"command": ["/bin/true", "--flag"]}
+
+
+def test_output_passes_through_as_it_comes(environment, tmp_path):
+    """The command waits for each line to be read before it goes on to the next."""
+    script = "import sys; print('one'); sys.stdout.flush(); input(); print('two', file=sys.stderr); input()"
+    with subprocess.Popen(
+        [*JOBHISTORY, "run", "--", sys.executable, "-c", script],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        bufsize=0,
+    ) as process:
+        assert process.stdout.readline() == "one\n"
+        process.stdin.write("\n")
+        assert process.stderr.readline() == "two\n"
+        process.stdin.write("\n")
+        assert process.wait(30) == 0
+
+
+def test_what_is_no_text_passes_through_and_is_recorded(run, environment, only_record, database):
+    done = subprocess.run(
+        [*JOBHISTORY, "run", "--url", database.url.render_as_string(hide_password=False), "--"]
+        + ["sh", "-c", r"printf '\000\377x' >&2; printf '\000\377'; exit 1"],
+        env=environment,
+        capture_output=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == (b"\x00\xff", b"\x00\xffx")
+    assert "\ufffd\ufffdx" in only_record().error_stack
+
+
+def test_of_a_long_standard_error_the_record_has_the_tail_and_the_caller_everything(
+    run, only_record
+):
+    script = "import sys\nfor n in range(200_000): sys.stderr.write(f'line {n}\\n')\nsys.exit(1)"
+    done = run("--", sys.executable, "-c", script)
+
+    assert len(done.stderr.splitlines()) == 200_000
+    stack = only_record().error_stack
+    assert stack.rstrip().endswith("line 199999")
+    assert 30_000 < len(stack) < 40_000
+
+
+def test_death_by_a_signal_names_the_signal(run, only_record):
+    assert run("--", "sh", "-c", "kill -9 $$").returncode == 128 + 9
+    record = only_record()
+
+    assert record.error_type == "jobhistory.CommandKilled"
+    assert record.error_message == "killed by SIGKILL (signal 9)"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_reach_the_command_and_the_record_is_still_written(
+    environment, database, only_record, number
+):
+    script = (
+        "import signal, sys, time\n"
+        f"signal.signal({int(number)}, lambda *_: sys.exit(42))\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [*JOBHISTORY, "run", "--url", database.url.render_as_string(hide_password=False), "--"]
+        + [sys.executable, "-c", script],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        assert create_store(database.engine).query()[0].status is Status.STARTED
+        process.send_signal(number)
+        assert process.wait(30) == 42
+    assert only_record().error_message == "exit status 42"
+
+
+def test_a_signal_that_ends_the_command_is_recorded(environment, database, only_record):
+    with subprocess.Popen(
+        [*JOBHISTORY, "run", "--url", database.url.render_as_string(hide_password=False), "--"]
+        + ["sh", "-c", "echo ready; exec sleep 60"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        assert process.wait(30) == 128 + 15
+    assert only_record().error_message == "killed by SIGTERM (signal 15)"
+
+
+def test_the_command_has_the_signals_that_its_caller_had(run):
+    """Held signals are held here, not in the command."""
+    script = "import signal; print(len(signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
+    assert run("--", sys.executable, "-c", script).stdout == "0\n"
+
+
+def test_a_process_left_in_the_background_does_not_hold_up_the_record(
+    environment, database, only_record
+):
+    done = subprocess.run(
+        [*JOBHISTORY, "run", "--url", database.url.render_as_string(hide_password=False), "--"]
+        + ["sh", "-c", "sleep 60 >/dev/null & echo $!; exit 4"],
+        env=environment,
+        stdout=subprocess.PIPE,  # not standard error, which the sleeper keeps open
+        text=True,
+        timeout=30,
+    )
+    os.kill(int(done.stdout), signal.SIGKILL)
+    assert done.returncode == 4
+    assert only_record().status is Status.FAILED
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "kind"),
+    [
+        ("/no/such/command", 127, "FileNotFoundError"),
+        ("/etc/passwd", 126, "PermissionError"),
+    ],
+)
+def test_a_command_that_cannot_be_started_is_recorded(run, only_record, command, status, kind):
+    done = run("--", command)
+
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr.startswith(f"jobhistory: {command}: ")
+    record = only_record()
+    assert (record.status, record.error_type) == (Status.FAILED, kind)
+    assert command in record.error_message
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--url", NOWHERE], "refused"),
+        (["--url", "nonsense"], "is not a database URL"),
+        (["--url", "sqlite:////no/such/folder/history.db"], "unable to open database file"),
+        (["--retention", "soon"], "history_retention 'soon' is not a duration"),
+        (["--job-id", ""], "job.id '' is empty"),
+    ],
+)
+def test_bookkeeping_never_stops_a_job(environment, options, told):
+    done = subprocess.run(
+        [*JOBHISTORY, "run", "--task", "backup", *options, "--", "sh", "-c", "echo done; exit 5"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (5, "done\n")
+    start, end = done.stderr.splitlines()
+    for line in (start, end):
+        assert line.startswith("jobhistory: not recorded: ")
+        assert "backup (job " in line
+        assert told in line
+    assert "exit status 5" in end
+    assert "hunter2" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_table_on_a_server_is_named_and_never_made(run, bare_database):
+    url = bare_database.url.render_as_string(hide_password=False)
+    done = run("--", "sh", "-c", "exit 0", url=url)
+
+    assert done.returncode == 0
+    assert "jobhistory db upgrade" in done.stderr
+
+
+def test_a_start_that_could_not_be_recorded_is_recorded_at_the_end(environment, tmp_path):
+    """The database comes back while the command runs: its history is whole, times included."""
+    folder = tmp_path / "mounted-late"
+    url = f"sqlite:///{folder}/history.db"
+    script = f"{sys.executable} -m jobhistory.cli db upgrade --url {url}"
+    done = subprocess.run(
+        [*JOBHISTORY, "run", "--url", url, "--", "sh", "-c", f"mkdir {folder}; {script}; exit 6"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (6, "0002\n")
+    assert done.stderr.count("not recorded") == 1
+    with create_store(url) as store:
+        (record,) = store.query()
+    assert record.error_message.startswith("exit status 6")
+    took = (record.completed_at - record.started_at).total_seconds() * 1000
+    assert took >= record.execution_time_ms
+
+
+def test_the_first_runs_of_a_new_user_may_come_all_at_once(environment):
+    processes = [
+        subprocess.Popen(
+            [*JOBHISTORY, "run", "--", "true"], env=environment, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(6)
+    ]
+    for process in processes:
+        _, stderr = process.communicate(timeout=60)
+        assert (process.returncode, stderr) == (0, "")
+    listed = subprocess.run([*JOBHISTORY, "list"], env=environment, capture_output=True, text=True)
+    assert listed.stdout.count("completed") == 6
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("curl --token abc x", "curl --token [redacted] x"),
+        ("curl --token=abc x", "curl --token=[redacted] x"),
+        ("PGPASSWORD=abc pg_dump", "PGPASSWORD=[redacted] pg_dump"),
+        ("pg_dump postgresql://app:abc@host/db", "pg_dump postgresql://app:[redacted]@host/db"),
+        ("backup --to s3://bucket -v", "backup --to s3://bucket -v"),
+    ],
+)
+def test_secrets_among_the_arguments_are_not_recorded(command, shown):
+    assert _without_secrets(command.split()) == shown.split()
+
+
+def test_secrets_in_a_shell_line_are_not_recorded():
+    line = "cd /srv && MYSQL_PWD=abc mysqldump; curl -H 'Authorization: Bearer def' x"
+    assert _without_secrets(["sh", "-c", line]) == ["sh", "-c", "cd /srv && MYSQL_PWD=[redacted]"]
