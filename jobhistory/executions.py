@@ -282,9 +282,12 @@ def _attempt_number(value: Any, argument: str) -> int:
 
 
 def _milliseconds(value: Any, argument: str) -> int:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if 0 <= value <= _LARGEST_MILLISECONDS:
-            return round(value)
+    if (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and 0 <= value <= _LARGEST_MILLISECONDS
+    ):
+        return round(value)
     raise InvalidInput(
         argument, value, "is not a duration in milliseconds from 0 up; write it like 1500"
     )

@@ -83,9 +83,9 @@ class MemoryHistory:
     ) -> tuple[int, datetime]:
         """Forget all records that have expired, in one batch, as there is no one to be blocked."""
         with self._lock:
-            started = [id for id, row in self._started.items() if _has_expired(row, cutoff)]
-            for id in started:
-                del self._started[id]
+            started = [row for row in self._started.values() if _has_expired(row, cutoff)]
+            for row in started:
+                del self._started[row["id"]]
             ended = self._ended.discard(lambda row: _has_expired(row, cutoff))
         return len(started) + ended, cutoff
 

@@ -1,7 +1,7 @@
 """The schema of the history table: bring it to a revision, tell which it has, check it.
 
-Every function takes an `Engine`, or a `Connection` for those who want the change in a transaction of
-their own: with a connection nothing is committed, that is left to the caller. `schema` names the
+Every function takes an `Engine`, or a `Connection` for those who want the change in a transaction
+of their own: with a connection nothing is committed, that is left to the caller. `schema` names the
 database schema that holds the table; without it, it is the connection's default.
 
 The revisions keep their own version table, so they live beside those of an app in one database.
@@ -40,8 +40,8 @@ def upgrade(
     `schema` that does not exist is created.
 
     Raises:
-        InvalidInput: if there is no such revision, or no such schema and no way to make one (SQLite).
-        SchemaOutOfDate: if the table is at a revision that only a later version of the library knows.
+        InvalidInput: if there is no such revision; or no such schema, where none can be made.
+        SchemaOutOfDate: if the table is at a revision that only a later version knows.
     """
     with transaction(bind) as connection:
         _ensure_schema(connection, schema)
@@ -99,7 +99,7 @@ def write_sql(
 
 
 def include_object(
-    object: Any, name: str | None, type_: str, reflected: bool, compare_to: Any
+    item: Any, name: str | None, type_: str, reflected: bool, compare_to: Any
 ) -> bool:
     """Keep an app's autogenerate from dropping the history table.
 

@@ -36,7 +36,7 @@ _MAX_INTEGER_BITS = 2048  # Python refuses to print or parse longer integers tha
 _SMALLEST_LIMIT = 1024  # room for a mark that says what was cut, at every level of nesting
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
-# Matched against a key's words in lower case, joined by "_". A plural "tokens" is most often a count.
+# Matched against a key's words in lower case, joined by "_". A plural "tokens" is mostly a count.
 _SECRET = re.compile(
     r"(?:^|_)(?:auth|authorization|bearer|cookies?|jwt|pass|pwd|[a-z]*token"
     r"|(?:api|access|private|encryption|signing)_?key)(?:_|$)"

@@ -139,8 +139,8 @@ def _criteria(query: HistoryQuery) -> list[ColumnElement[bool]]:
 def _one_of(column: InstrumentedAttribute[Any], values: tuple[Any, ...]) -> ColumnElement[bool]:
     if not values:
         return false()
-    # Written into the SQL, quoted by SQLAlchemy. Were it a parameter, a prepared statement's generic
-    # plan would be one for values of average frequency, and read the whole table for a rare one.
+    # Written into the SQL, quoted by SQLAlchemy. Were it a parameter, a prepared statement's
+    # generic plan would suit values of average frequency, and read the whole table for a rare one.
     one = len(values) == 1
     value = bindparam(
         None,

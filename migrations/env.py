@@ -1,7 +1,7 @@
 """How Alembic runs the revisions: for `jobhistory.migrate`, and for `alembic` in a checkout.
 
-`jobhistory.migrate` hands over a connection, or a dialect for offline SQL, and a schema. `alembic` on
-the command line takes the database from JOBHISTORY_URL and the schema from `-x schema=NAME`.
+`jobhistory.migrate` hands over a connection, or a dialect for offline SQL, and a schema. `alembic`
+on the command line takes the database from JOBHISTORY_URL, and the schema from `-x schema=NAME`.
 """
 
 import os

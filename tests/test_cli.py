@@ -117,7 +117,14 @@ def test_show_tells_everything_and_obeys_no_control_characters(run, url, history
     status, out, _ = run("show", "2", "--url", url)
 
     assert status == 0
-    for told in ["send_email", "failed", "1 m 1 s", "w-2", "batch", '{"n": 1, "token": "[redacted]"}']:
+    for told in [
+        "send_email",
+        "failed",
+        "1 m 1 s",
+        "w-2",
+        "batch",
+        '{"n": 1, "token": "[redacted]"}',
+    ]:
         assert told in out
     assert "Traceback (most recent call last):" in out
     assert 'raise ValueError("no such' in out
@@ -212,7 +219,12 @@ def test_db_sql_prints_the_statements_without_a_database(run, options, told):
 
 @pytest.mark.parametrize("bare_database", ["postgresql"], indirect=True)
 def test_a_schema_is_made_used_and_checked(run, bare_database):
-    options = ["--url", bare_database.url.render_as_string(hide_password=False), "--schema", "audit"]
+    options = [
+        "--url",
+        bare_database.url.render_as_string(hide_password=False),
+        "--schema",
+        "audit",
+    ]
 
     assert run("db", "upgrade", *options)[0] == 0
     assert run("db", "check", *options)[0] == 0

@@ -28,9 +28,10 @@ def environment(tmp_path):
 def run(environment, database):
     """Runs a command under `jobhistory run`, by default on the database."""
 
-    def run(*arguments, url=database.url.render_as_string(hide_password=False), stdin=None):
+    def run(*arguments, url=None, stdin=None):
+        url = url or database.url.render_as_string(hide_password=False)
         return subprocess.run(
-            [*JOBHISTORY, "run", *(["--url", url] if url else []), *arguments],
+            [*JOBHISTORY, "run", "--url", url, *arguments],
             env=environment,
             capture_output=True,
             text=True,
@@ -91,7 +92,9 @@ def test_without_names_the_task_is_the_command_and_the_ids_are_new(run, only_rec
 
 def test_output_passes_through_as_it_comes(environment, tmp_path):
     """The command waits for each line to be read before it goes on to the next."""
-    script = "import sys; print('one'); sys.stdout.flush(); input(); print('two', file=sys.stderr); input()"
+    script = (
+        "import sys\nprint('one', flush=True); input()\nprint('two', file=sys.stderr); input()\n"
+    )
     with subprocess.Popen(
         [*JOBHISTORY, "run", "--", sys.executable, "-c", script],
         env=environment,

@@ -9,7 +9,6 @@ from decimal import Decimal
 from enum import Enum
 
 import pytest
-from sqlalchemy import create_engine
 from sqlalchemy.orm import scoped_session, sessionmaker
 
 from jobhistory import InvalidInput, Job, Limits, Status, create_store
@@ -28,7 +27,7 @@ def bad_starts():
     yield Job("1", None), {}, "job.task_identifier None is not a name"
     yield Job("1", "t", attempts=-1), {}, "job.attempts -1 is not a whole number from 0 up"
     yield Job("1", "t", attempts="2"), {}, "job.attempts '2' is not a whole number"
-    yield Job("1", "t", run_at=datetime(2026, 1, 1)), {}, "job.run_at .* has no time zone"
+    yield Job("1", "t", run_at=datetime(2026, 1, 1)), {}, r"job.run_at .* has no time zone"
     yield Job("1", "t", run_at="now"), {}, "job.run_at 'now' is not a datetime"
     yield Job("1", "t"), {"worker_id": ""}, "worker_id '' is empty"
     yield Job("1", "t"), {"correlation_id": 1.5}, "correlation_id 1.5 is not an id"

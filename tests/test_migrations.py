@@ -264,8 +264,7 @@ def alembic(database, *arguments):
     return subprocess.run(
         [sys.executable, "-m", "alembic", *arguments],
         cwd=ROOT,
-        env=os.environ
-        | {"JOBHISTORY_URL": database.url.render_as_string(hide_password=False)},
+        env=os.environ | {"JOBHISTORY_URL": database.url.render_as_string(hide_password=False)},
         capture_output=True,
         text=True,
         timeout=60,

@@ -60,5 +60,5 @@ def test_threads_append_and_read_at_once_and_nothing_is_lost_or_out_of_order():
     assert failures == []
     assert len(ring.last()) == 1000
     final = ring.last()
-    last_of_each = {thread: number for thread, number in final}
+    last_of_each = dict(final)
     assert all(number == 4999 for number in last_of_each.values())

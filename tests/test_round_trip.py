@@ -101,9 +101,9 @@ def test_the_orm_writes_and_reads_records_as_well(database):
 
 
 @given(
-    st.sets(st.text(st.sampled_from("a'\"\\%:?$;-\x00é\ud800\n")) | names, min_size=1, max_size=4).map(
-        lambda found: sorted(name for name in found if name) or ["x"]
-    )
+    st.sets(
+        st.text(st.sampled_from("a'\"\\%:?$;-\x00é\ud800\n")) | names, min_size=1, max_size=4
+    ).map(lambda found: sorted(name for name in found if name) or ["x"])
 )
 def test_criteria_find_the_very_texts_that_were_recorded(database, values):
     """They are written into the SQL, so every quote in them has to be right."""

@@ -130,8 +130,8 @@ def run(
             _say(f"{command[0]}: {ended.error.strerror}")
         _attempt(
             record_end,
-            f"{name}, started {begun:%Y-%m-%dT%H:%M:%SZ}, ran {output.took(round(ended.milliseconds))}, "
-            f"exit status {ended.exit_status}",
+            f"{name}, started {begun:%Y-%m-%dT%H:%M:%SZ}, "
+            f"ran {output.took(round(ended.milliseconds))}, exit status {ended.exit_status}",
         )
     raise typer.Exit(ended.exit_status)
 

@@ -87,7 +87,7 @@ def run_command(command: Sequence[str], mask: set[int]) -> Ended:
             command,
             stderr=subprocess.PIPE,
             bufsize=0,
-            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask),  # noqa: PLW1509
+            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask),
         )
     except OSError as error:
         status = 127 if isinstance(error, FileNotFoundError) else 126

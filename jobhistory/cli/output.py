@@ -1,4 +1,4 @@
-"""How records look: a table on a terminal, one line each in a pipe, one JSON object each on demand."""
+"""How records look: aligned on a terminal, a line each in a pipe, a JSON object each on demand."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group
 from rich.padding import Padding
 from rich.table import Table
@@ -35,23 +36,27 @@ def record_json(record: HistoryRecord) -> dict[str, Any]:
 
 
 def print_records(records: Iterable[HistoryRecord]) -> None:
-    """Print a line for each record: aligned on a terminal, with tabs between in a pipe."""
-    console = Console()
+    """Print a line for each record: in a pipe with tabs between, on a terminal aligned.
+
+    On a terminal the error has a line of its own below, cut to the width.
+    """
+    console = Console(highlight=False)
+    rows = [_HEADINGS, *map(_cells, records)]
     if not console.is_terminal:
-        print("\t".join(_HEADINGS))
-        for record in records:
-            print("\t".join(_cells(record)))
+        for row in rows:
+            print("\t".join(row))
         return
-    table = Table(*_HEADINGS[:-2], box=None, pad_edge=False, header_style="bold")
-    table.columns[0].no_wrap = table.columns[1].no_wrap = table.columns[2].no_wrap = True
-    table.columns[2].justify = "right"
-    table.add_column("JOB", overflow="fold")
-    table.add_column("ERROR", overflow="ellipsis", no_wrap=True, ratio=1)
-    for record in records:
-        cells = [Text(cell) for cell in _cells(record)]
-        cells[1].stylize(_STYLES[record.status])
-        table.add_row(*cells)
-    console.print(table)
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    for number, (*cells, error) in enumerate(rows):
+        styles = ["bold"] * 5 if number == 0 else ["", _STYLES[Status(cells[1])], "", "", ""]
+        line = Text("  ").join(
+            Text(set_cell_size(cell, width), style)
+            for cell, width, style in zip(cells, widths, styles, strict=False)
+        )
+        line.rstrip()
+        console.print(line, soft_wrap=True)
+        if number and error:
+            console.print(Text(f"    {error}", "red"), no_wrap=True, overflow="ellipsis")
 
 
 def print_details(records: Iterable[HistoryRecord]) -> None:

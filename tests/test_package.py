@@ -1,0 +1,132 @@
+"""The package as others get it: what it imports, what it exports, and its wheel."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import jobhistory
+
+ROOT = Path(__file__).parent.parent
+
+
+def python(code, *, executable=sys.executable, **options):
+    return subprocess.run(
+        [str(executable), "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        **options,
+    ).stdout
+
+
+def test_importing_the_library_imports_no_driver_and_no_extra():
+    code = (
+        "import sys, jobhistory; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    imported = set(python(code).split())
+
+    assert "jobhistory" in imported
+    assert not imported & {"psycopg", "psycopg_binary", "typer", "rich", "platformdirs", "alembic"}
+
+
+def test_everything_is_exported_in_order_under_its_own_name():
+    assert jobhistory.__all__ == sorted(jobhistory.__all__)
+    for name in jobhistory.__all__:
+        assert getattr(jobhistory, name).__doc__, name
+
+
+def test_without_its_extra_the_command_says_what_to_install():
+    code = (
+        "import sys; sys.modules['typer'] = None\n"
+        "from jobhistory.cli import main\n"
+        "try: main([])\n"
+        "except SystemExit as exit: print(exit.code)\n"
+    )
+    assert "pip install 'jobhistory[cli]'" in python(code)
+
+
+def test_without_its_driver_a_postgresql_url_says_what_to_install():
+    code = (
+        "import sys; sys.modules['psycopg'] = None\n"
+        "import jobhistory\n"
+        "try: jobhistory.create_store('postgresql://app:hunter2@host/db')\n"
+        "except ModuleNotFoundError as error: print(error)\n"
+    )
+    printed = python(code)
+    assert "pip install 'jobhistory[postgresql]'" in printed
+    assert "hunter2" not in printed
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_the_library_the_revisions_and_nothing_else(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+
+    assert "jobhistory/py.typed" in names
+    assert "jobhistory/migrations/env.py" in names
+    assert "jobhistory/migrations/versions/0001_create_job_history.py" in names
+    assert {name.partition("/")[0] for name in names} == {
+        "jobhistory",
+        f"jobhistory-{jobhistory.__version__}.dist-info",
+    }
+    assert not [name for name in names if "__pycache__" in name or name.endswith(".db")]
+
+
+def test_the_wheel_installed_clean_migrates_and_records_in_another_directory(wheel, tmp_path):
+    venv.create(tmp_path / "venv", with_pip=True)
+    binaries = tmp_path / "venv" / "bin"
+    subprocess.run(
+        [binaries / "pip", "install", "--quiet", f"{wheel}[cli]"],
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    elsewhere = tmp_path / "elsewhere 100%"
+    elsewhere.mkdir()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | {
+        "JOBHISTORY_URL": f"sqlite:///{elsewhere}/app.db"
+    }
+
+    def jobhistory_command(*arguments):
+        return subprocess.run(
+            [binaries / "jobhistory", *arguments],
+            cwd=elsewhere,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    assert jobhistory_command("db", "upgrade").stdout == "0002\n"
+    assert jobhistory_command("db", "check").returncode == 0
+    assert jobhistory_command("run", "--task", "t", "--", "sh", "-c", "exit 3").returncode == 3
+    assert "\tfailed\t" in jobhistory_command("list").stdout
+    code = (
+        "import os, jobhistory\n"
+        "with jobhistory.create_store(os.environ['JOBHISTORY_URL']) as store:\n"
+        "    store.record_start(jobhistory.Job('1', 't'), 'w', 'c')\n"
+        "    print(store.record_completion('1', 'w', 'c', 5).status, len(store.query()))\n"
+        "print(jobhistory.__file__)\n"
+    )
+    printed = python(code, executable=binaries / "python", cwd=elsewhere, env=environment)
+    assert printed.startswith("completed 2\n")
+    assert str(tmp_path / "venv") in printed

@@ -1,0 +1,81 @@
+"""Never run: type checkers read it, as they read an app that uses the library."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any, assert_type
+
+from sqlalchemy import URL, create_engine, select
+from sqlalchemy.orm import Session, sessionmaker
+
+import jobhistory
+from jobhistory import (
+    ExecutionAlreadyFinished,
+    HistoryQuery,
+    HistoryRecord,
+    HistoryStore,
+    Job,
+    Limits,
+    PartialResults,
+    Status,
+    create_store,
+)
+
+engine = create_engine("sqlite:///app.db")
+assert_type(create_store(), HistoryStore)
+create_store("sqlite:///app.db", buffer_size=10, history_retention="12h")
+create_store(URL.create("postgresql"), history_retention=None, redact=None)
+create_store(engine, history_retention=timedelta(days=1), limits=Limits(payload=2048))
+store = create_store(sessionmaker(engine), clock=lambda: datetime.now(UTC), schema="audit")
+HistoryStore(lambda: Session(engine))
+create_store(42)  # type: ignore[arg-type]
+
+
+def mask(key: str, value: Any) -> Any:
+    return None if key == "iban" else value
+
+
+create_store(redact=mask)
+
+record = store.record_start(Job(1, "send_email"), "worker", uuid.uuid4(), history_retention="1 day")
+assert_type(record, HistoryRecord)
+assert_type(record.id, uuid.UUID)
+assert_type(record.status, Status)
+assert_type(record.started_at, datetime)
+assert_type(record.completed_at, datetime | None)
+assert_type(record.execution_time_ms, int | None)
+assert_type(record.completed_steps, list[str] | None)
+store.record_start({"id": "1", "task_identifier": "t"}, 7, 8)
+
+assert_type(store.record_completion("1", "w", "c", 12.5), HistoryRecord)
+assert_type(store.record_failure("1", "w", "c", 12, ValueError()), HistoryRecord)
+store.record_failure("1", "w", "c", 12, "text")
+store.record_failure("1", "w", "c", 12, 42)  # type: ignore[arg-type]
+store.record_partial_success("1", "w", "c", 12, {"failed_steps": ["upload"]})
+store.record_partial_success("1", "w", "c", 12, PartialResults(completed_steps=["download"]))
+
+store.observe(record)
+store.observe({"job_id": "1"})
+assert_type(store.recent(3), list[HistoryRecord])
+assert_type(store.get_by_job_id(1), list[HistoryRecord])
+assert_type(store.get_by_correlation_id("c"), list[HistoryRecord])
+assert_type(store.query(HistoryQuery(status="failed"), limit=3), list[HistoryRecord])
+store.query({"from": datetime.now(UTC)})
+HistoryQuery(status=[Status.FAILED, "started"], task_identifier={"a", "b"}, worker_id=5)
+HistoryQuery(state="failed")  # type: ignore[call-arg]
+assert_type(store.expire(batch_size=10, time_limit="1 minute", progress=print), int)
+
+with store as same:
+    assert_type(same, HistoryStore)
+
+try:
+    store.query()
+except ExecutionAlreadyFinished as finished:
+    assert_type(finished.record, HistoryRecord)
+
+assert_type(jobhistory.migrate.current(engine), str | None)
+with engine.begin() as connection:
+    jobhistory.migrate.upgrade(connection, schema="audit")
+with Session(engine) as session:
+    assert_type(session.scalars(select(HistoryRecord)).one(), HistoryRecord)
