@@ -53,10 +53,16 @@ def history(database):
         except ValueError as error:
             store.record_failure(*ids, 61_000, error)
 
-    record("1", "backup", timedelta(hours=1), lambda s, ids: s.record_completion(*ids, 1500))
+    def complete(store, ids):
+        store.record_completion(*ids, 1500)
+
+    def succeed_in_part(store, ids):
+        steps = {"completed_steps": ["a"], "failed_steps": ["b"]}
+        store.record_partial_success(*ids, 5, {**steps, "results": {"k": [1]}})
+
+    record("1", "backup", timedelta(hours=1), complete)
     record("2", "send_email", timedelta(days=1), fail)
-    record("3", "backup", timedelta(days=30), lambda s, ids: s.record_partial_success(
-        *ids, 5, {"completed_steps": ["a"], "failed_steps": ["b"], "results": {"k": [1]}}))  # fmt: skip
+    record("3", "backup", timedelta(days=30), succeed_in_part)
 
 
 def lines(text):

@@ -49,7 +49,7 @@ def test_record_start_refuses(store, job, arguments, message):
 )
 def test_an_execution_time_is_from_0_up_to_what_64_bits_hold(store, milliseconds):
     store.record_start(Job("job-1", "t"), *IDS[1:])
-    with pytest.raises(InvalidInput, match="execution_time_ms .* write it like 1500"):
+    with pytest.raises(InvalidInput, match=r"execution_time_ms .* write it like 1500"):
         store.record_completion(*IDS, milliseconds)
 
     assert store.get_by_job_id("job-1")[0].status is Status.STARTED
@@ -59,7 +59,7 @@ def test_an_execution_time_is_from_0_up_to_what_64_bits_hold(store, milliseconds
 @pytest.mark.parametrize("error", [None, 42, ValueError])
 def test_an_error_is_an_exception_or_a_text(store, error):
     store.record_start(Job("job-1", "t"), *IDS[1:])
-    with pytest.raises(InvalidInput, match="error .* give an exception or a text"):
+    with pytest.raises(InvalidInput, match=r"error .* give an exception or a text"):
         store.record_failure(*IDS, 1, error)
 
 
