@@ -102,7 +102,7 @@ def _image() -> str:
 def _why_no_container() -> str | None:
     """Why testcontainers cannot be used; `None` if it can."""
     import docker
-    from docker.errors import DockerException, ImageNotFound
+    from docker.errors import APIError, DockerException, ImageNotFound
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # a failed client leaves its socket open
@@ -113,9 +113,9 @@ def _why_no_container() -> str | None:
                 except ImageNotFound:
                     client.images.pull(_image())
                 return None
-        except ImageNotFound as error:
-            return f"Docker answers, but has no image {_image()}: {error.explanation}"
-        except (DockerException, OSError) as error:
-            return f"no Docker engine with image {_image()} answers: {error}"
+        except APIError:
+            return f"Docker answers, but image {_image()} cannot be pulled"
+        except (DockerException, OSError):
+            return "no Docker engine answers"
         finally:
             gc.collect()
