@@ -102,7 +102,7 @@ class RowBuilder:
     ) -> dict[str, Any]:
         """The row of an execution that starts now; a retention of `None` is the store's."""
         key = ExecutionKey.of(_field_of(job, "id"), worker_id, correlation_id, job_id_from="job.id")
-        now = self._now()
+        now = self.now()
         retention = (
             self.retention
             if history_retention is None
@@ -156,9 +156,9 @@ class RowBuilder:
             Status.PARTIAL_SUCCESS,
             execution_time_ms,
             # Never NULL, even when empty: it is by failed_steps that the index finds this outcome.
-            completed_steps=self._steps(given.get("completed_steps") or (), "completed_steps"),
-            failed_steps=self._steps(given.get("failed_steps") or (), "failed_steps"),
-            retry_from_step=_unless_none(self._message, given.get("retry_from_step"), ""),
+            completed_steps=_unless_none(self._steps, given, "completed_steps") or [],
+            failed_steps=_unless_none(self._steps, given, "failed_steps") or [],
+            retry_from_step=_unless_none(self._message, given, "retry_from_step"),
             partial_results=self.sanitizer.results(given.get("results")),
         )
 
@@ -171,7 +171,7 @@ class RowBuilder:
         row = {
             name: read(given.get(name), name)
             if name in _REQUIRED
-            else _unless_none(read, given.get(name), name)
+            else _unless_none(read, given, name)
             for name, read in self._readers().items()
         }
         if not row["status"].is_outcome:
@@ -180,21 +180,26 @@ class RowBuilder:
             row["error_type"] = TEXT_ERROR_TYPE
         row["id"] = row["id"] or new_id()
         row["attempt_number"] = row["attempt_number"] or 1
-        row["completed_at"] = row["completed_at"] or self._now()
+        row["completed_at"] = row["completed_at"] or self.now()
         if row["started_at"] is None:
             row["started_at"] = _earlier(row["completed_at"], row["execution_time_ms"] or 0)
         if "expires_at" not in given:
             row["expires_at"] = _expiry(row["started_at"], self.retention)
         return row
 
-    def _now(self) -> datetime:
+    def now(self) -> datetime:
+        """The clock's time.
+
+        Raises:
+            InvalidInput: if the clock gives a naive one.
+        """
         return in_utc(self.clock(), "clock()")
 
     def _ended(
         self, key: ExecutionKey, status: Status, execution_time_ms: float, **values: Any
     ) -> Outcome:
         values["status"] = status
-        values["completed_at"] = self._now()
+        values["completed_at"] = self.now()
         values["execution_time_ms"] = _milliseconds(execution_time_ms, "execution_time_ms")
         return Outcome(key, values)
 
@@ -234,8 +239,9 @@ class RowBuilder:
         return self.sanitizer.steps(value)
 
 
-def _unless_none(read: Callable[[Any, str], Any], value: Any, argument: str) -> Any:
-    return None if value is None else read(value, argument)
+def _unless_none(read: Callable[[Any, str], Any], given: Mapping[str, Any], name: str) -> Any:
+    value = given.get(name)
+    return None if value is None else read(value, name)
 
 
 def _field_of(job: Any, name: str) -> Any:

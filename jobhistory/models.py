@@ -57,7 +57,21 @@ class HistoryRecord(Base):
     """One execution: one attempt at running a job.
 
     Records that the library returns are detached and fully loaded: they belong to the caller, need
-    no session, and may go from thread to thread. All times are aware, in UTC.
+    no session, and may go from thread to thread. All moments are aware, in UTC.
+
+    Attributes:
+        id: a UUIDv7, so that rows sort as they were made; with `started_at` a total order.
+        job_id, worker_id, correlation_id: the caller's ids, as text.
+        task_identifier: what kind of work it was.
+        status: a `Status`, equal to its text.
+        attempt_number: which attempt at the job it was.
+        payload: what the job worked on, as JSON can hold it.
+        started_at, completed_at: when it began, and when it ended in any way.
+        queue_time_ms: from when it was due to when it began, in milliseconds.
+        execution_time_ms: how long it took, in milliseconds.
+        error_type, error_message, error_stack: why it failed; failures always have a type.
+        completed_steps, failed_steps, retry_from_step, partial_results: of a partial success.
+        expires_at: from when on `HistoryStore.expire` deletes it; `None` for never.
     """
 
     __tablename__ = TABLE_NAME

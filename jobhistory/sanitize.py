@@ -109,8 +109,8 @@ class Sanitizer:
         """The type, message and stack of an error; one that is text has a type but no stack."""
         if isinstance(error, str):
             return TEXT_ERROR_TYPE, self.message(error), None
-        stack = _safely(_format_traceback, error)
-        return cut_name(_qualified_name(type(error))), self.message(error), self.stack(stack)
+        kind, stack = _safely(_qualified_name, type(error)), _safely(_format_traceback, error)
+        return cut_name(kind), self.message(error), self.stack(stack)
 
     def _json(self, value: Any, limit: int) -> Any:
         # Whole if it fits. Else the longest texts and collections are cut shorter and shorter, so

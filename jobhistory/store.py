@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from sqlalchemy import URL, Engine
 from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from jobhistory import migrate, operations, statements
 from jobhistory.clock import Clock, utc_now
@@ -119,7 +119,12 @@ class HistoryStore:
         clock: Clock = utc_now,
     ) -> None:
         check_count(buffer_size, "buffer_size", example=1000)
-        self._clock = clock
+        if isinstance(session_factory, scoped_session):
+            raise InvalidInput(
+                "session_factory",
+                session_factory,
+                "would hand out the session in which the app is at work; give its session_factory",
+            )
         self._rows = RowBuilder(
             clock=clock,
             retention=parse_retention(history_retention, now=clock()),
@@ -293,7 +298,7 @@ class HistoryStore:
         """
         check_count(batch_size, "batch_size", example=1000)
         limit = timedelta.max if time_limit is None else parse_duration(time_limit, "time_limit")
-        cutoff = self._clock()
+        cutoff = self._rows.now()
         if dry_run:
             return self._history.count_expired(cutoff)
         begun = monotonic()

@@ -11,7 +11,7 @@ from enum import Enum
 import pytest
 from sqlalchemy.orm import scoped_session, sessionmaker
 
-from jobhistory import InvalidInput, Job, Limits, Status, create_store
+from jobhistory import HistoryStore, InvalidInput, Job, Limits, Status, create_store
 
 IDS = ("job-1", "worker-1", "request-1")
 
@@ -159,6 +159,11 @@ def test_expire_refuses(store, arguments, message):
 def test_create_store_refuses_a_bind_that_is_none(bind):
     with pytest.raises(InvalidInput, match="bind"):
         create_store(bind)
+
+
+def test_a_scoped_session_is_refused_as_it_is_the_apps_own_session():
+    with pytest.raises(InvalidInput, match=r"session_factory .* give its session_factory"):
+        HistoryStore(scoped_session(sessionmaker()))
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])

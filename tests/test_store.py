@@ -468,34 +468,3 @@ def test_expire_deletes_what_has_expired_and_nothing_else(make_store, clock):
     assert store.expire() == 2
     assert store.expire() == 0
     assert {r.job_id for r in store.query()} == {"kept", "young"}
-
-
-def test_sixteen_threads_record_through_one_store(make_store):
-    store = make_store(buffer_size=100)
-    order_lock, failures = threading.Lock(), []
-
-    def work(number):
-        try:
-            for count in range(200):
-                ids = (f"{number}-{count}", f"worker-{number}", "load")
-                store.record_start(Job(ids[0], "t", {"n": count}), *ids[1:])
-                store.record_completion(*ids, count)
-        except Exception as error:
-            with order_lock:
-                failures.append(error)
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert failures == []
-    records = store.query(limit=None)
-    buffered = store.recent()
-    assert len(buffered) == 100
-    assert len({r.id for r in buffered}) == 100
-    assert all(r.status is Status.COMPLETED for r in records)
-    remembered = 100 if make_store.args == (None,) else 3200
-    assert len(records) == len({r.job_id for r in records}) == remembered
-    assert {r.id for r in buffered} <= {r.id for r in records}

@@ -46,6 +46,9 @@ def print_records(records: Iterable[HistoryRecord]) -> None:
         for row in rows:
             print("\t".join(row))
         return
+    if len(rows) == 1:
+        console.print("no executions")
+        return
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     for number, (*cells, error) in enumerate(rows):
         styles = ["bold"] * 5 if number == 0 else ["", _STYLES[Status(cells[1])], "", "", ""]
