@@ -203,6 +203,28 @@ def test_a_process_left_in_the_background_does_not_hold_up_the_record(
     assert only_record().status is Status.FAILED
 
 
+def test_a_caller_without_standard_error_is_no_reason_to_block(environment, database, only_record):
+    """The command fills more than a pipe holds, and nobody can be shown it."""
+    script = "import sys; sys.stderr.write('x' * 1_000_000 + 'end'); sys.exit(7)"
+    url = database.url.render_as_string(hide_password=False)
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", *JOBHISTORY, "run", "--url", url, "--"]
+        + [sys.executable, "-c", script],
+        env=environment,
+        stdout=subprocess.PIPE,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (7, b"")
+    assert only_record().error_stack.rstrip().endswith("xend")
+
+
+def test_arguments_that_are_no_text_reach_the_command_and_are_recorded(run, only_record):
+    done = run("--", "sh", "-c", 'printf "$1" | od -An -tx1', "sh", b"\xff\xfe")
+
+    assert done.stdout.split() == ["ff", "fe"]
+    assert only_record().payload["command"][-1] == "\ufffd\ufffd"
+
+
 @pytest.mark.parametrize(
     ("command", "status", "kind"),
     [

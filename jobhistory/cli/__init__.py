@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -21,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit("jobhistory: the command line needs: pip install 'jobhistory[cli]'")
     from jobhistory.cli.database import reason
 
+    if isinstance(sys.stdout, TextIOWrapper):  # names may hold what the encoding does not
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="jobhistory: %(message)s", level=logging.WARNING)
     try:
         app(arguments, prog_name="jobhistory")

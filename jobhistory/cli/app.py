@@ -355,7 +355,8 @@ def _print_revision(revision: str | None, json: bool) -> None:
 
 
 def _say(message: str) -> None:
-    print(f"jobhistory: {message}", file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # without it, print would take standard output
+        print(f"jobhistory: {message}", file=sys.stderr, flush=True)
 
 
 def _fail(message: str) -> NoReturn:

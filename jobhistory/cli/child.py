@@ -117,12 +117,14 @@ def _next_signal() -> tuple[int, bool]:
 
 
 def _pass_on(source: int, tail: bytearray) -> None:
+    # Closed by the caller, it is None, and its number may long be that of another file.
+    target = None if sys.stderr is None else sys.stderr.fileno()
     while chunk := os.read(source, _READ_BYTES):
         tail += chunk
         del tail[:-_TAIL_BYTES]
         with suppress(OSError):  # nobody reads it any more; the command need not know
-            while chunk:
-                chunk = chunk[os.write(sys.stderr.fileno(), chunk) :]
+            while chunk and target is not None:
+                chunk = chunk[os.write(target, chunk) :]
 
 
 def _failure(returncode: int, stderr: str) -> Exception | None:
