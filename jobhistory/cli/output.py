@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console, Group
-from rich.padding import Padding
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from jobhistory.models import COLUMN_NAMES, HistoryRecord
@@ -63,14 +61,15 @@ def print_records(records: Iterable[HistoryRecord]) -> None:
 
 
 def print_details(records: Iterable[HistoryRecord]) -> None:
-    """Print everything that is known of each record."""
-    console = Console(soft_wrap=True)
+    """Print everything that is known of each record; lines are as long as they are."""
+    console = Console(highlight=False, soft_wrap=True)
     for number, record in enumerate(records):
         if number:
             console.print()
-        title = Text(_shown(record.task_identifier), style="bold").append("  ")
-        title.append(record.status.value, style=_STYLES[record.status])
-        console.print(Group(title, Padding(_details(record), (0, 0, 0, 2))))
+        title = Text(_shown(record.task_identifier), "bold").append("  ", "")
+        console.print(title.append(record.status.value, _STYLES[record.status]))
+        for name, value in _details(record):
+            console.print(Text(f"  {name:<19}", "dim").append(_shown(value), "not dim"))
         if record.error_stack:
             console.print(Text(_shown(record.error_stack.rstrip())))
 
@@ -110,15 +109,11 @@ def _error_line(record: HistoryRecord) -> str:
     return f"{record.error_type}: {lines[0]}" if lines else record.error_type
 
 
-def _details(record: HistoryRecord) -> Table:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
+def _details(record: HistoryRecord) -> Iterator[tuple[str, str]]:
     for name in COLUMN_NAMES:
         value = getattr(record, name)
         if value is not None and name not in ("task_identifier", "status", "error_stack"):
-            grid.add_row(name, Text(_shown(_detail(name, value))))
-    return grid
+            yield name, _detail(name, value)
 
 
 def _detail(name: str, value: Any) -> str:
