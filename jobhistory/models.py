@@ -141,7 +141,7 @@ class HistoryRecord(Base):
     def __repr__(self) -> str:
         return (
             f"<HistoryRecord {self.task_identifier} job_id={self.job_id!r} "
-            f"status={self.status.value} started_at={self.started_at.isoformat()}>"
+            f"status={self.status} started_at={self.started_at}>"
         )
 
 

@@ -15,11 +15,14 @@ from jobhistory import (
     ExecutionAlreadyFinished,
     ExecutionNotFound,
     HistoryQuery,
+    HistoryRecord,
     HistoryStore,
     InvalidInput,
     Job,
     PartialResults,
     Status,
+    create_store,
+    memory,
 )
 
 IDS = ("job-1", "worker-1", "request-1")
@@ -468,3 +471,20 @@ def test_expire_deletes_what_has_expired_and_nothing_else(make_store, clock):
     assert store.expire() == 2
     assert store.expire() == 0
     assert {r.job_id for r in store.query()} == {"kept", "young"}
+
+
+def test_memory_forgets_the_oldest_start_when_too_many_are_under_way(monkeypatch, caplog, clock):
+    monkeypatch.setattr(memory, "STARTED_LIMIT", 3)
+    store = create_store(clock=clock)
+    for number in range(4):
+        start(store, f"job-{number}")
+
+    assert "forgot the started execution of job 'job-0'" in caplog.text
+    assert {r.job_id for r in store.query()} == {"job-1", "job-2", "job-3"}
+    with pytest.raises(ExecutionNotFound):
+        store.record_completion("job-0", *IDS[1:], 1)
+
+
+def test_a_record_shows_what_it_is_even_when_it_is_empty(store):
+    assert repr(start(store)).startswith("<HistoryRecord send_email job_id='job-1' status=started")
+    assert repr(HistoryRecord()) == ("<HistoryRecord None job_id=None status=None started_at=None>")

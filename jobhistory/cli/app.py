@@ -18,11 +18,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import jobhistory
 from jobhistory import migrate
-from jobhistory.cli import child, output
+from jobhistory.cli import output
 from jobhistory.cli.database import open_engine, open_store, reason
 from jobhistory.clock import utc_now
 from jobhistory.engines import engine_from_url
-from jobhistory.errors import InvalidInput, SchemaOutOfDate
+from jobhistory.errors import ExecutionNotFound, InvalidInput, SchemaOutOfDate
 from jobhistory.executions import Job
 from jobhistory.models import HistoryRecord, new_id
 from jobhistory.retention import parse_duration
@@ -73,7 +73,7 @@ def _program(
     pass
 
 
-@app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False})
+@app.command(context_settings={"allow_interspersed_args": False})
 def run(
     command: Annotated[
         list[str], typer.Argument(help="The command and its arguments, best after a --.")
@@ -97,6 +97,10 @@ def run(
     of the signal that ended it, 127 if it was not found, 126 if it could not be started. If history
     cannot be written, the command runs all the same, and standard error says what is not recorded.
     """
+    if os.name != "posix":
+        _fail("run needs a POSIX system, for its signals")
+    from jobhistory.cli import child  # which other systems cannot import
+
     begun = utc_now()
     job = Job(
         str(new_id()) if job_id is None else job_id,
@@ -113,18 +117,23 @@ def run(
         with open_store(url, schema, history_retention=retention, clock=lambda: begun) as store:
             store.record_start(job, *ids)
 
-    def record_end() -> None:
-        if not started:
-            record_start()
+    def record_outcome() -> None:
         with open_store(url, schema) as store:
             if ended.error is None:
                 store.record_completion(job.id, *ids, ended.milliseconds)
             else:
                 store.record_failure(job.id, *ids, ended.milliseconds, ended.error)
 
+    def record_end() -> None:
+        try:
+            record_outcome()
+        except ExecutionNotFound:  # the database was away at the start, and is back
+            record_start()
+            record_outcome()
+
     with child.held_signals() as mask:
         name = f"{job.task_identifier} (job {job.id})"
-        started = _attempt(record_start, f"the start of {name}, which is tried again at its end")
+        _attempt(record_start, f"the start of {name}, which is tried again at its end")
         ended = child.run_command(command, mask)
         if ended.exit_status in (126, 127) and isinstance(ended.error, OSError):
             _say(f"{command[0]}: {ended.error.strerror}")
@@ -293,14 +302,12 @@ def sql(
     migrate.write_sql(dialect, sys.stdout, revision, schema=schema)
 
 
-def _attempt(record: Callable[[], None], what: str) -> bool:
+def _attempt(record: Callable[[], None], what: str) -> None:
     """Try to write history; if that fails, say what is not recorded, and why."""
     try:
         record()
     except Exception as error:  # bookkeeping never stops a job
         _say(f"not recorded: {what}: {reason(error)}")
-        return False
-    return True
 
 
 def _without_secrets(command: list[str]) -> list[str]:
