@@ -249,7 +249,7 @@ def test_a_command_that_cannot_be_started_is_recorded(run, only_record, command,
         (["--url", "nonsense"], "is not a database URL"),
         (["--url", "sqlite:////no/such/folder/history.db"], "unable to open database file"),
         (["--retention", "soon"], "history_retention 'soon' is not a duration"),
-        (["--job-id", ""], "job.id '' is empty"),
+        (["--job-id", ""], "'' is empty"),
     ],
 )
 def test_bookkeeping_never_stops_a_job(environment, options, told):
