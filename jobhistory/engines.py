@@ -23,17 +23,11 @@ def engine_from_url(url: str | URL) -> Engine:
         InvalidInput: if it is no URL, or one of a database that would be gone with its connection.
         ModuleNotFoundError: if the database's driver is not installed.
     """
+    parsed = _read(url)
     try:
-        parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
             return _sqlite_engine(parsed)
         return create_engine(parsed, pool_pre_ping=True, isolation_level="AUTOCOMMIT")
-    except (ArgumentError, NoSuchModuleError, ValueError) as error:
-        if isinstance(error, InvalidInput):
-            raise
-        # Whatever stands after the scheme may hold a password.
-        scheme = str(url).partition(":")[0]
-        raise InvalidInput("bind", f"{scheme}:...", f"is not a database URL; {_EXAMPLE}") from None
     except ModuleNotFoundError as error:
         if error.name not in ("psycopg", "psycopg_binary"):
             raise
@@ -41,6 +35,20 @@ def engine_from_url(url: str | URL) -> Engine:
             "PostgreSQL needs psycopg; install it with: pip install 'jobhistory[postgresql]'",
             name=error.name,
         ) from error
+
+
+def _read(url: str | URL) -> URL:
+    try:
+        parsed = make_url(url)
+        is_async = parsed.get_dialect().is_async
+    except (ArgumentError, NoSuchModuleError, ValueError):
+        # Whatever stands after the scheme may hold a password.
+        scheme = str(url).partition(":")[0]
+        raise InvalidInput("bind", f"{scheme}:...", f"is not a database URL; {_EXAMPLE}") from None
+    if is_async:
+        shown = f"{parsed.drivername}:..."
+        raise InvalidInput("bind", shown, f"names an asyncio driver; {_EXAMPLE}")
+    return parsed
 
 
 def _sqlite_engine(url: URL) -> Engine:

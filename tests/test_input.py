@@ -172,6 +172,13 @@ def test_a_database_that_dies_with_its_connection_is_refused(url):
         create_store(url)
 
 
+@pytest.mark.parametrize("driver", ["postgresql+psycopg_async", "postgresql+asyncpg"])
+def test_an_asyncio_driver_is_refused_by_name(driver):
+    with pytest.raises(InvalidInput, match="names an asyncio driver") as caught:
+        create_store(f"{driver}://app:hunter2@host/db")
+    assert "hunter2" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "url", ["postgresql://app:hunter2@host:port/db", "mystery://app:hunter2@host/db"]
 )
