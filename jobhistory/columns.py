@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import JSON, DateTime, Dialect
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.types import TypeDecorator
 
+
+class _JSONText(sqlite.JSON):
+    """JSON in a TEXT column: in one that is declared JSON, SQLite turns a lone number into its own.
+
+    That would lose the last digits of a large one.
+    """
+
+
+@compiles(_JSONText, "sqlite")
+def _declare_json_text(type_: _JSONText, compiler: Any, **options: Any) -> str:
+    return "TEXT"
+
+
 # SQL NULL where there is nothing: a JSON null would be a value, and would fill partial indexes.
-PortableJSON = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+PortableJSON = (
+    JSON(none_as_null=True)
+    .with_variant(JSONB(none_as_null=True), "postgresql")
+    .with_variant(_JSONText(none_as_null=True), "sqlite")
+)
 """JSON text on SQLite, `JSONB` on PostgreSQL; Python's `None` is SQL's NULL on both."""
 
 

@@ -21,7 +21,7 @@ settings.register_profile(
     "database",
     deadline=None,
     max_examples=60,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    suppress_health_check=list(HealthCheck),
 )
 settings.load_profile("database")
 

@@ -18,7 +18,8 @@ depends_on = None
 def upgrade() -> None:
     name = sa.String(255)
     moment = sa.DateTime(timezone=True)
-    json = sa.JSON().with_variant(JSONB(), "postgresql")
+    # SQLite would make a lone number of its own out of JSON in a column that is declared JSON.
+    json = sa.JSON().with_variant(JSONB(), "postgresql").with_variant(sa.Text(), "sqlite")
     op.create_table(
         "job_history",
         sa.Column("id", sa.Uuid(), nullable=False),
