@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from threading import RLock
+from threading import Lock
 from typing import Any
 from uuid import UUID
 
@@ -29,7 +29,7 @@ class MemoryHistory:
     def __init__(self, ended: RingBuffer[Row]) -> None:
         self._started: dict[UUID, Row] = {}
         self._ended = ended
-        self._lock = RLock()
+        self._lock = Lock()
 
     def insert(self, row: Row) -> HistoryRecord:
         """Keep a new row, and return its record."""
