@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event, make_url
@@ -42,13 +43,17 @@ def _read(url: str | URL) -> URL:
         parsed = make_url(url)
         is_async = parsed.get_dialect().is_async
     except (ArgumentError, NoSuchModuleError, ValueError):
-        # Whatever stands after the scheme may hold a password.
-        scheme = str(url).partition(":")[0]
-        raise InvalidInput("bind", f"{scheme}:...", f"is not a database URL; {_EXAMPLE}") from None
+        raise InvalidInput("bind", _shown(str(url)), f"is not a database URL; {_EXAMPLE}") from None
     if is_async:
-        shown = f"{parsed.drivername}:..."
-        raise InvalidInput("bind", shown, f"names an asyncio driver; {_EXAMPLE}")
+        raise InvalidInput("bind", _shown(str(url)), f"names an asyncio driver; {_EXAMPLE}")
     return parsed
+
+
+def _shown(url: str) -> str:
+    # Whatever is not the scheme may hold a password: all of it where there is none, as in
+    # "host=db password=...", which libpq would understand.
+    scheme = re.match(r"[\w+.-]+://", url)
+    return f"{scheme[0]}..." if scheme else "..."
 
 
 def _sqlite_engine(url: URL) -> Engine:

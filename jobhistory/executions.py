@@ -179,7 +179,7 @@ class RowBuilder:
         if row["status"] is Status.FAILED and row["error_type"] is None:
             row["error_type"] = TEXT_ERROR_TYPE
         row["id"] = row["id"] or new_id()
-        row["attempt_number"] = row["attempt_number"] or 1
+        row["attempt_number"] = 1 if row["attempt_number"] is None else row["attempt_number"]
         row["completed_at"] = row["completed_at"] or self.now()
         if row["started_at"] is None:
             row["started_at"] = _earlier(row["completed_at"], row["execution_time_ms"] or 0)

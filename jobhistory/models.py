@@ -48,7 +48,6 @@ class Base(DeclarativeBase):
         naming_convention={
             "pk": "pk_%(table_name)s",
             "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
         }
     )
 

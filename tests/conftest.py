@@ -30,7 +30,7 @@ _source = pytest.StashKey[str]()
 
 @dataclass(frozen=True)
 class Database:
-    """An empty database, its engine as an app would make it, and where its schema stands."""
+    """A database, and an engine for it as an app would make one."""
 
     url: URL
     engine: Engine

@@ -265,7 +265,10 @@ def test_the_url_comes_from_the_environment(run, url, history, monkeypatch):
         ("list --since tomorrow", "--since 'tomorrow' is neither a duration nor a date; write it"),
         ("list --status done", "status 'done' is not a status"),
         ("list --limit 0", "limit 0 is not a whole number"),
-        ("list --url nonsense", "bind 'nonsense:...' is not a database URL"),
+        (
+            "list --url nonsense",
+            "bind '...' is not a database URL; write it like 'sqlite:///history.db'",
+        ),
         ("expire --batch-size 0", "batch_size 0 is not a whole number"),
         ("expire --time-limit 5", "time_limit '5' is not a duration"),
         ("nosuch", "No such command 'nosuch'"),

@@ -180,7 +180,13 @@ def test_an_asyncio_driver_is_refused_by_name(driver):
 
 
 @pytest.mark.parametrize(
-    "url", ["postgresql://app:hunter2@host:port/db", "mystery://app:hunter2@host/db"]
+    "url",
+    [
+        "postgresql://app:hunter2@host:port/db",
+        "mystery://app:hunter2@host/db",
+        "app:hunter2@host/db",
+        "host=db user=app password=hunter2",
+    ],
 )
 def test_a_refused_url_does_not_show_its_password(url):
     with pytest.raises(InvalidInput) as caught:

@@ -325,7 +325,7 @@ def test_observe_buffers_what_others_recorded_and_completes_it(store, clock):
 
 def test_observe_takes_a_record_and_keeps_a_copy(make_store):
     recorder, watcher = make_store(), make_store()
-    start(recorder, payload=[1])
+    start(recorder, payload=[1], attempts=0)
     record = recorder.record_completion(*IDS, 1)
     watcher.observe(record)
     record.payload.append(2)
@@ -333,6 +333,7 @@ def test_observe_takes_a_record_and_keeps_a_copy(make_store):
     (observed,) = watcher.recent()
     assert observed.id == record.id
     assert observed.payload == [1]
+    assert observed.attempt_number == 0
     assert observed.expires_at == record.expires_at
 
 
