@@ -43,16 +43,17 @@ def _read(url: str | URL) -> URL:
         parsed = make_url(url)
         is_async = parsed.get_dialect().is_async
     except (ArgumentError, NoSuchModuleError, ValueError):
-        raise InvalidInput("bind", _shown(str(url)), f"is not a database URL; {_EXAMPLE}") from None
+        raise InvalidInput("bind", shown_url(url), f"is not a database URL; {_EXAMPLE}") from None
     if is_async:
-        raise InvalidInput("bind", _shown(str(url)), f"names an asyncio driver; {_EXAMPLE}")
+        raise InvalidInput("bind", shown_url(url), f"names an asyncio driver; {_EXAMPLE}")
     return parsed
 
 
-def _shown(url: str) -> str:
-    # Whatever is not the scheme may hold a password: all of it where there is none, as in
+def shown_url(url: str | URL) -> str:
+    """The scheme of a URL, which is all of it that an error message may show."""
+    # The rest may hold a password, and so may all of it where there is no scheme, as in
     # "host=db password=...", which libpq would understand.
-    scheme = re.match(r"[\w+.-]+://", url)
+    scheme = re.match(r"[\w+.-]+://", str(url))
     return f"{scheme[0]}..." if scheme else "..."
 
 

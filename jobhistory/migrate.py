@@ -18,6 +18,7 @@ from typing import Any, TextIO
 from sqlalchemy import Column, Connection, Engine, MetaData, String, Table, inspect, select, text
 from sqlalchemy.schema import CreateSchema
 
+from jobhistory.engines import shown_url
 from jobhistory.errors import InvalidInput, JobHistoryError, SchemaOutOfDate
 from jobhistory.models import TABLE_NAME
 
@@ -132,8 +133,9 @@ def _connection(bind: Engine | Connection) -> Iterator[Connection]:
         with bind.connect() as connection:
             yield connection
     else:
+        shown = shown_url(bind) if isinstance(bind, str) else bind
         raise InvalidInput(
-            "bind", bind, "is neither an Engine nor a Connection; give create_engine(url)"
+            "bind", shown, "is neither an Engine nor a Connection; give create_engine(url)"
         )
 
 
