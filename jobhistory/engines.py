@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from jobhistory.errors import InvalidInput
+
+_SQLITE: dict[str, Any] = {"connect_args": {"isolation_level": "IMMEDIATE", "timeout": 5}}
+
+_EXTRAS = {
+    "psycopg": ("PostgreSQL needs psycopg", "postgresql"),
+    "psycopg_binary": ("PostgreSQL needs psycopg", "postgresql"),
+    "aiosqlite": ("SQLite for asyncio needs aiosqlite", "async"),
+    "greenlet": ("SQLAlchemy for asyncio needs greenlet", "async"),
+}
 
 _EXAMPLE = "write it like 'sqlite:///history.db' or 'postgresql://user@host/app'"
 
@@ -17,36 +29,73 @@ def engine_from_url(url: str | URL) -> Engine:
     """Make an engine whose settings suit short, independent writes; nothing connects yet.
 
     SQLite: WAL mode, `synchronous=NORMAL`, a busy timeout of 5 seconds, `BEGIN IMMEDIATE` before
-    writes. Elsewhere: each statement is a transaction of its own, which saves two round trips, and
-    connections are tested before they are used.
+    writes. Elsewhere connections are tested before they are used, and with psycopg each statement
+    is a transaction of its own, which saves two round trips.
 
     Raises:
         InvalidInput: if it is no URL, or one of a database that would be gone with its connection.
         ModuleNotFoundError: if the database's driver is not installed.
     """
     parsed = _read(url)
-    try:
+    if parsed.get_dialect().is_async:
+        raise InvalidInput("bind", shown_url(url), f"names an asyncio driver; {_EXAMPLE}")
+    with _remedies():
         if parsed.get_backend_name() == "sqlite":
-            return _sqlite_engine(parsed)
-        return create_engine(parsed, pool_pre_ping=True, isolation_level="AUTOCOMMIT")
-    except ModuleNotFoundError as error:
-        if error.name not in ("psycopg", "psycopg_binary"):
-            raise
-        raise ModuleNotFoundError(
-            "PostgreSQL needs psycopg; install it with: pip install 'jobhistory[postgresql]'",
-            name=error.name,
-        ) from error
+            return _set_up(create_engine(_file(parsed), **_SQLITE))
+        return create_engine(parsed, **_settings(parsed))
+
+
+def async_engine_from_url(url: str | URL) -> AsyncEngine:
+    """Make an engine for asyncio with the same settings; nothing connects yet.
+
+    A URL that names no driver gets aiosqlite on SQLite, and psycopg on PostgreSQL.
+
+    Raises:
+        InvalidInput: as `engine_from_url`; and if the URL names a driver that is not for asyncio.
+        ModuleNotFoundError: if the database's driver, or greenlet, is not installed.
+    """
+    parsed = _read(url)
+    if parsed.drivername == "sqlite":
+        parsed = parsed.set(drivername="sqlite+aiosqlite")
+    if not parsed.get_dialect(_is_async=True).is_async:
+        raise InvalidInput("bind", shown_url(url), f"names no asyncio driver; {_EXAMPLE}")
+    with _remedies():
+        if parsed.get_backend_name() == "sqlite":
+            engine = create_async_engine(_file(parsed), **_SQLITE)
+            _set_up(engine.sync_engine)
+            return engine
+        return create_async_engine(parsed, **_settings(parsed))
 
 
 def _read(url: str | URL) -> URL:
     try:
         parsed = make_url(url)
-        is_async = parsed.get_dialect().is_async
+        parsed.get_dialect()
     except (ArgumentError, NoSuchModuleError, ValueError):
         raise InvalidInput("bind", shown_url(url), f"is not a database URL; {_EXAMPLE}") from None
-    if is_async:
-        raise InvalidInput("bind", shown_url(url), f"names an asyncio driver; {_EXAMPLE}")
     return parsed
+
+
+def _settings(url: URL) -> dict[str, Any]:
+    settings: dict[str, Any] = {"pool_pre_ping": True}
+    # With psycopg, what is several statements is sent as one transaction all the same.
+    if url.get_dialect().driver == "psycopg":
+        settings["isolation_level"] = "AUTOCOMMIT"
+    return settings
+
+
+@contextmanager
+def _remedies() -> Iterator[None]:
+    """Say how to install what is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        what, extra = _EXTRAS.get(error.name or "", (None, None))
+        if what is None:
+            raise
+        raise ModuleNotFoundError(
+            f"{what}; install it with: pip install 'jobhistory[{extra}]'", name=error.name
+        ) from error
 
 
 def shown_url(url: str | URL) -> str:
@@ -57,7 +106,7 @@ def shown_url(url: str | URL) -> str:
     return f"{scheme[0]}..." if scheme else "..."
 
 
-def _sqlite_engine(url: URL) -> Engine:
+def _file(url: URL) -> URL:
     if url.database in (None, "", ":memory:"):
         raise InvalidInput(
             "bind",
@@ -65,11 +114,16 @@ def _sqlite_engine(url: URL) -> Engine:
             "is a database of one connection, and gone with it; "
             "name a file, as in 'sqlite:///history.db', or give None for a store in memory",
         )
-    engine = create_engine(url, connect_args={"isolation_level": "IMMEDIATE", "timeout": 5})
+    return url
+
+
+def _set_up(engine: Engine) -> Engine:
     event.listen(engine, "connect", _set_up_sqlite)
     return engine
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
+    for setting in ("journal_mode = WAL", "synchronous = NORMAL"):
+        cursor = connection.cursor()  # the one way that drivers for asyncio have, too
+        cursor.execute(f"PRAGMA {setting}")
+        cursor.close()

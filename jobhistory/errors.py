@@ -6,13 +6,17 @@
     ├── InvalidInput                also ValueError: an argument cannot be used
     ├── ExecutionNotFound           also LookupError: no such execution has started
     ├── ExecutionAlreadyFinished    also RuntimeError: it ended otherwise before
-    └── SchemaOutOfDate             also RuntimeError: the table is missing, old or changed
+    ├── SchemaOutOfDate             also RuntimeError: the table is missing, old or changed
+    ├── RecorderFull                also queue.Full: more waits to be written than may
+    ├── RecorderClosed              also RuntimeError: it takes nothing any more
+    └── NotWritten                  also TimeoutError: a Recorder needs longer than it was given
 
 Errors of the database itself (lost connections, time-outs, locks) stay SQLAlchemy's own.
 """
 
 from __future__ import annotations
 
+import queue
 import reprlib
 from typing import TYPE_CHECKING
 
@@ -29,6 +33,12 @@ def quoted(value: object) -> str:
         return _short.repr(value)
     except Exception:  # a repr may raise anything: an integer of 5,000 digits does
         return f"<{type(value).__name__} that has no repr>"
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in one line, without the statement and parameters that SQLAlchemy adds."""
+    shown = getattr(error, "orig", None) or error
+    return " ".join(str(shown).split()) or type(shown).__name__
 
 
 class JobHistoryError(Exception):
@@ -126,6 +136,49 @@ class SchemaOutOfDate(JobHistoryError, RuntimeError):
             f"the history table is at revision {self.current} and not at {self.head}; bring it "
             "there with 'jobhistory db upgrade' or jobhistory.migrate.upgrade(engine)"
         )
+
+
+class RecorderFull(JobHistoryError, queue.Full):
+    """A `Recorder` that was told to raise has as much to write as it may hold.
+
+    Attributes:
+        queue_size: how much that is.
+    """
+
+    def __init__(self, queue_size: int) -> None:
+        super().__init__(queue_size)
+        self.queue_size = queue_size
+
+    def __str__(self) -> str:
+        return (
+            f"{self.queue_size} operations wait to be written, as many as the recorder may hold; "
+            "this one was not accepted"
+        )
+
+
+class RecorderClosed(JobHistoryError, RuntimeError):
+    """A `Recorder` is closed, and takes nothing any more."""
+
+    def __str__(self) -> str:
+        return "the recorder is closed; this operation was not accepted"
+
+
+class NotWritten(JobHistoryError, TimeoutError):
+    """A `Recorder` could not write in time what it had accepted.
+
+    Attributes:
+        waiting: how many operations are not written.
+        cause: what went wrong last, `None` if nothing did.
+    """
+
+    def __init__(self, waiting: int, cause: Exception | None = None) -> None:
+        super().__init__(waiting, cause)
+        self.waiting = waiting
+        self.cause = cause
+
+    def __str__(self) -> str:
+        because = "" if self.cause is None else f", because: {reason(self.cause)}"
+        return f"{self.waiting} operations are not written yet{because}"
 
 
 def check_count(

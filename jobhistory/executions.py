@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from jobhistory.clock import Clock, in_utc
-from jobhistory.errors import InvalidInput, check_count
+from jobhistory.errors import InvalidInput, JobHistoryError, check_count
 from jobhistory.models import COLUMN_NAMES, HistoryRecord, new_id, values_of
 from jobhistory.retention import Duration, parse_retention
 from jobhistory.sanitize import TEXT_ERROR_TYPE, Sanitizer
@@ -18,6 +18,23 @@ from jobhistory.texts import Id, id_text, name_text
 
 _LARGEST_MILLISECONDS = 2**63 - 1
 _LARGEST_ATTEMPT = 2**31 - 1
+WORKER_LOST = "jobhistory.WorkerLost"
+"""The error type of executions whose worker is taken for lost."""
+
+OUTCOME_COLUMNS = (
+    "status",
+    "completed_at",
+    "execution_time_ms",
+    "error_type",
+    "error_message",
+    "error_stack",
+    "completed_steps",
+    "failed_steps",
+    "retry_from_step",
+    "partial_results",
+)
+"""The columns that an outcome fills; the others stay as the start wrote them."""
+
 _REQUIRED = frozenset({"job_id", "correlation_id", "task_identifier", "worker_id", "status"})
 
 
@@ -83,10 +100,52 @@ class ExecutionKey:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an execution ended: which one, and the values that its row gets."""
+    """How an execution ended: which one, and the values that its row gets.
+
+    Attributes:
+        key: the newest started execution of these ids, unless `row` says which one.
+        values: by column; what only other kinds of outcome have is not among them.
+        row: the started row itself, for those who know it.
+    """
 
     key: ExecutionKey
     values: dict[str, Any]
+    row: dict[str, Any] | None = None
+
+    def ended_row(self) -> dict[str, Any]:
+        """The whole row, once this outcome is recorded; for an outcome that knows its row."""
+        assert self.row is not None
+        return self.row | self.values
+
+    def agrees_with(self, record: HistoryRecord) -> bool:
+        """Whether a record that has ended says the same, so that this is a call made again."""
+        return record.status == self.values["status"] and record.error_type != WORKER_LOST
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a `Recorder` writes at once.
+
+    Attributes:
+        rows: new ones; those whose outcome is known, too, are whole.
+        outcomes: those of executions whose rows were written before, in order.
+    """
+
+    rows: list[dict[str, Any]]
+    outcomes: list[Outcome]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What has become of a `Batch`.
+
+    Attributes:
+        ended: the rows that have an outcome now, in order.
+        refused: the outcomes that could not be recorded, and why.
+    """
+
+    ended: list[dict[str, Any]]
+    refused: list[tuple[Outcome, JobHistoryError]]
 
 
 @dataclass(frozen=True)
@@ -131,17 +190,7 @@ class RowBuilder:
         self, key: ExecutionKey, execution_time_ms: float, error: BaseException | str
     ) -> Outcome:
         """The outcome of an execution that failed with an error."""
-        if not isinstance(error, (BaseException, str)):
-            raise InvalidInput("error", error, "is not an error; give an exception or a text")
-        kind, message, stack = self.sanitizer.failure(error)
-        return self._ended(
-            key,
-            Status.FAILED,
-            execution_time_ms,
-            error_type=kind,
-            error_message=message,
-            error_stack=stack,
-        )
+        return self._ended(key, Status.FAILED, execution_time_ms, **self._failure(error))
 
     def partly_succeeded(
         self,
@@ -162,12 +211,19 @@ class RowBuilder:
             partial_results=self.sanitizer.results(given.get("results")),
         )
 
-    def observed(self, record: HistoryRecord | Mapping[str, Any]) -> dict[str, Any]:
-        """The row of an ended execution that somebody else describes by its columns.
+    def ended(
+        self,
+        execution: HistoryRecord | Mapping[str, Any] | None,
+        fields: Mapping[str, Any] | None = None,
+        *,
+        argument: str = "execution",
+    ) -> dict[str, Any]:
+        """The row of an ended execution that somebody describes by its columns.
 
-        The ids, the task identifier and the outcome must be there; the rest is derived or empty.
+        The ids, the task identifier and the outcome must be there; the rest is derived or empty. A
+        mapping may have an `error`, an exception or a text, in place of the columns of a failure.
         """
-        given = values_of(record) if isinstance(record, HistoryRecord) else _known_columns(record)
+        given = self._with_error(_known_columns(execution, fields or {}, argument))
         row = {
             name: read(given.get(name), name)
             if name in _REQUIRED
@@ -175,7 +231,9 @@ class RowBuilder:
             for name, read in self._readers().items()
         }
         if not row["status"].is_outcome:
-            raise InvalidInput("status", row["status"].value, "is no outcome; observe what ended")
+            raise InvalidInput(
+                "status", row["status"].value, "is no outcome; give one such as 'completed'"
+            )
         if row["status"] is Status.FAILED and row["error_type"] is None:
             row["error_type"] = TEXT_ERROR_TYPE
         row["id"] = row["id"] or new_id()
@@ -202,6 +260,19 @@ class RowBuilder:
         values["completed_at"] = self.now()
         values["execution_time_ms"] = _milliseconds(execution_time_ms, "execution_time_ms")
         return Outcome(key, values)
+
+    def _failure(self, error: BaseException | str) -> dict[str, Any]:
+        if not isinstance(error, (BaseException, str)):
+            raise InvalidInput("error", error, "is not an error; give an exception or a text")
+        columns = ("error_type", "error_message", "error_stack")
+        return dict(zip(columns, self.sanitizer.failure(error), strict=True))
+
+    def _with_error(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        if given.get("error") is None:
+            return given
+        others = {key: value for key, value in given.items() if key != "error"}
+        # The text of an exception is bounded and cleaned already; to do it again changes nothing.
+        return {"status": Status.FAILED} | others | self._failure(given["error"])
 
     def _readers(self) -> dict[str, Callable[[Any, str], Any]]:
         """For each column, how to check a value and make it fit to store."""
@@ -239,6 +310,21 @@ class RowBuilder:
         return self.sanitizer.steps(value)
 
 
+def lost_message(since: str) -> str:
+    """Why an execution is taken for lost that started at a moment, given as text."""
+    return f"no outcome since it started at {since}; its worker is taken for lost"
+
+
+def lost(started_at: datetime, now: datetime) -> dict[str, Any]:
+    """The outcome of an execution that is taken for lost, by column."""
+    return {
+        "status": Status.FAILED,
+        "completed_at": now,
+        "error_type": WORKER_LOST,
+        "error_message": lost_message(started_at.isoformat(timespec="seconds")[:19] + "Z"),
+    }
+
+
 def _unless_none(read: Callable[[Any, str], Any], given: Mapping[str, Any], name: str) -> Any:
     value = given.get(name)
     return None if value is None else read(value, name)
@@ -259,10 +345,20 @@ def _partial_fields(partial: PartialResults | Mapping[str, Any]) -> Mapping[str,
     return _only_known(partial, names, "partial_results")
 
 
-def _known_columns(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    if not isinstance(record, Mapping):
-        raise InvalidInput("record", record, "is neither a HistoryRecord nor a mapping of one")
-    return _only_known(record, COLUMN_NAMES, "record")
+def _known_columns(
+    execution: HistoryRecord | Mapping[str, Any] | None, fields: Mapping[str, Any], argument: str
+) -> Mapping[str, Any]:
+    if isinstance(execution, HistoryRecord):
+        given: Mapping[str, Any] = values_of(execution)
+    elif isinstance(execution, Mapping):
+        given = execution
+    elif execution is None and fields:
+        given = {}
+    else:
+        raise InvalidInput(
+            argument, execution, "is neither a HistoryRecord nor a mapping of its fields"
+        )
+    return _only_known({**given, **fields}, (*COLUMN_NAMES, "error"), argument)
 
 
 def _only_known(

@@ -9,10 +9,14 @@ from threading import Lock
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy.orm import Session
+
+from jobhistory.after_commit import after_commit
 from jobhistory.criteria import HistoryQuery
 from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound
-from jobhistory.executions import ExecutionKey, Outcome
-from jobhistory.models import HistoryRecord, detached
+from jobhistory.executions import Batch, Outcome, Written, lost
+from jobhistory.forks import renew_in_children
+from jobhistory.models import HistoryRecord, detached, values_of
 from jobhistory.ring import RingBuffer
 
 logger = logging.getLogger(__name__)
@@ -24,12 +28,26 @@ Row = dict[str, Any]
 
 
 class MemoryHistory:
-    """Executions under way in a table of its own, ended ones in the ring buffer; thread-safe."""
+    """Executions under way in a table of its own, ended ones in the ring buffer; thread-safe.
+
+    A forked child begins with an empty history of its own.
+    """
 
     def __init__(self, ended: RingBuffer[Row]) -> None:
-        self._started: dict[UUID, Row] = {}
         self._ended = ended
+        self.begin_anew()
+        renew_in_children(self)
+
+    def begin_anew(self) -> None:
+        """Forget everything, in a forked child; the ring buffer does so itself."""
+        self._started: dict[UUID, Row] = {}
+        # Those whose outcome waits for the commit of a caller's transaction.
+        self._ending: dict[UUID, Row] = {}
         self._lock = Lock()
+
+    def joined(self, session: Session) -> JoinedMemory:
+        """The same history, as the operations of a caller who is at work in a session."""
+        return JoinedMemory(session, self)
 
     def insert(self, row: Row) -> HistoryRecord:
         """Keep a new row, and return its record."""
@@ -44,6 +62,15 @@ class MemoryHistory:
             self._started[row["id"]] = row
         return detached(row)
 
+    def insert_ended(self, row: Row) -> HistoryRecord:
+        """Keep the row of an ended execution, and return its record."""
+        self._ended.append(row)
+        return detached(row)
+
+    def insert_many_ended(self, rows: list[Row]) -> None:
+        """Keep the rows of ended executions."""
+        self._ended.extend(rows)
+
     def end(self, outcome: Outcome) -> HistoryRecord:
         """Note how an execution ended and move it into the ring buffer; return its record.
 
@@ -51,20 +78,80 @@ class MemoryHistory:
             ExecutionNotFound: if no execution of that key has started.
             ExecutionAlreadyFinished: if it has ended with another outcome.
         """
-        key = outcome.key
         with self._lock:
-            started = _newest_first(row for row in self._started.values() if _key_of(row) == key)
-            if started:
-                row = self._started.pop(started[0]["id"]) | outcome.values
-                self._ended.append(row)
-                return detached(row)
-            ended = _newest_first(row for row in self._ended.last() if _key_of(row) == key)
+            started, row = self._end(outcome)
+            if started is not None:
+                self._buffer(row)
+        return detached(row)
+
+    def end_for_now(self, outcome: Outcome) -> tuple[Row | None, HistoryRecord]:
+        """`end`, but for the ring buffer; what had started, if it is new, and the record."""
+        with self._lock:
+            started, row = self._end(outcome)
+        return started, detached(row)
+
+    def keep(self, id_: UUID) -> None:
+        """Move an execution that has ended for now into the ring buffer."""
+        with self._lock:
+            if id_ in self._ending:
+                self._buffer(self._ending[id_])
+
+    def take_back(self, id_: UUID, started: Row | None = None) -> None:
+        """Forget an execution, or, given what had started, that it has ended for now."""
+        with self._lock:
+            self._ending.pop(id_, None)
+            self._started.pop(id_, None)
+            if started is not None:
+                self._started[id_] = started
+
+    def write(self, batch: Batch, *, again: bool) -> Written:
+        """Keep the rows and the outcomes of a batch, as far as history allows."""
+        written = Written([], [])
+        for row in batch.rows:
+            if row["status"].is_outcome:
+                self.insert_ended(row)
+                written.ended.append(row)
+            else:
+                self.insert(row)
+        for outcome in batch.outcomes:
+            try:
+                written.ended.append(values_of(self.end(outcome)))
+            except (ExecutionNotFound, ExecutionAlreadyFinished) as refusal:
+                written.refused.append((outcome, refusal))
+        return written
+
+    def reap(self, query: HistoryQuery, now: datetime) -> list[Row]:
+        """End the oldest started executions that meet the criteria as lost; return their rows."""
+        with self._lock:
+            found = (row for row in self._started.values() if _meets(row, query))
+            oldest = _newest_first(found)[::-1][: query.limit]
+            ended = [row | lost(row["started_at"], now) for row in oldest]
+            for row in ended:
+                del self._started[row["id"]]
+                self._buffer(row)
+        return ended
+
+    def _end(self, outcome: Outcome) -> tuple[Row | None, Row]:
+        """The row that had started, unless it had ended before, and the one that has ended."""
+        started = _newest_first(row for row in self._started.values() if _is_of(row, outcome))
+        if started:
+            row = started[0] | outcome.values
+            del self._started[row["id"]]
+            self._ending[row["id"]] = row
+            return started[0], row
+        every_ended = (*self._ending.values(), *self._ended.last())
+        ended = _newest_first(row for row in every_ended if _is_of(row, outcome))
         if not ended:
+            key = outcome.key
             raise ExecutionNotFound(key.job_id, key.worker_id, key.correlation_id)
         record = detached(ended[0])
-        if record.status != outcome.values["status"]:
+        if not outcome.agrees_with(record):
             raise ExecutionAlreadyFinished(record)
-        return record
+        return None, ended[0]
+
+    def _buffer(self, row: Row) -> None:
+        self._ending.pop(row["id"], None)
+        self._ended.append(row)
 
     def find_with(self, column: str, value: str) -> list[HistoryRecord]:
         """All records with a value in a column, newest first."""
@@ -95,11 +182,59 @@ class MemoryHistory:
 
     def _rows(self) -> list[Row]:
         with self._lock:  # so that an execution is in one of the two, not in both or neither
-            return [*self._started.values(), *self._ended.last()]
+            return [*self._started.values(), *self._ending.values(), *self._ended.last()]
 
 
-def _key_of(row: Row) -> ExecutionKey:
-    return ExecutionKey(row["job_id"], row["worker_id"], row["correlation_id"])
+class JoinedMemory:
+    """The same verbs in a caller's transaction: what it does not commit is taken back.
+
+    Others see that something has started before the commit, but no outcome in the ring buffer.
+    """
+
+    def __init__(self, session: Session, memory: MemoryHistory) -> None:
+        self._session = session
+        self._memory = memory
+        self.find = memory.find
+        self.find_with = memory.find_with
+
+    def insert(self, row: Row) -> HistoryRecord:
+        """Keep a new row, and return its record."""
+        record = self._memory.insert(row)
+        self._when_done(lambda: None, lambda: self._memory.take_back(row["id"]))
+        return record
+
+    def insert_ended(self, row: Row) -> HistoryRecord:
+        """Keep the row of an ended execution, and return its record."""
+        self.insert_many_ended([row])
+        return detached(row)
+
+    def insert_many_ended(self, rows: list[Row]) -> None:
+        """Keep the rows of ended executions."""
+        self._when_done(lambda: self._memory.insert_many_ended(rows), lambda: None)
+
+    def end(self, outcome: Outcome) -> HistoryRecord:
+        """Note how an execution ended, and return its record."""
+        started, record = self._memory.end_for_now(outcome)
+        if started is not None:
+            self._when_done(
+                lambda: self._memory.keep(started["id"]),
+                lambda: self._memory.take_back(started["id"], started),
+            )
+        return record
+
+    def _when_done(self, on_commit: Callable[[], None], on_rollback: Callable[[], None]) -> None:
+        after_commit(self._session, on_commit, on_rollback)
+
+
+def _is_of(row: Row, outcome: Outcome) -> bool:
+    if outcome.row is not None:
+        return bool(row["id"] == outcome.row["id"])
+    key = outcome.key
+    return (row["job_id"], row["worker_id"], row["correlation_id"]) == (
+        key.job_id,
+        key.worker_id,
+        key.correlation_id,
+    )
 
 
 def _newest_first(rows: Iterable[Row]) -> list[Row]:

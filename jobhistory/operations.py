@@ -8,16 +8,35 @@ from typing import Any
 from sqlalchemy import Select
 from sqlalchemy.orm import Session
 
-from jobhistory import statements
+from jobhistory import pg_copy, statements
+from jobhistory.criteria import HistoryQuery
 from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound
-from jobhistory.executions import ExecutionKey, Outcome
-from jobhistory.models import HistoryRecord, detached
+from jobhistory.executions import OUTCOME_COLUMNS, Batch, ExecutionKey, Outcome, Written
+from jobhistory.models import COLUMN_NAMES, HistoryRecord, detached, values_of
+
+OPTIONS = "jobhistory.execution_options"
+"""Under this key, the `info` of a session may hold options for the execution of our statements."""
+
+
+# The mapper finds the engine in a session that is bound class by class.
+_MAPPER = {"mapper": HistoryRecord}
 
 
 def insert(session: Session, row: dict[str, Any]) -> HistoryRecord:
     """Write a new row, and return its record."""
     _execute(session, statements.INSERT, row)
     return detached(row)
+
+
+def insert_many(session: Session, rows: list[dict[str, Any]]) -> None:
+    """Write new rows, by the fastest way that the database has."""
+    if not rows:
+        return
+    connection = session.connection(bind_arguments=_MAPPER)
+    if connection.dialect.driver == "psycopg":
+        pg_copy.copy_rows(connection, rows, _options(session))
+    else:
+        _execute(session, statements.INSERT, [_complete(row) for row in rows])
 
 
 def end(session: Session, outcome: Outcome) -> tuple[HistoryRecord, bool]:
@@ -29,25 +48,61 @@ def end(session: Session, outcome: Outcome) -> tuple[HistoryRecord, bool]:
         ExecutionNotFound: if no execution of that key has started.
         ExecutionAlreadyFinished: if it has ended with another outcome.
     """
-    ids = _key_parameters(outcome.key)
-    row = _execute(session, statements.END, ids | outcome.values).mappings().one_or_none()
+    key = outcome.key
+    if outcome.row is None:
+        statement, ended_statement = statements.END, statements.ENDED
+        ids = _key_parameters(key)
+    else:
+        statement, ended_statement = statements.END_BY_ID, statements.ENDED_BY_ID
+        ids = {"key_id": outcome.row["id"]}
+    row = _execute(session, statement, ids | outcome.values).mappings().one_or_none()
     if row is not None:
         return detached(row), True
-    ended = find(session, statements.ENDED, ids)
+    ended = find(session, ended_statement, ids)
     if not ended:
-        raise ExecutionNotFound(
-            outcome.key.job_id, outcome.key.worker_id, outcome.key.correlation_id
-        )
-    if ended[0].status != outcome.values["status"]:
+        raise ExecutionNotFound(key.job_id, key.worker_id, key.correlation_id)
+    if not outcome.agrees_with(ended[0]):
         raise ExecutionAlreadyFinished(ended[0])
     return ended[0], False
+
+
+def write(session: Session, batch: Batch, *, again: bool) -> Written:
+    """Write a batch; with `again`, one that may have been written before, which changes nothing.
+
+    What cannot be recorded because of what history holds is refused; the rest is written.
+    """
+    if again:
+        _insert_or_end(session, batch.rows)
+    else:
+        insert_many(session, batch.rows)
+    written = Written([row for row in batch.rows if row["status"].is_outcome], [])
+    known = [outcome for outcome in batch.outcomes if outcome.row is not None]
+    all_ended = not known or _end_many(session, known) == len(known)
+    for outcome in batch.outcomes:
+        if outcome.row is not None and all_ended:
+            written.ended.append(outcome.ended_row())
+            continue
+        try:
+            record = _end_once(session, outcome, again=again)
+        except (ExecutionNotFound, ExecutionAlreadyFinished) as refusal:
+            written.refused.append((outcome, refusal))
+        else:
+            if record is not None:
+                written.ended.append(values_of(record))
+    return written
+
+
+def reap(session: Session, query: HistoryQuery, now: datetime) -> list[dict[str, Any]]:
+    """End one batch of started executions that meet the criteria as lost; return their rows."""
+    rows = _execute(session, statements.reap(query), {"now": now}).mappings()
+    return [dict(row) for row in rows]
 
 
 def find(
     session: Session, statement: Select[HistoryRecord], parameters: dict[str, Any] | None = None
 ) -> list[HistoryRecord]:
     """The records that a statement selects, in its order."""
-    records = list(session.scalars(statement, parameters))
+    records = list(session.scalars(statement, parameters, execution_options=_options(session)))
     for record in records:  # before the commit, which might expire them
         session.expunge(record)
     return records
@@ -78,7 +133,45 @@ def delete_expired(
     return len(deleted), max(deleted, default=low_water)
 
 
-def _key_parameters(key: ExecutionKey) -> dict[str, str]:
+def _insert_or_end(session: Session, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        dialect = session.get_bind(HistoryRecord).dialect
+        statement = statements.INSERT_OR_END[dialect.name]
+        _execute(session, statement, [_complete(row) for row in rows])
+
+
+def _end_many(session: Session, outcomes: list[Outcome]) -> int:
+    """End executions by their ids, in one go; say how many that were."""
+    parameters = [
+        {name: outcome.values.get(name) for name in OUTCOME_COLUMNS}
+        | {"key_id": outcome.row and outcome.row["id"]}
+        for outcome in outcomes
+    ]
+    count: int = _execute(session, statements.END_MANY, parameters).rowcount
+    return count
+
+
+def _end_once(session: Session, outcome: Outcome, *, again: bool) -> HistoryRecord | None:
+    """End an execution, unless it was this very outcome that ended it or, earlier, its twin.
+
+    Returns:
+        The record; `None` if somebody else had recorded the same.
+    """
+    if again and outcome.row is None:
+        at = {"key_completed_at": outcome.values["completed_at"]}
+        if records := find(session, statements.ENDED_AT, _key_parameters(outcome.key) | at):
+            return records[0]
+    record, is_new = end(session, outcome)
+    is_this = record.completed_at == outcome.values["completed_at"]
+    return record if is_new or is_this else None
+
+
+def _complete(row: dict[str, Any]) -> dict[str, Any]:
+    # When a statement is executed many times, drivers want the same parameters each time.
+    return {name: row.get(name) for name in COLUMN_NAMES}
+
+
+def _key_parameters(key: ExecutionKey) -> dict[str, Any]:
     return {
         "key_job_id": key.job_id,
         "key_worker_id": key.worker_id,
@@ -86,6 +179,12 @@ def _key_parameters(key: ExecutionKey) -> dict[str, str]:
     }
 
 
-def _execute(session: Session, statement: Any, parameters: dict[str, Any]) -> Any:
-    # The mapper finds the engine in a session that is bound class by class.
-    return session.execute(statement, parameters, bind_arguments={"mapper": HistoryRecord})
+def _options(session: Session) -> dict[str, Any]:
+    options: dict[str, Any] = session.info.get(OPTIONS, {})
+    return options
+
+
+def _execute(session: Session, statement: Any, parameters: Any) -> Any:
+    return session.execute(
+        statement, parameters, execution_options=_options(session), bind_arguments=_MAPPER
+    )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import Generic, TypeVar
 
 from jobhistory.errors import check_count
+from jobhistory.forks import renew_in_children
 
 T = TypeVar("T")
 
@@ -16,11 +17,17 @@ class RingBuffer(Generic[T]):
     """Keep the last `size` items, in order of insertion.
 
     Every method may be called by any number of threads at once. The items are kept as they are:
-    who needs copies makes them.
+    who needs copies makes them. A forked child begins with an empty buffer of its own.
     """
 
     def __init__(self, size: int) -> None:
-        self._items: deque[T] = deque(maxlen=size)
+        self._size = size
+        self.begin_anew()
+        renew_in_children(self)
+
+    def begin_anew(self) -> None:
+        """Forget everything, in a forked child."""
+        self._items: deque[T] = deque(maxlen=self._size)
         # list(deque) raises RuntimeError if another thread appends meanwhile without the GIL.
         self._lock = Lock()
 
@@ -28,6 +35,11 @@ class RingBuffer(Generic[T]):
         """Add an item, which pushes out the oldest one if the buffer is full."""
         with self._lock:
             self._items.append(item)
+
+    def extend(self, items: Iterable[T]) -> None:
+        """Add items in their order, with none of other threads' between them."""
+        with self._lock:
+            self._items.extend(items)
 
     def last(self, n: int | None = None) -> list[T]:
         """The last `n` items, or all of them, oldest first."""
@@ -42,7 +54,7 @@ class RingBuffer(Generic[T]):
         with self._lock:
             kept = [item for item in self._items if not unwanted(item)]
             removed = len(self._items) - len(kept)
-            self._items = deque(kept, maxlen=self._items.maxlen)
+            self._items = deque(kept, maxlen=self._size)
             return removed
 
     def __len__(self) -> int:

@@ -13,18 +13,25 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Select,
+    String,
+    UpdateBase,
     bindparam,
     delete,
     false,
     func,
     insert,
+    literal,
     literal_column,
     select,
     update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.sql.functions import GenericFunction
 
 from jobhistory.criteria import HistoryQuery
+from jobhistory.executions import OUTCOME_COLUMNS, WORKER_LOST, lost_message
 from jobhistory.models import HistoryRecord
 from jobhistory.status import Status
 
@@ -73,6 +80,18 @@ END = (
 )
 """Ends the newest started execution of a key; the parameters named as columns are what it sets."""
 
+_BY_ID = _columns.id == bindparam("key_id")
+
+END_BY_ID = update(_table).where(_BY_ID, _columns.status == _STARTED).returning(*_columns)
+"""Ends the execution with an id if it is started; the rest is as with `END`."""
+
+END_MANY = (
+    update(_table)
+    .where(_BY_ID, _columns.status == _STARTED)
+    .values({name: bindparam(name) for name in OUTCOME_COLUMNS})
+)
+"""`END_BY_ID` for many sets of parameters at once, which name every column of an outcome."""
+
 ENDED = (
     select(HistoryRecord)
     .where(*_of_key(HistoryRecord), HistoryRecord.status != _STARTED)
@@ -80,6 +99,33 @@ ENDED = (
     .limit(1)
 )
 """The newest ended execution of a key."""
+
+ENDED_AT = ENDED.where(HistoryRecord.completed_at == bindparam("key_completed_at"))
+"""The execution of a key that ended at a moment."""
+
+ENDED_BY_ID = select(HistoryRecord).where(
+    HistoryRecord.id == bindparam("key_id"), HistoryRecord.status != _STARTED
+)
+"""The execution with an id, if it has ended."""
+
+
+def _insert_or_end(dialect_insert: Any) -> Any:
+    statement = dialect_insert(_table)
+    return statement.on_conflict_do_update(
+        index_elements=[_columns.id],
+        set_={name: statement.excluded[name] for name in OUTCOME_COLUMNS},
+        where=_columns.status == _STARTED,
+    )
+
+
+INSERT_OR_END = {
+    "postgresql": _insert_or_end(postgresql.insert),
+    "sqlite": _insert_or_end(sqlite.insert),
+}
+"""By dialect: inserts a row, or gives a started one with its id the row's outcome.
+
+To do so again changes nothing, whether the first time got through or not.
+"""
 
 _EXPIRED = _columns.expires_at <= bindparam("cutoff")
 
@@ -100,6 +146,53 @@ DELETE_EXPIRED = (
     delete(_table).where(_columns.id.in_(select(_doomed.c.id))).returning(_columns.expires_at)
 )
 """Deletes one batch of expired rows, oldest first; `low_water` steps over rows already deleted."""
+
+
+class _utc_text(GenericFunction[str]):  # noqa: N801 - it is named as in SQL
+    """A moment as ISO 8601 text, in UTC, to the second."""
+
+    type = String()
+    inherit_cache = True
+
+
+@compiles(_utc_text, "postgresql")
+def _utc_text_on_postgresql(function: Any, compiler: Any, **options: Any) -> str:
+    moment = compiler.process(function.clauses, **options)
+    return f"""to_char({moment} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')"""
+
+
+@compiles(_utc_text)
+def _utc_text_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
+    moment = compiler.process(function.clauses, **options)
+    return f"strftime('%Y-%m-%dT%H:%M:%SZ', {moment})"
+
+
+def reap(query: HistoryQuery) -> UpdateBase:
+    """Ends the oldest started executions that meet the criteria as lost, and returns their rows.
+
+    Its parameter is the moment, `now`. Who is about to end one of them meanwhile is not waited for.
+    """
+    lost = (
+        select(_columns.id)
+        .where(*_criteria(query), _columns.status == _STARTED)
+        .order_by(_columns.started_at)
+        .limit(query.limit)
+        .with_for_update(skip_locked=True)
+        .cte("lost")
+    )
+    before, after = lost_message("\n").split("\n")
+    return (
+        update(_table)
+        # Looked at again, as an outcome may have come between the two on a database without locks.
+        .where(_columns.id.in_(select(lost.c.id)), _columns.status == _STARTED)
+        .values(
+            status=Status.FAILED,
+            error_type=WORKER_LOST,
+            error_message=literal(before) + _utc_text(_columns.started_at) + literal(after),
+            completed_at=bindparam("now"),
+        )
+        .returning(*_columns)
+    )
 
 
 def records_with(column: str, value: str) -> Select[HistoryRecord]:

@@ -1,35 +1,35 @@
-"""The store: each verb in a transaction of its own, and the ring buffer after its commit."""
+"""The store: every verb, the ring buffer, and what keeps history in order."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from time import monotonic
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Self
 
 from sqlalchemy import URL, Engine
-from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from jobhistory import migrate, operations, statements
+from jobhistory import statements
 from jobhistory.clock import Clock, utc_now
 from jobhistory.criteria import HistoryQuery
 from jobhistory.engines import engine_from_url
-from jobhistory.errors import InvalidInput, SchemaOutOfDate, check_count
-from jobhistory.executions import ExecutionKey, Outcome, PartialResults, RowBuilder
+from jobhistory.errors import InvalidInput, check_count
+from jobhistory.executions import RowBuilder
 from jobhistory.memory import MemoryHistory
-from jobhistory.models import HistoryRecord, detached, values_of
+from jobhistory.models import HistoryRecord, detached
 from jobhistory.retention import Duration, parse_duration, parse_retention
 from jobhistory.ring import RingBuffer
 from jobhistory.sanitize import Limits, Redact, Sanitizer, redact_secrets
-from jobhistory.texts import Id, id_text
+from jobhistory.texts import Id
+from jobhistory.tracking import OnHistoryError, Tracked, Tracker
+from jobhistory.transactions import OwnTransactions
+from jobhistory.verbs import Verbs
 
 logger = logging.getLogger(__name__)
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 def create_store(
@@ -80,7 +80,7 @@ def create_store(
     return store
 
 
-class HistoryStore:
+class HistoryStore(Verbs):
     """Records executions in a database, answers from it, and keeps the last ones in memory.
 
     One store serves a whole app: every method may be called by any number of threads at once. Each
@@ -125,107 +125,85 @@ class HistoryStore:
                 session_factory,
                 "would hand out the session in which the app is at work; give its session_factory",
             )
-        self._rows = RowBuilder(
+        rows = RowBuilder(
             clock=clock,
             retention=parse_retention(history_retention, now=clock()),
             sanitizer=Sanitizer(limits, redact),
         )
         self._ring: RingBuffer[dict[str, Any]] = RingBuffer(buffer_size)
-        self._history = (
+        self._history: MemoryHistory | OwnTransactions = (
             MemoryHistory(self._ring)
             if session_factory is None
-            else _Database(session_factory, self._ring, schema)
+            else OwnTransactions(session_factory, self._ring, schema)
         )
+        super().__init__(rows, self._history)
         self._owned_engine: Engine | None = None
 
-    def record_start(
+    def joined(self, session: Session | scoped_session[Session]) -> JoinedStore:
+        """The recording verbs in the transaction of a session of yours, and its reads.
+
+        They write at once and never commit. The ring buffer gets an ended execution when, and only
+        when, the session's transaction commits; if that or a savepoint that held the write is
+        rolled back, nothing is left of it anywhere. After an error of the database, the transaction
+        is as it is after any error in it. Like its session, it is for one thread at a time.
+
+        A session that was itself joined into a wider transaction counts as committed when it
+        commits.
+
+        Raises:
+            InvalidInput: if it is no session.
+        """
+        if isinstance(session, scoped_session):
+            session = session()
+        if not isinstance(session, Session):
+            raise InvalidInput(
+                "session",
+                session,
+                "is no Session; give the one you are at work in, or an AsyncSession to an "
+                "AsyncHistoryStore",
+            )
+        return JoinedStore(self._rows, self._history.joined(session))
+
+    def track(
         self,
         job: Any,
         worker_id: Id,
-        correlation_id: Id,
+        correlation_id: Id | None = None,
         *,
+        on_history_error: OnHistoryError = "log",
         history_retention: Duration | None = None,
-    ) -> HistoryRecord:
-        """Record that a worker has started to execute a job, now.
+    ) -> Tracker:
+        """Record the start and the outcome of what runs in it: a block, a function, a coroutine.
+
+        ::
+
+            with store.track(job, "worker-1") as execution:
+                ...
+                execution.partial_success({"failed_steps": ["upload"]})
+
+            @store.track(lambda order_id: Job(order_id, "ship_order"), "worker-1")
+            def ship_order(order_id): ...
+
+        An exception is recorded as a failure and passed on, `KeyboardInterrupt`, `SystemExit` and
+        `CancelledError` included. The time is that of a monotonic clock.
 
         Args:
-            job: a `Job`, any object with its attributes, or a mapping with its keys: `id`,
-                `task_identifier`, and optionally `payload`, `attempts`, `run_at`. The time from
-                `run_at` to the start is the record's `queue_time_ms`.
+            job: as `record_start` takes it; for a function also a callable that makes the job from
+                the arguments of the call.
             worker_id: who executes it.
-            correlation_id: what ties this execution to others: a request, a trace, a workflow.
-            history_retention: how long this row lives; `None` for as long as the store's others.
-
-        Returns:
-            The record, with status `started`. The ring buffer gets it when it has ended.
+            correlation_id: what ties it to others; without one that of the tracked execution that
+                it is part of, and if there is none, a new one.
+                history_retention: as `record_start` takes it.
 
         Raises:
-            InvalidInput: if an argument cannot be used. What the payload holds is never a reason.
+            InvalidInput: if `on_history_error` is neither of the two.
         """
-        return self._history.insert(
-            self._rows.started(job, worker_id, correlation_id, history_retention)
-        )
-
-    def record_completion(
-        self, job_id: Id, worker_id: Id, correlation_id: Id, execution_time_ms: float
-    ) -> HistoryRecord:
-        """Record that the newest started execution of these ids did its work.
-
-        Args:
-            job_id, worker_id, correlation_id: the ids that `record_start` was given.
-            execution_time_ms: how long it took, in milliseconds, rounded to whole ones.
-
-        Returns:
-            The ended record. If the execution had already ended in the same way, as when a call is
-            made again whose answer got lost, that record; the ring buffer is then left alone.
-
-        Raises:
-            ExecutionNotFound: if no execution of these ids has started.
-            ExecutionAlreadyFinished: if it had ended in another way. Of two callers who race,
-                exactly one wins, and this is what the other gets.
-            InvalidInput: if an argument cannot be used.
-        """
-        key = ExecutionKey.of(job_id, worker_id, correlation_id)
-        return self._history.end(self._rows.completed(key, execution_time_ms))
-
-    def record_failure(
-        self,
-        job_id: Id,
-        worker_id: Id,
-        correlation_id: Id,
-        execution_time_ms: float,
-        error: BaseException | str,
-    ) -> HistoryRecord:
-        """Record that the newest started execution of these ids failed, and why.
-
-        Args:
-            error: the exception, of which type, text and traceback with its causes are kept, or a
-                text, whose type is then `"Error"`.
-
-        The other arguments, what is returned and what is raised are those of `record_completion`.
-        """
-        key = ExecutionKey.of(job_id, worker_id, correlation_id)
-        return self._history.end(self._rows.failed(key, execution_time_ms, error))
-
-    def record_partial_success(
-        self,
-        job_id: Id,
-        worker_id: Id,
-        correlation_id: Id,
-        execution_time_ms: float,
-        partial_results: PartialResults | Mapping[str, Any],
-    ) -> HistoryRecord:
-        """Record that the newest started execution of these ids succeeded in part.
-
-        Args:
-            partial_results: a `PartialResults` or a mapping with its keys: `completed_steps`,
-                `failed_steps`, `retry_from_step`, `results`; each may be left out.
-
-        The other arguments, what is returned and what is raised are those of `record_completion`.
-        """
-        key = ExecutionKey.of(job_id, worker_id, correlation_id)
-        return self._history.end(
-            self._rows.partly_succeeded(key, execution_time_ms, partial_results)
+        return Tracker(
+            self._rows,
+            self._history,
+            asyncio.to_thread,
+            Tracked(job, worker_id, correlation_id, history_retention),
+            on_history_error,
         )
 
     def observe(self, record: HistoryRecord | Mapping[str, Any]) -> None:
@@ -238,7 +216,7 @@ class HistoryStore:
         Raises:
             InvalidInput: if a field is missing, unknown or unusable, or the status no outcome.
         """
-        self._ring.append(self._rows.observed(record))
+        self._ring.append(self._rows.ended(record, argument="record"))
 
     def recent(self, n: int | None = None) -> list[HistoryRecord]:
         """The last `n` executions that ended in this process, oldest first; no database is used.
@@ -249,27 +227,6 @@ class HistoryStore:
             InvalidInput: if `n` is not a count.
         """
         return [detached(row) for row in self._ring.last(n)]
-
-    def get_by_job_id(self, job_id: Id) -> list[HistoryRecord]:
-        """All executions of a job, newest first."""
-        return self._history.find_with("job_id", id_text(job_id, "job_id"))
-
-    def get_by_correlation_id(self, correlation_id: Id) -> list[HistoryRecord]:
-        """All executions that a correlation id ties together, newest first."""
-        return self._history.find_with("correlation_id", id_text(correlation_id, "correlation_id"))
-
-    def query(
-        self, criteria: HistoryQuery | Mapping[str, Any] | None = None, **named: Any
-    ) -> list[HistoryRecord]:
-        """The executions that meet all criteria, newest first, 100 at the most without a `limit`.
-
-        Criteria are given by name, as a mapping, or as a `HistoryQuery`, which lists them; named
-        ones take the place of those of the same name. A mapping may say `"from"` for `from_`.
-
-        Raises:
-            InvalidInput: if a criterion is unknown or cannot be read.
-        """
-        return self._history.find(HistoryQuery.of(criteria, named))
 
     def expire(
         self,
@@ -296,24 +253,68 @@ class HistoryStore:
         Raises:
             InvalidInput: if an argument cannot be used.
         """
-        check_count(batch_size, "batch_size", example=1000)
-        limit = timedelta.max if time_limit is None else parse_duration(time_limit, "time_limit")
+        batches = _Batches("expire", batch_size, time_limit, progress)
         cutoff = self._rows.now()
         if dry_run:
             return self._history.count_expired(cutoff)
-        begun = monotonic()
-        total, low_water = 0, statements.LONG_AGO
-        while True:
+        low_water = statements.LONG_AGO
+
+        def delete_batch() -> int:
             # The mark spares each batch the dead rows that the ones before it left in the index.
+            nonlocal low_water
             deleted, low_water = self._history.delete_expired(cutoff, low_water, batch_size)
-            total += deleted
-            if progress is not None:
-                progress(total)
-            if deleted < batch_size:
-                return total
-            if monotonic() - begun >= limit.total_seconds():
-                logger.warning("expire() reached its time limit of %s; rows may be left", limit)
-                return total
+            return deleted
+
+        return batches.run(delete_batch)
+
+    def reap_lost(
+        self,
+        older_than: Duration,
+        *,
+        task_identifier: str | Collection[str] | None = None,
+        worker_id: Id | None = None,
+        batch_size: int = 1000,
+        time_limit: Duration | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """End what started so long ago and has not ended, oldest first, and say how many they were.
+
+        They become failures with the error type `jobhistory.WorkerLost` and a message that says
+        since when they were started. How long they ran is not known. The ring buffer gets them.
+        A worker that reports an outcome later gets `ExecutionAlreadyFinished`; one that does so
+        meanwhile is not waited for, and wins. Several calls at once share the work.
+
+        No index tells started executions apart, so all of history that is older than `older_than`
+        is read once, or what the filters leave of it.
+
+        Args:
+            older_than: more than the longest job takes: a `timedelta`, or a text such as `"2h"`.
+            task_identifier: only of this task, or of one of these.
+            worker_id: only those of this worker.
+            batch_size, time_limit, progress: as with `expire`.
+
+        Raises:
+            InvalidInput: if an argument cannot be used.
+        """
+        batches = _Batches("reap_lost", batch_size, time_limit, progress)
+        now = self._rows.now()
+        duration = parse_duration(older_than, "older_than")
+        low_water, cutoff = statements.LONG_AGO, _before(now, duration)
+
+        def reap_batch() -> int:
+            nonlocal low_water
+            query = HistoryQuery(
+                from_=low_water,
+                to=cutoff,
+                task_identifier=task_identifier,
+                worker_id=worker_id,
+                limit=batch_size,
+            )
+            reaped = self._history.reap(query, now)
+            low_water = max((row["started_at"] for row in reaped), default=low_water)
+            return len(reaped)
+
+        return batches.run(reap_batch)
 
     def close(self) -> None:
         """Dispose the engine that `create_store` made from a URL; others are left alone."""
@@ -332,71 +333,48 @@ class HistoryStore:
         self.close()
 
 
-class _Database:
-    """Each of the `operations` in a session and a transaction of its own."""
+class JoinedStore(Verbs):
+    """A store whose verbs are part of the caller's transaction: see `HistoryStore.joined`."""
+
+
+class _Batches:
+    """Long work in short transactions: until there is no more, or the time is up."""
 
     def __init__(
         self,
-        session_factory: Callable[[], Session],
-        ring: RingBuffer[dict[str, Any]],
-        schema: str | None,
+        name: str,
+        size: int,
+        time_limit: Duration | None,
+        progress: Callable[[int], None] | None,
     ) -> None:
-        self._session_factory = session_factory
-        self._ring = ring
-        self._schema = schema
+        check_count(size, "batch_size", example=1000)
+        self._name = name
+        self._size = size
+        self._limit = timedelta.max
+        if time_limit is not None:
+            self._limit = parse_duration(time_limit, "time_limit")
+        self._progress = progress
 
-    def insert(self, row: dict[str, Any]) -> HistoryRecord:
-        return self._run(operations.insert, row)
+    def run(self, do_batch: Callable[[], int]) -> int:
+        """Call until it does less than a whole batch; say how much it did in all."""
+        begun = monotonic()
+        total = 0
+        while True:
+            done = do_batch()
+            total += done
+            if self._progress is not None:
+                self._progress(total)
+            if done < self._size:
+                return total
+            if monotonic() - begun >= self._limit.total_seconds():
+                logger.warning(
+                    "%s() reached its time limit of %s; rows may be left", self._name, self._limit
+                )
+                return total
 
-    def end(self, outcome: Outcome) -> HistoryRecord:
-        record, is_new = self._run(operations.end, outcome)
-        if is_new:
-            self._ring.append(values_of(record))
-        return record
 
-    def find(self, query: HistoryQuery) -> list[HistoryRecord]:
-        return self._run(operations.find, statements.records_of(query))
-
-    def find_with(self, column: str, value: str) -> list[HistoryRecord]:
-        return self._run(operations.find, statements.records_with(column, value))
-
-    def count_expired(self, cutoff: datetime) -> int:
-        return self._run(operations.count_expired, cutoff)
-
-    def delete_expired(
-        self, cutoff: datetime, low_water: datetime, batch_size: int
-    ) -> tuple[int, datetime]:
-        return self._run(operations.delete_expired, cutoff, low_water, batch_size)
-
-    def _run(
-        self, verb: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        try:
-            with self._session_factory() as session, session.begin():
-                self._choose_schema(session)
-                return verb(session, *args, **kwargs)
-        except (ProgrammingError, OperationalError) as error:
-            # Looked into only now, so that the schema costs nothing as long as it is right. An
-            # error without a statement is one of connecting.
-            if error.statement is not None and not error.connection_invalidated:
-                self._refuse_wrong_schema(error)
-            raise
-
-    def _choose_schema(self, session: Session) -> None:
-        if self._schema is not None:
-            session.connection(
-                bind_arguments={"mapper": HistoryRecord},
-                execution_options={"schema_translate_map": {None: self._schema}},
-            )
-
-    def _refuse_wrong_schema(self, error: Exception) -> None:
-        try:
-            with self._session_factory() as session, session.begin():
-                self._choose_schema(session)
-                connection = session.connection(bind_arguments={"mapper": HistoryRecord})
-                translated = connection.get_execution_options().get("schema_translate_map") or {}
-                revision = migrate.current(connection, schema=translated.get(None))
-        except SQLAlchemyError:  # then the first error is the one to hear of
-            return
-        if revision != migrate.HEAD:
-            raise SchemaOutOfDate(revision, migrate.HEAD) from error
+def _before(now: datetime, duration: timedelta) -> datetime:
+    try:
+        return now - duration
+    except OverflowError:  # nothing has started before the year 1
+        return statements.LONG_AGO

@@ -1,0 +1,322 @@
+"""The store for asyncio: the same operations, awaited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_scoped_session,
+    async_sessionmaker,
+)
+
+from jobhistory.clock import Clock, utc_now
+from jobhistory.criteria import HistoryQuery
+from jobhistory.engines import async_engine_from_url
+from jobhistory.errors import InvalidInput
+from jobhistory.executions import PartialResults
+from jobhistory.models import HistoryRecord
+from jobhistory.retention import Duration
+from jobhistory.sanitize import Limits, Redact, redact_secrets
+from jobhistory.store import HistoryStore
+from jobhistory.tasks import to_its_end
+from jobhistory.texts import Id
+from jobhistory.tracking import AsyncTracker, OnHistoryError, Tracked
+from jobhistory.verbs import Verbs
+
+T = TypeVar("T")
+
+
+def create_async_store(
+    bind: async_sessionmaker[AsyncSession] | AsyncEngine | str | URL | None = None,
+    *,
+    buffer_size: int = 1000,
+    history_retention: Duration | None = "30 days",
+    limits: Limits = Limits(),  # noqa: B008 - it is frozen
+    redact: Redact | None = redact_secrets,
+    schema: str | None = None,
+    clock: Clock = utc_now,
+) -> AsyncHistoryStore:
+    """Make a store for asyncio on a database, or without `bind` one that lives in memory only.
+
+    Args:
+        bind: an `async_sessionmaker` or an `AsyncEngine` of the app, which is used and never
+            touched; or a URL, for which the store makes an engine that `close()` disposes: with
+            aiosqlite on SQLite and psycopg on PostgreSQL, if it names no driver; or `None`.
+
+    The other arguments, what is raised and what is left to migrations are as with `create_store`.
+    """
+    session_factory: async_sessionmaker[AsyncSession] | None
+    owned_engine = None
+    if bind is None or isinstance(bind, async_sessionmaker):
+        session_factory = bind
+    elif isinstance(bind, AsyncEngine):
+        session_factory = async_sessionmaker(bind)
+    elif isinstance(bind, (str, URL)):
+        owned_engine = async_engine_from_url(bind)
+        session_factory = async_sessionmaker(owned_engine)
+    else:
+        raise InvalidInput(
+            "bind",
+            bind,
+            "is no async_sessionmaker, AsyncEngine or URL; give async_sessionmaker(engine)",
+        )
+    store = AsyncHistoryStore(
+        session_factory,
+        buffer_size=buffer_size,
+        history_retention=history_retention,
+        limits=limits,
+        redact=redact,
+        schema=schema,
+        clock=clock,
+    )
+    store._owned_engine = owned_engine
+    return store
+
+
+class _AsyncVerbs:
+    """`Verbs`, awaited."""
+
+    def __init__(self, verbs: Verbs) -> None:
+        self._verbs = verbs
+        # Only its run_sync is used: what runs in there makes the sessions that it needs.
+        self._greenlets = AsyncSession()
+
+    async def record_start(
+        self,
+        job: Any,
+        worker_id: Id,
+        correlation_id: Id,
+        *,
+        history_retention: Duration | None = None,
+    ) -> HistoryRecord:
+        """`HistoryStore.record_start`, awaited."""
+        return await self._run(
+            self._verbs.record_start,
+            job,
+            worker_id,
+            correlation_id,
+            history_retention=history_retention,
+        )
+
+    async def record_completion(
+        self, job_id: Id, worker_id: Id, correlation_id: Id, execution_time_ms: float
+    ) -> HistoryRecord:
+        """`HistoryStore.record_completion`, awaited."""
+        return await self._run(
+            self._verbs.record_completion, job_id, worker_id, correlation_id, execution_time_ms
+        )
+
+    async def record_failure(
+        self,
+        job_id: Id,
+        worker_id: Id,
+        correlation_id: Id,
+        execution_time_ms: float,
+        error: BaseException | str,
+    ) -> HistoryRecord:
+        """`HistoryStore.record_failure`, awaited."""
+        return await self._run(
+            self._verbs.record_failure, job_id, worker_id, correlation_id, execution_time_ms, error
+        )
+
+    async def record_partial_success(
+        self,
+        job_id: Id,
+        worker_id: Id,
+        correlation_id: Id,
+        execution_time_ms: float,
+        partial_results: PartialResults | Mapping[str, Any],
+    ) -> HistoryRecord:
+        """`HistoryStore.record_partial_success`, awaited."""
+        return await self._run(
+            self._verbs.record_partial_success,
+            job_id,
+            worker_id,
+            correlation_id,
+            execution_time_ms,
+            partial_results,
+        )
+
+    async def record_execution(
+        self, execution: HistoryRecord | Mapping[str, Any] | None = None, **fields: Any
+    ) -> HistoryRecord:
+        """`HistoryStore.record_execution`, awaited."""
+        return await self._run(self._verbs.record_execution, execution, **fields)
+
+    async def record_many(self, executions: Iterable[HistoryRecord | Mapping[str, Any]]) -> int:
+        """`HistoryStore.record_many`, awaited."""
+        return await self._run(self._verbs.record_many, executions)
+
+    async def get_by_job_id(self, job_id: Id) -> list[HistoryRecord]:
+        """`HistoryStore.get_by_job_id`, awaited."""
+        return await self._run(self._verbs.get_by_job_id, job_id)
+
+    async def get_by_correlation_id(self, correlation_id: Id) -> list[HistoryRecord]:
+        """`HistoryStore.get_by_correlation_id`, awaited."""
+        return await self._run(self._verbs.get_by_correlation_id, correlation_id)
+
+    async def query(
+        self, criteria: HistoryQuery | Mapping[str, Any] | None = None, **named: Any
+    ) -> list[HistoryRecord]:
+        """`HistoryStore.query`, awaited."""
+        return await self._run(self._verbs.query, criteria, **named)
+
+    async def _run(self, operation: Callable[..., T], *args: Any, **named: Any) -> T:
+        """Run an operation of the synchronous store; a cancellation lets it clean up first."""
+        return await to_its_end(self._in_greenlet(operation, *args, **named), cancellable=True)
+
+    async def _in_greenlet(self, operation: Callable[..., T], *args: Any, **named: Any) -> T:
+        return await self._greenlets.run_sync(lambda _: operation(*args, **named))
+
+
+class AsyncHistoryStore(_AsyncVerbs):
+    """`HistoryStore` for asyncio: the same methods with the same effects, awaited.
+
+    It is for the tasks of one event loop. `observe` and `recent`, which use no database, are
+    awaited like the others. A call whose task is cancelled leaves no connection checked out and no
+    transaction open, and what it wrote is there as a whole, in history and in the ring buffer, or
+    not at all; but for a commit that was on its way, which may be in history only.
+
+    Args:
+        session_factory: what makes the sessions, one for each transaction; `None` for a history
+            that lives in memory only.
+
+    The other arguments and what is raised are those of `HistoryStore`.
+    """
+
+    def __init__(
+        self,
+        session_factory: Callable[[], AsyncSession] | None,
+        *,
+        buffer_size: int = 1000,
+        history_retention: Duration | None = "30 days",
+        limits: Limits = Limits(),  # noqa: B008 - it is frozen
+        redact: Redact | None = redact_secrets,
+        schema: str | None = None,
+        clock: Clock = utc_now,
+    ) -> None:
+        if isinstance(session_factory, async_scoped_session):
+            raise InvalidInput(
+                "session_factory",
+                session_factory,
+                "would hand out the session in which the app is at work; give its session_factory",
+            )
+        make_session = session_factory
+        self._store = HistoryStore(
+            None if make_session is None else lambda: make_session().sync_session,
+            buffer_size=buffer_size,
+            history_retention=history_retention,
+            limits=limits,
+            redact=redact,
+            schema=schema,
+            clock=clock,
+        )
+        super().__init__(self._store)
+        self._owned_engine: AsyncEngine | None = None
+
+    def joined(
+        self, session: AsyncSession | async_scoped_session[AsyncSession]
+    ) -> AsyncJoinedStore:
+        """`HistoryStore.joined` for an `AsyncSession`; not awaited, but what it returns is."""
+        if isinstance(session, async_scoped_session):
+            session = session()
+        if not isinstance(session, AsyncSession):
+            raise InvalidInput(
+                "session",
+                session,
+                "is no AsyncSession; give the one you are at work in, or a Session to a "
+                "HistoryStore",
+            )
+        return AsyncJoinedStore(self._store.joined(session.sync_session))
+
+    def track(
+        self,
+        job: Any,
+        worker_id: Id,
+        correlation_id: Id | None = None,
+        *,
+        on_history_error: OnHistoryError = "log",
+        history_retention: Duration | None = None,
+    ) -> AsyncTracker:
+        """`HistoryStore.track` for `async with`, and to decorate coroutines.
+
+        If its task is cancelled, what was begun to be recorded is still recorded first.
+        """
+        return AsyncTracker(
+            self._store._rows,
+            self._store._history,
+            self._in_greenlet,
+            Tracked(job, worker_id, correlation_id, history_retention),
+            on_history_error,
+        )
+
+    async def observe(self, record: HistoryRecord | Mapping[str, Any]) -> None:
+        """`HistoryStore.observe`, to be awaited like the others."""
+        self._store.observe(record)
+
+    async def recent(self, n: int | None = None) -> list[HistoryRecord]:
+        """`HistoryStore.recent`, to be awaited like the others."""
+        return self._store.recent(n)
+
+    async def expire(
+        self,
+        *,
+        batch_size: int = 1000,
+        time_limit: Duration | None = None,
+        dry_run: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """`HistoryStore.expire`, awaited."""
+        return await self._run(
+            self._store.expire,
+            batch_size=batch_size,
+            time_limit=time_limit,
+            dry_run=dry_run,
+            progress=progress,
+        )
+
+    async def reap_lost(
+        self,
+        older_than: Duration,
+        *,
+        task_identifier: str | Collection[str] | None = None,
+        worker_id: Id | None = None,
+        batch_size: int = 1000,
+        time_limit: Duration | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """`HistoryStore.reap_lost`, awaited."""
+        return await self._run(
+            self._store.reap_lost,
+            older_than,
+            task_identifier=task_identifier,
+            worker_id=worker_id,
+            batch_size=batch_size,
+            time_limit=time_limit,
+            progress=progress,
+        )
+
+    async def close(self) -> None:
+        """Dispose the engine that `create_async_store` made from a URL; others are left alone."""
+        if self._owned_engine is not None:
+            await self._owned_engine.dispose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+class AsyncJoinedStore(_AsyncVerbs):
+    """A store whose verbs are part of the caller's transaction: see `AsyncHistoryStore.joined`."""

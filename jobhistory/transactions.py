@@ -1,0 +1,197 @@
+"""In which transaction an operation is: one of its own, or the one that its caller is in."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import Engine, Pool, QueuePool
+from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from jobhistory import migrate, operations, statements
+from jobhistory.after_commit import after_commit
+from jobhistory.criteria import HistoryQuery
+from jobhistory.errors import SchemaOutOfDate
+from jobhistory.executions import Batch, Outcome, Written
+from jobhistory.forks import renew_in_children
+from jobhistory.models import HistoryRecord, values_of
+from jobhistory.ring import RingBuffer
+
+T = TypeVar("T")
+Row = dict[str, Any]
+
+_MAPPER = {"mapper": HistoryRecord}
+
+_parents_pools: list[Pool] = []
+"""In a forked child: what it has inherited and must neither use nor close."""
+
+
+class DatabaseHistory(ABC):
+    """The `operations` on a database, and the ring buffer after the commit of what they wrote."""
+
+    def __init__(self, ring: RingBuffer[Row], schema: str | None) -> None:
+        self._ring = ring
+        self._schema = schema
+
+    @abstractmethod
+    def _run(
+        self, operation: Callable[[Session], T], buffer: Callable[[T], None] = lambda _: None
+    ) -> T:
+        """Run an operation in a session, and `buffer` what it returned after its commit."""
+
+    def insert(self, row: Row) -> HistoryRecord:
+        """Write a new row, and return its record."""
+        return self._run(lambda session: operations.insert(session, row))
+
+    def insert_ended(self, row: Row) -> HistoryRecord:
+        """Write the row of an execution that has ended, and return its record."""
+        return self._run(
+            lambda session: operations.insert(session, row), lambda _: self._ring.append(row)
+        )
+
+    def insert_many_ended(self, rows: list[Row]) -> None:
+        """Write the rows of executions that have ended."""
+        self._run(
+            lambda session: operations.insert_many(session, rows),
+            lambda _: self._ring.extend(rows),
+        )
+
+    def end(self, outcome: Outcome) -> HistoryRecord:
+        """Write how an execution ended, and return its record; see `operations.end`."""
+        record, _ = self._run(lambda session: operations.end(session, outcome), self._buffer_new)
+        return record
+
+    def write(self, batch: Batch, *, again: bool) -> Written:
+        """Write a batch; see `operations.write`."""
+        return self._run(
+            lambda session: operations.write(session, batch, again=again),
+            lambda written: self._ring.extend(written.ended),
+        )
+
+    def reap(self, query: HistoryQuery, now: datetime) -> list[Row]:
+        """End one batch of started executions as lost, and return their rows."""
+        return self._run(lambda session: operations.reap(session, query, now), self._ring.extend)
+
+    def find(self, query: HistoryQuery) -> list[HistoryRecord]:
+        """The records that meet the criteria, newest first."""
+        statement = statements.records_of(query)
+        return self._run(lambda session: operations.find(session, statement))
+
+    def find_with(self, column: str, value: str) -> list[HistoryRecord]:
+        """All records with a value in a column, newest first."""
+        statement = statements.records_with(column, value)
+        return self._run(lambda session: operations.find(session, statement))
+
+    def count_expired(self, cutoff: datetime) -> int:
+        """How many rows have expired at the cutoff."""
+        return self._run(lambda session: operations.count_expired(session, cutoff))
+
+    def delete_expired(
+        self, cutoff: datetime, low_water: datetime, batch_size: int
+    ) -> tuple[int, datetime]:
+        """Delete one batch of expired rows; see `operations.delete_expired`."""
+        return self._run(
+            lambda session: operations.delete_expired(session, cutoff, low_water, batch_size)
+        )
+
+    def _buffer_new(self, ended: tuple[HistoryRecord, bool]) -> None:
+        record, is_new = ended
+        if is_new:
+            self._ring.append(values_of(record))
+
+    def _prepare(self, session: Session) -> Session:
+        if self._schema is not None:
+            session.info[operations.OPTIONS] = {"schema_translate_map": {None: self._schema}}
+        return session
+
+
+class OwnTransactions(DatabaseHistory):
+    """Each operation in a session and a transaction of its own."""
+
+    def __init__(
+        self,
+        session_factory: Callable[[], Session],
+        ring: RingBuffer[Row],
+        schema: str | None,
+    ) -> None:
+        super().__init__(ring, schema)
+        self._session_factory = session_factory
+        self._engine: Engine | None = None
+        renew_in_children(self)
+
+    def joined(self, session: Session) -> CallersTransaction:
+        """The same history, as the operations of a caller who is at work in a session."""
+        return CallersTransaction(session, self)
+
+    def begin_anew(self) -> None:
+        """Leave the parent's connections to the parent, in a forked child."""
+        # A pool of one connection holds a database in memory, which the child has a copy of.
+        if self._engine is not None and isinstance(self._engine.pool, QueuePool):
+            _parents_pools.append(self._engine.pool)  # or they were closed as garbage
+            self._engine.dispose(close=False)
+
+    def _run(
+        self, operation: Callable[[Session], T], buffer: Callable[[T], None] = lambda _: None
+    ) -> T:
+        try:
+            with self._prepare(self._session_factory()) as session:
+                if self._engine is None:
+                    self._engine = session.get_bind(HistoryRecord).engine
+                with session.begin():
+                    result = operation(session)
+                # Not after the session's end: to give back its connection may fail.
+                buffer(result)
+                return result
+        except (ProgrammingError, OperationalError) as error:
+            self.refuse_wrong_schema(error)
+            raise
+
+    def refuse_wrong_schema(self, error: ProgrammingError | OperationalError) -> None:
+        """Find out whether an error is due to the schema, in a transaction of its own.
+
+        Looked into only now, so that the schema costs nothing as long as it is right.
+
+        Raises:
+            SchemaOutOfDate: if it is.
+        """
+        # An error without a statement is one of connecting.
+        if error.statement is None or error.connection_invalidated:
+            return
+        try:
+            with self._session_factory() as session, session.begin():
+                connection = session.connection(bind_arguments=_MAPPER)
+                translated = connection.get_execution_options().get("schema_translate_map") or {}
+                schema = translated.get(None) if self._schema is None else self._schema
+                revision = migrate.current(connection, schema=schema)
+        except SQLAlchemyError:  # then the first error is the one to hear of
+            return
+        if revision != migrate.HEAD:
+            raise SchemaOutOfDate(revision, migrate.HEAD) from error
+
+
+class CallersTransaction(DatabaseHistory):
+    """Each operation in the transaction that a session of the caller's is in."""
+
+    def __init__(self, session: Session, own: OwnTransactions) -> None:
+        super().__init__(own._ring, own._schema)
+        self._session = session
+        self._own = own
+
+    def _run(
+        self, operation: Callable[[Session], T], buffer: Callable[[T], None] = lambda _: None
+    ) -> T:
+        connection = self._session.connection(bind_arguments=_MAPPER)
+        # A session of our own on the caller's connection, as the records in the caller's are the
+        # caller's. It ends without a trace: only a rollback of it would reach the transaction.
+        session = Session(connection, join_transaction_mode="rollback_only")
+        try:
+            with self._prepare(session):
+                result = operation(session)
+        except (ProgrammingError, OperationalError) as error:
+            self._own.refuse_wrong_schema(error)
+            raise
+        after_commit(self._session, lambda: buffer(result))
+        return result
