@@ -1,7 +1,8 @@
 """The flight recorder for background jobs in SQLAlchemy apps."""
 
+from typing import TYPE_CHECKING, Any
+
 from jobhistory import migrate
-from jobhistory.aio import AsyncHistoryStore, AsyncJoinedStore, create_async_store
 from jobhistory.criteria import HistoryQuery
 from jobhistory.errors import (
     ExecutionAlreadyFinished,
@@ -20,11 +21,14 @@ from jobhistory.status import Status
 from jobhistory.store import HistoryStore, JoinedStore, create_store
 from jobhistory.tracking import TrackedExecution, current_execution
 
+if TYPE_CHECKING:
+    from jobhistory.aio import AsyncHistoryStore as AsyncHistoryStore
+    from jobhistory.aio import AsyncJoinedStore as AsyncJoinedStore
+    from jobhistory.aio import create_async_store as create_async_store
+
 __version__ = "0.1.0"
 
 __all__ = [
-    "AsyncHistoryStore",
-    "AsyncJoinedStore",
     "ExecutionAlreadyFinished",
     "ExecutionNotFound",
     "HistoryQuery",
@@ -42,9 +46,23 @@ __all__ = [
     "SchemaOutOfDate",
     "Status",
     "TrackedExecution",
-    "create_async_store",
     "create_store",
     "current_execution",
     "migrate",
     "redact_secrets",
 ]
+
+# Not in __all__: `from jobhistory import *` works without the extra.
+_ASYNC = ("AsyncHistoryStore", "AsyncJoinedStore", "create_async_store")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ASYNC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from jobhistory import aio
+    except ImportError as error:  # SQLAlchemy's: it does not bring greenlet along
+        raise ImportError(
+            f"{name} needs greenlet; install it with: pip install 'jobhistory[async]'"
+        ) from error
+    return getattr(aio, name)

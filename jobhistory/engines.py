@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from jobhistory.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 _SQLITE: dict[str, Any] = {"connect_args": {"isolation_level": "IMMEDIATE", "timeout": 5}}
 
@@ -19,7 +21,6 @@ _EXTRAS = {
     "psycopg": ("PostgreSQL needs psycopg", "postgresql"),
     "psycopg_binary": ("PostgreSQL needs psycopg", "postgresql"),
     "aiosqlite": ("SQLite for asyncio needs aiosqlite", "async"),
-    "greenlet": ("SQLAlchemy for asyncio needs greenlet", "async"),
 }
 
 _EXAMPLE = "write it like 'sqlite:///history.db' or 'postgresql://user@host/app'"
@@ -52,8 +53,10 @@ def async_engine_from_url(url: str | URL) -> AsyncEngine:
 
     Raises:
         InvalidInput: as `engine_from_url`; and if the URL names a driver that is not for asyncio.
-        ModuleNotFoundError: if the database's driver, or greenlet, is not installed.
+        ModuleNotFoundError: if the database's driver is not installed.
     """
+    from sqlalchemy.ext.asyncio import create_async_engine  # it needs greenlet
+
     parsed = _read(url)
     if parsed.drivername == "sqlite":
         parsed = parsed.set(drivername="sqlite+aiosqlite")
