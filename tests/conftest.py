@@ -2,18 +2,22 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, text
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import sessionmaker
 
-from jobhistory import HistoryStore, create_store, migrate
+from jobhistory import HistoryStore, create_async_store, create_store, migrate
+from tests.facades import AsyncJoined, EventLoop, Joined, Synchronous
 from tests.servers import Server, running_postgres
 
 # A database is slow to a fuzzer, and shared by the examples of one test.
@@ -165,16 +169,63 @@ def bare_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Da
             yield database
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+@pytest.fixture
+def event_loop_thread() -> Iterator[EventLoop]:
+    loop = EventLoop()
+    yield loop
+    loop.close()
+
+
+@contextmanager
+def async_engine(
+    database: Database, run: Callable[[Coroutine[Any, Any, Any]], Any], **options: Any
+) -> Iterator[AsyncEngine]:
+    """An engine for asyncio on a database, which gives back all of its connections."""
+    driver = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}[database.name]
+    engine = create_async_engine(database.url.set(drivername=driver), **options)
+    yield engine
+    checked_out = engine.pool.checkedout()
+    run(engine.dispose())
+    assert checked_out == 0, "a connection is still checked out"
+
+
+EVERY_STORE = [
+    *("memory", "sqlite", "postgresql"),
+    *("joined-memory", "joined-sqlite", "joined-postgresql"),
+    *("async-memory", "async-sqlite", "async-postgresql"),
+    *("async-joined-memory", "async-joined-sqlite", "async-joined-postgresql"),
+]
+
+
+@pytest.fixture(params=EVERY_STORE)
 def make_store(
     request: pytest.FixtureRequest, clock: FakeClock
 ) -> Iterator[Callable[..., HistoryStore]]:
-    """Makes stores that go by a fake clock: in memory, and on each kind of database in turn."""
-    if request.param == "memory":
-        yield partial(create_store, None, clock=clock)
-    else:
-        with _migrated(request.param, request) as database:
-            yield partial(create_store, database.engine, clock=clock)
+    """Makes stores of every kind in turn, which go by a fake clock.
+
+    They are in memory and on each kind of database; for threads and for asyncio; with transactions
+    of their own, and joined to a caller's.
+    """
+    *how, where = request.param.split("-")
+    with ExitStack() as stack:
+        database = None if where == "memory" else stack.enter_context(_migrated(where, request))
+        if "async" not in how:
+            engine = database and database.engine
+            plain = partial(create_store, engine, clock=clock)
+            sessions = sessionmaker(engine)
+            yield (lambda **options: Joined(plain(**options), sessions)) if how else plain
+            return
+        loop = request.getfixturevalue("event_loop_thread")
+        async_bind = database and stack.enter_context(async_engine(database, loop.run))
+        async_sessions = async_sessionmaker(async_bind)
+
+        def make(**options: Any) -> Any:
+            store: Any = create_async_store(async_bind, clock=clock, **options)
+            if "joined" in how:
+                store = AsyncJoined(store, async_sessions)
+            return Synchronous(store, loop)
+
+        yield make
 
 
 @pytest.fixture

@@ -1,0 +1,90 @@
+"""Stores of every kind, behind the methods of a plain `HistoryStore`, for the contract suite."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from jobhistory import JoinedStore
+
+JOINED = [name for name in vars(JoinedStore.__mro__[1]) if not name.startswith("_")]
+
+
+class Joined:
+    """A store each verb of which is joined to a transaction that is committed at once."""
+
+    def __init__(self, store, session_factory=Session):
+        self._store = store
+        self._session_factory = session_factory
+
+    def __getattr__(self, name):
+        if name not in JOINED:
+            return getattr(self._store, name)
+
+        def joined(*args, **named):
+            with self._session_factory() as session, session.begin():
+                result = getattr(self._store.joined(session), name)(*args, **named)
+            return result
+
+        return joined
+
+
+class AsyncJoined:
+    """The same, of a store for asyncio."""
+
+    def __init__(self, store, session_factory=AsyncSession):
+        self._store = store
+        self._session_factory = session_factory
+
+    def __getattr__(self, name):
+        if name not in JOINED:
+            return getattr(self._store, name)
+
+        async def joined(*args, **named):
+            async with self._session_factory() as session, session.begin():
+                result = await getattr(self._store.joined(session), name)(*args, **named)
+            return result
+
+        return joined
+
+
+class EventLoop:
+    """An event loop in a thread of its own."""
+
+    def __init__(self):
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+
+    def run(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def close(self):
+        self.run(self._loop.shutdown_default_executor())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class Synchronous:
+    """A store for asyncio whose methods are called without `await`, from any thread."""
+
+    def __init__(self, store, loop):
+        self._store = store
+        self._loop = loop
+
+    def __getattr__(self, name):
+        method = getattr(self._store, name)
+
+        def call(*args, **named):
+            async def awaited():
+                result = method(*args, **named)
+                return await result if inspect.isawaitable(result) else result
+
+            return self._loop.run(awaited())
+
+        return call
