@@ -16,6 +16,7 @@ from jobhistory.errors import (
 )
 from jobhistory.executions import Job, PartialResults
 from jobhistory.models import HistoryRecord
+from jobhistory.recorder import Recorder, RecorderCounts
 from jobhistory.sanitize import Limits, redact_secrets
 from jobhistory.status import Status
 from jobhistory.store import HistoryStore, JoinedStore, create_store
@@ -41,7 +42,9 @@ __all__ = [
     "Limits",
     "NotWritten",
     "PartialResults",
+    "Recorder",
     "RecorderClosed",
+    "RecorderCounts",
     "RecorderFull",
     "SchemaOutOfDate",
     "Status",

@@ -171,7 +171,7 @@ class NotWritten(JobHistoryError, TimeoutError):
         cause: what went wrong last, `None` if nothing did.
     """
 
-    def __init__(self, waiting: int, cause: Exception | None = None) -> None:
+    def __init__(self, waiting: int, cause: BaseException | None = None) -> None:
         super().__init__(waiting, cause)
         self.waiting = waiting
         self.cause = cause

@@ -27,8 +27,7 @@ class Joined:
 
         def joined(*args, **named):
             with self._session_factory() as session, session.begin():
-                result = getattr(self._store.joined(session), name)(*args, **named)
-            return result
+                return getattr(self._store.joined(session), name)(*args, **named)
 
         return joined
 
@@ -46,8 +45,7 @@ class AsyncJoined:
 
         async def joined(*args, **named):
             async with self._session_factory() as session, session.begin():
-                result = await getattr(self._store.joined(session), name)(*args, **named)
-            return result
+                return await getattr(self._store.joined(session), name)(*args, **named)
 
         return joined
 
