@@ -489,3 +489,221 @@ def test_memory_forgets_the_oldest_start_when_too_many_are_under_way(monkeypatch
 def test_a_record_shows_what_it_is_even_when_it_is_empty(store):
     assert repr(start(store)).startswith("<HistoryRecord send_email job_id='job-1' status=started")
     assert repr(HistoryRecord()) == ("<HistoryRecord None job_id=None status=None started_at=None>")
+
+
+ENDED = {
+    "job_id": "job-1",
+    "worker_id": "worker-1",
+    "correlation_id": "request-1",
+    "task_identifier": "resize",
+    "status": "completed",
+}
+
+
+def test_an_execution_is_recorded_at_its_end_in_one_go(store, clock):
+    record = store.record_execution(
+        ENDED, execution_time_ms=1500, payload={"path": "a.png", "token": "t"}, attempt_number=2
+    )
+
+    (found,) = store.get_by_job_id("job-1")
+    assert found.id == record.id == store.recent()[0].id
+    assert found.status is Status.COMPLETED
+    assert found.completed_at == clock.now
+    assert found.started_at == clock.now - timedelta(milliseconds=1500)
+    assert found.expires_at == found.started_at + timedelta(days=30)
+    assert found.payload == {"path": "a.png", "token": "[redacted]"}
+    assert found.attempt_number == 2
+
+
+def test_an_execution_with_an_error_has_failed_for_its_reasons(store):
+    try:
+        raise ValueError("no such customer")
+    except ValueError as error:
+        named = {key: value for key, value in ENDED.items() if key != "status"}
+        store.record_execution(**named, error=error)
+
+    (record,) = store.query(status="failed")
+    assert (record.error_type, record.error_message) == ("ValueError", "no such customer")
+    assert record.error_stack.startswith("Traceback")
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({"status": "started"}, "status 'started'"),
+        ({"job_id": ""}, "job_id ''"),
+        ({"colour": "red"}, "execution 'colour'"),
+        ({"error": 42}, "error 42"),
+        ({"started_at": datetime(2026, 1, 1)}, "started_at"),
+    ],
+)
+def test_what_is_no_ended_execution_is_not_recorded(store, change, names):
+    with pytest.raises(InvalidInput, match=names):
+        store.record_execution(ENDED | change)
+    with pytest.raises(InvalidInput, match="execution"):
+        store.record_execution("a text")
+    with pytest.raises(InvalidInput, match="execution"):
+        store.record_execution()
+    assert store.query() == store.recent() == []
+
+
+def test_many_executions_are_recorded_at_once_and_buffered_in_order(make_store):
+    store = make_store(buffer_size=5)
+    nasty = 'tab\t newline\n return\r backslash\\ \\N quote" NUL\0 lone \ud800 é 🙂'
+    count = store.record_many(
+        ENDED | {"job_id": number, "payload": nasty, "correlation_id": nasty}
+        for number in range(1200)
+    )
+    store.record_execution(ENDED | {"job_id": "one", "payload": nasty, "correlation_id": nasty})
+
+    assert count == 1200
+    *four, one = store.recent()
+    assert [r.job_id for r in four] == ["1196", "1197", "1198", "1199"]
+    records = store.query(limit=None)
+    assert len(records) == (5 if is_in_memory(store) else 1201)
+    assert {r.payload for r in records} == {one.payload}
+    assert {r.correlation_id for r in records} == {one.correlation_id}
+
+
+def is_in_memory(store):
+    """Whether history is no more than the ring buffer."""
+    return len(store.query(limit=None)) == len(store.recent())
+
+
+def test_many_executions_of_every_kind_come_back_as_they_were(store, clock):
+    full = {
+        "started_at": clock.now - timedelta(seconds=5),
+        "completed_at": clock.now,
+        "queue_time_ms": 2**40,
+        "execution_time_ms": 2**40,
+        "error_type": "shop.OutOfStock",
+        "error_message": "none left",
+        "error_stack": "Traceback ...",
+        "completed_steps": ["a", "b"],
+        "failed_steps": ["c"],
+        "retry_from_step": "c",
+        "partial_results": [1, None, {"x": 1.5}],
+        "expires_at": None,
+        "payload": None,
+    }
+    store.record_many([ENDED | {"job_id": "full", "status": "failed"} | full, ENDED])
+    store.record_execution(ENDED | {"job_id": "single", "status": "failed"} | full)
+
+    (many,), (single,) = store.get_by_job_id("full"), store.get_by_job_id("single")
+    for name, value in full.items():
+        assert getattr(many, name) == getattr(single, name) == value
+    assert [r.job_id for r in store.query(status="failed", task_identifier="resize")] == [
+        "single",
+        "full",
+    ]
+
+
+def test_many_executions_are_all_recorded_or_none(store):
+    with pytest.raises(InvalidInput, match=r"executions\[1\]\.job_id ''"):
+        store.record_many([ENDED, ENDED | {"job_id": ""}])
+    with pytest.raises(InvalidInput, match=r"executions\[0\] 'text'"):
+        store.record_many(["text"])
+    assert store.record_many([]) == 0
+    assert store.query() == store.recent() == []
+
+
+def test_a_record_of_another_store_can_be_recorded_as_it_is(make_store):
+    start(make_store(), payload=[1])
+    copied = make_store().record_execution(create_and_end(create_store()))
+
+    assert (copied.status, copied.payload) == (Status.COMPLETED, [1])
+
+
+def create_and_end(store):
+    start(store, payload=[1])
+    return store.record_completion(*IDS, 5)
+
+
+def test_reaping_ends_what_started_long_ago_and_has_not_ended(store, clock):
+    start(store, "ended")
+    store.record_completion("ended", *IDS[1:], 1)
+    lost = start(store, "lost")
+    clock.advance(hours=1)
+    start(store, "young")
+    clock.advance(hours=1)
+
+    assert store.reap_lost(timedelta(hours=2)) == 1
+    assert store.reap_lost("2h") == 0
+    (record,) = store.get_by_job_id("lost")
+    assert record.id == lost.id
+    assert (record.status, record.error_type) == ("failed", "jobhistory.WorkerLost")
+    assert record.error_message == (
+        "no outcome since it started at 2026-11-01T12:00:00Z; its worker is taken for lost"
+    )
+    assert record.completed_at == clock.now
+    assert record.execution_time_ms is record.error_stack is None
+    assert [r.status for r in store.query(status="failed")] == ["failed"]
+    assert store.get_by_job_id("young")[0].status is Status.STARTED
+    assert [(r.job_id, r.error_type) for r in store.recent()] == [
+        ("ended", None),
+        ("lost", "jobhistory.WorkerLost"),
+    ]
+
+
+def test_reaping_takes_filters_and_small_batches(store, clock):
+    for number in range(7):
+        store.record_start(Job(number, ["resize", "send"][number % 2]), f"worker-{number % 3}", "c")
+        clock.advance(seconds=1)
+    clock.advance(hours=1)
+    done = []
+
+    assert store.reap_lost("1h", task_identifier="send", worker_id="worker-0") == 1
+    assert store.reap_lost("1h", task_identifier=["send"], batch_size=1, progress=done.append) == 2
+    assert done == [1, 2, 2]
+    assert store.reap_lost("1h", task_identifier=[]) == 0
+    assert {r.job_id for r in store.query(status="started")} == {"0", "2", "4", "6"}
+    assert store.reap_lost("1h", batch_size=3) == 4
+
+
+@pytest.mark.parametrize("late", ["completion", "failure"])
+def test_an_outcome_that_comes_after_the_reaper_hears_so(store, clock, late):
+    start(store)
+    clock.advance(hours=3)
+    store.reap_lost("2h")
+
+    error = {"failure": [ValueError("the real reason")], "completion": []}[late]
+    with pytest.raises(ExecutionAlreadyFinished) as caught:
+        getattr(store, f"record_{late}")(*IDS, 1, *error)
+    assert caught.value.record.error_type == "jobhistory.WorkerLost"
+    assert len(store.recent()) == 1
+
+
+def test_the_reaper_and_an_outcome_race_and_the_first_commit_wins(store, clock):
+    for round_ in range(10):
+        job_id = f"race-{round_}"
+        start(store, job_id)
+        clock.advance(hours=3)
+        barrier, told = threading.Barrier(3), []
+
+        def finish(job_id=job_id, barrier=barrier, told=told):
+            barrier.wait()
+            try:
+                told.append(store.record_completion(job_id, *IDS[1:], 1))
+            except ExecutionAlreadyFinished as lost:
+                told.append(lost.record)
+
+        def reap(barrier=barrier, told=told):
+            barrier.wait()
+            told.append(store.reap_lost("2h"))
+
+        threads = [threading.Thread(target=work) for work in (finish, reap, reap)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        (final,) = store.get_by_job_id(job_id)
+        (heard,) = (each for each in told if not isinstance(each, int))
+        assert sum(each for each in told if isinstance(each, int)) == (final.status == "failed")
+        assert (heard.status, heard.error_type) == (final.status, final.error_type)
+    assert len(store.recent()) == 10
+
+
+@pytest.mark.parametrize("older_than", ["soon", 5, timedelta(0)])
+def test_reaping_refuses_what_is_no_duration(store, older_than):
+    with pytest.raises(InvalidInput, match="older_than"):
+        store.reap_lost(older_than)

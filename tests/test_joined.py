@@ -1,0 +1,302 @@
+"""Recording in the caller's transaction: job work and its history commit or vanish together."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+from sqlalchemy import create_engine, event, select, text
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.ext.asyncio import async_scoped_session, async_sessionmaker
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+
+from jobhistory import (
+    ExecutionNotFound,
+    HistoryRecord,
+    InvalidInput,
+    Job,
+    SchemaOutOfDate,
+    Status,
+    create_async_store,
+    create_store,
+)
+from tests.conftest import async_engine
+
+IDS = ("job-1", "worker-1", "request-1")
+
+
+def begin_by_itself(engine):
+    """Let SQLAlchemy begin SQLite's transactions, as its documentation tells for savepoints."""
+    if engine.dialect.name == "sqlite":
+
+        @event.listens_for(engine, "connect")
+        def leave_it_to_us(connection, _):
+            connection.isolation_level = None
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA foreign_keys = ON")
+            cursor.close()
+
+        @event.listens_for(engine, "begin")
+        def begin(connection):
+            connection.exec_driver_sql("BEGIN")
+
+
+@pytest.fixture
+def engine(database):
+    begin_by_itself(database.engine)
+    with database.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE orders (id INTEGER PRIMARY KEY)"))
+        connection.execute(
+            text(
+                "CREATE TABLE lines (order_id INTEGER REFERENCES orders (id) "
+                "DEFERRABLE INITIALLY DEFERRED)"
+            )
+        )
+    yield database.engine
+    with database.engine.begin() as connection:
+        connection.execute(text("DROP TABLE lines"))
+        connection.execute(text("DROP TABLE orders"))
+
+
+@pytest.fixture(params=["database", "memory"])
+def store(request, engine, clock):
+    return create_store(engine if request.param == "database" else None, clock=clock)
+
+
+def complete(joined, job_id="job-1"):
+    joined.record_start(Job(job_id, "t"), *IDS[1:])
+    return joined.record_completion(job_id, *IDS[1:], 5)
+
+
+def jobs(records):
+    return [record.job_id for record in records]
+
+
+def test_history_commits_with_the_work_and_is_buffered_then(engine, store):
+    with Session(engine) as session:
+        session.execute(text("INSERT INTO orders VALUES (1)"))
+        record = complete(store.joined(session))
+        assert store.recent() == []
+        assert session.in_transaction()
+        session.commit()
+        assert jobs(store.recent()) == ["job-1"]
+
+    assert record.status is Status.COMPLETED
+    assert jobs(store.query(status="completed")) == ["job-1"]
+
+
+@pytest.mark.parametrize("end", ["rollback", "close", "error"])
+def test_history_vanishes_with_the_work(engine, store, end):
+    store.record_start(Job("before", "t"), *IDS[1:])
+    session = Session(engine)
+    with suppress(ZeroDivisionError), session:
+        joined = store.joined(session)
+        session.execute(text("INSERT INTO orders VALUES (1)"))
+        complete(joined)
+        joined.record_completion("before", *IDS[1:], 1)
+        joined.record_execution(
+            job_id="e", worker_id="w", correlation_id="c", task_identifier="t", status="completed"
+        )
+        if end == "rollback":
+            session.rollback()
+        elif end == "close":
+            session.close()
+        raise ZeroDivisionError
+
+    assert store.recent() == []
+    assert [(r.job_id, r.status) for r in store.query()] == [("before", "started")]
+    assert store.record_completion("before", *IDS[1:], 1).status is Status.COMPLETED
+
+
+def test_a_savepoint_that_is_rolled_back_takes_its_history_along(engine, store):
+    with Session(engine) as session, session.begin():
+        joined = store.joined(session)
+        complete(joined, "before")
+        with session.begin_nested():
+            complete(joined, "kept")
+            with session.begin_nested():
+                complete(joined, "kept, too")
+        savepoint = session.begin_nested()
+        complete(joined, "gone")
+        with session.begin_nested():
+            complete(joined, "gone, too")
+        savepoint.rollback()
+        complete(joined, "after")
+        assert store.recent() == []
+
+    expected = ["before", "kept", "kept, too", "after"]
+    assert jobs(store.recent()) == expected
+    assert sorted(jobs(store.query())) == sorted(expected)
+
+
+def test_a_released_savepoint_is_not_committed_yet(engine, store):
+    with Session(engine) as session:
+        with session.begin_nested():
+            complete(store.joined(session))
+        assert store.recent() == []
+        session.rollback()
+
+    assert store.recent() == store.query() == []
+
+
+def test_a_transaction_that_cannot_commit_leaves_no_trace(engine, store):
+    with Session(engine) as session:
+        session.execute(text("INSERT INTO lines VALUES (7)"))  # of an order that does not exist
+        complete(store.joined(session))
+        with pytest.raises(IntegrityError):
+            session.commit()
+        session.rollback()
+
+    assert store.recent() == store.query() == []
+
+
+def test_a_session_may_be_used_for_one_transaction_after_the_other(engine, store):
+    with Session(engine) as session:
+        for number in range(4):
+            complete(store.joined(session), str(number))
+            if number % 2:
+                session.rollback()
+            else:
+                session.commit()
+
+    assert jobs(store.recent()) == ["0", "2"]
+
+
+def test_two_stores_and_two_sessions_do_not_mix(engine, clock):
+    one, two = create_store(engine), create_store(engine)
+    with Session(engine) as session:
+        complete(one.joined(session), "one")
+        complete(two.joined(session), "two")
+        session.commit()
+
+    assert jobs(one.recent()) == ["one"]
+    assert jobs(two.recent()) == ["two"]
+
+
+def test_reads_see_what_is_not_committed_yet_and_records_of_the_session_stay_its_own(engine):
+    store = create_store(engine)
+    store.record_start(Job("job-1", "t"), *IDS[1:])
+    with Session(engine) as session:
+        mine = session.scalars(select(HistoryRecord)).one()
+        joined = store.joined(session)
+        joined.record_completion(*IDS, 5)
+
+        assert [r.status for r in joined.get_by_job_id("job-1")] == ["completed"]
+        assert [r.status for r in joined.query(status="completed")] == ["completed"]
+        assert mine in session
+        session.refresh(mine)
+        assert mine.status is Status.COMPLETED
+
+
+def test_what_is_refused_leaves_the_transaction_usable(engine, store):
+    with Session(engine) as session, session.begin():
+        joined = store.joined(session)
+        with pytest.raises(ExecutionNotFound):
+            joined.record_completion("unknown", *IDS[1:], 1)
+        with pytest.raises(InvalidInput):
+            joined.record_start({}, *IDS[1:])
+        complete(joined)
+
+    assert jobs(store.recent()) == ["job-1"]
+
+
+def test_a_pending_object_of_the_app_stays_pending(engine):
+    store = create_store(engine)
+    with Session(engine) as session:
+        mine = HistoryRecord(job_id="half-made")
+        session.add(mine)
+        complete(store.joined(session))
+        assert mine in session.new
+        session.expunge(mine)
+        session.commit()
+    assert jobs(store.query()) == ["job-1"]
+
+
+def test_scoped_sessions_are_joined_too(engine):
+    store = create_store(engine)
+    scoped = scoped_session(sessionmaker(engine))
+    complete(store.joined(scoped))
+    scoped.commit()
+    scoped.remove()
+
+    assert jobs(store.recent()) == ["job-1"]
+
+
+def test_what_is_no_session_is_refused(engine):
+    store = create_store(engine)
+    for wrong in (engine, sessionmaker(engine), None):
+        with pytest.raises(InvalidInput, match=r"session .* AsyncSession to an AsyncHistoryStore"):
+            store.joined(wrong)
+    with pytest.raises(InvalidInput, match=r"session .* Session to a HistoryStore"):
+        create_async_store().joined(Session(engine))
+    with Session(engine) as session, pytest.raises(AttributeError):
+        store.joined(session).expire()
+
+
+def test_a_missing_table_is_out_of_date_there_too(bare_database):
+    store = create_store(bare_database.engine)
+    with Session(bare_database.engine) as session, pytest.raises(SchemaOutOfDate) as caught:
+        store.joined(session).record_start(Job("1", "t"), "w", "c")
+    assert isinstance(caught.value.__cause__, (OperationalError, ProgrammingError))
+
+
+def test_a_schema_of_the_stores_is_not_the_callers(postgres_database):
+    engine = create_engine(postgres_database.url)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE SCHEMA audit"))
+        connection.execute(text("CREATE TABLE audit.job_history (LIKE public.job_history)"))
+    store = create_store(engine, schema="audit")
+    with Session(engine) as session:
+        complete(store.joined(session))
+        store.joined(session).record_many([{**vars_of_ended(), "job_id": "bulk"}])
+        assert session.scalars(select(HistoryRecord)).all() == [], "the caller's is the default one"
+        session.commit()
+    with engine.begin() as connection:
+        count = connection.scalar(text("SELECT count(*) FROM audit.job_history"))
+        connection.execute(text("DROP SCHEMA audit CASCADE"))
+    engine.dispose()
+    assert count == 2
+
+
+def vars_of_ended():
+    return {
+        "job_id": "1",
+        "worker_id": "w",
+        "correlation_id": "c",
+        "task_identifier": "t",
+        "status": "completed",
+    }
+
+
+def test_for_asyncio_it_is_the_same(database, clock):
+    async def scenario():
+        with_engine = async_engine(database, lambda coroutine: closing.append(coroutine))
+        closing = []
+        with with_engine as engine:
+            begin_by_itself(engine.sync_engine)
+            store = create_async_store(engine, clock=clock)
+            sessions = async_sessionmaker(engine)
+            async with sessions() as session:
+                await session.execute(text("SELECT 1"))
+                joined = store.joined(session)
+                await joined.record_start(Job("kept", "t"), *IDS[1:])
+                await joined.record_completion("kept", *IDS[1:], 5)
+                savepoint = await session.begin_nested()
+                await joined.record_start(Job("gone", "t"), *IDS[1:])
+                await joined.record_completion("gone", *IDS[1:], 5)
+                await savepoint.rollback()
+                assert await store.recent() == []
+                await session.commit()
+                assert jobs(await store.recent()) == ["kept"]
+                await joined.record_start(Job("gone", "t"), *IDS[1:])
+                await session.rollback()
+            scoped = async_scoped_session(sessions, asyncio.current_task)
+            await store.joined(scoped).record_start(Job("scoped", "t"), *IDS[1:])
+            await scoped.commit()
+            await scoped.remove()
+            assert sorted(jobs(await store.query())) == ["kept", "scoped"]
+        for coroutine in closing:
+            await coroutine
+
+    asyncio.run(scenario())
