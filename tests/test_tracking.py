@@ -1,0 +1,432 @@
+"""Tracking a block, a function or a coroutine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from jobhistory import (
+    ExecutionAlreadyFinished,
+    InvalidInput,
+    Job,
+    Status,
+    create_async_store,
+    create_store,
+    current_execution,
+    tracking,
+)
+from tests.conftest import async_engine
+
+
+@pytest.fixture
+def store(database, clock):
+    return create_store(database.engine, clock=clock)
+
+
+@pytest.fixture
+def stopwatch(monkeypatch):
+    """A monotonic clock that only moves when it is told to."""
+
+    class Stopwatch:
+        now = 100.0
+
+        def __call__(self):
+            return self.now
+
+    stopwatch = Stopwatch()
+    monkeypatch.setattr(tracking, "monotonic", stopwatch)
+    return stopwatch
+
+
+JOB = Job("job-1", "resize", {"path": "a.png"})
+
+
+def only(records):
+    (record,) = records
+    return record
+
+
+def test_a_block_is_recorded_from_start_to_end(store, stopwatch):
+    with store.track(JOB, "worker-1", "request-1", history_retention="1 day") as execution:
+        started = only(store.query())
+        stopwatch.now += 1.5
+
+    assert started.status is Status.STARTED
+    record = only(store.query())
+    assert record.id == started.id == only(store.recent()).id
+    assert (record.status, record.execution_time_ms) == ("completed", 1500)
+    assert (record.worker_id, record.correlation_id) == ("worker-1", "request-1")
+    assert (record.expires_at - record.started_at).days == 1
+    assert execution.correlation_id == "request-1"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("no such file"),
+        KeyboardInterrupt(),
+        SystemExit(3),
+        asyncio.CancelledError(),
+        GeneratorExit(),
+    ],
+)
+def test_whatever_is_raised_is_recorded_and_passed_on(store, error):
+    with pytest.raises(type(error)) as caught, store.track(JOB, "worker-1"):
+        raise error
+
+    assert caught.value is error
+    record = only(store.query(status="failed"))
+    assert record.error_type.rpartition(".")[2] == type(error).__name__
+    assert record.error_message == str(error)
+
+
+def test_a_partial_success_is_recorded_as_it_is(store):
+    steps = ["download"]
+    with store.track(JOB, "worker-1") as execution:
+        execution.partial_success({"completed_steps": steps, "failed_steps": ["upload"]})
+        steps.append("changed later")
+
+    record = only(store.query(status="partial_success"))
+    assert (record.completed_steps, record.failed_steps) == (["download"], ["upload"])
+
+
+def test_an_exception_after_a_partial_success_is_a_failure(store):
+    @store.track(JOB, "worker-1")
+    def work():
+        current_execution().partial_success({})
+        raise ValueError("then")
+
+    with pytest.raises(ValueError, match="then"):
+        work()
+    assert only(store.query()).status is Status.FAILED
+
+
+def test_a_function_is_an_execution_each_time_it_is_called(store):
+    @store.track(JOB, "worker-1")
+    def resize(path, *, size=1):
+        """Make it smaller."""
+        if size == 0:
+            raise ValueError("to nothing?")
+        return f"{path} at {size}"
+
+    assert resize("a.png", size=2) == "a.png at 2"
+    with pytest.raises(ValueError, match="to nothing"):
+        resize("a.png", size=0)
+    assert resize.__doc__ == "Make it smaller."
+    assert sorted(r.status for r in store.query()) == ["completed", "failed"]
+
+
+def test_the_job_of_a_function_is_made_from_its_arguments(store):
+    @store.track(lambda order_id, **_: Job(order_id, "ship_order"), "worker-1")
+    def ship(order_id, express=False):
+        return current_execution().correlation_id
+
+    correlations = {ship(1), ship(2, express=True)}
+
+    assert sorted(r.job_id for r in store.query(status="completed")) == ["1", "2"]
+    assert len(correlations) == 2
+
+
+def test_a_coroutine_is_tracked_without_blocking_its_loop(store):
+    threads = set()
+    original = store._history.insert
+    store._history.insert = lambda row: threads.add(threading.current_thread()) or original(row)
+
+    @store.track(lambda n: Job(n, "fetch"), "worker-1")
+    async def fetch(number):
+        await asyncio.sleep(0)
+        return number * 2
+
+    async def main():
+        return await asyncio.gather(*(fetch(n) for n in range(5)))
+
+    assert asyncio.run(main()) == [0, 2, 4, 6, 8]
+    assert len(store.query(status="completed")) == 5
+    assert threading.main_thread() not in threads
+
+
+def test_correlation_comes_from_the_enclosing_execution(store):
+    assert current_execution() is None
+    with store.track(Job(1, "outer"), "w", "request-1") as outer:
+        with store.track(Job(2, "inner"), "w"):
+            with store.track(Job(3, "innermost"), "w") as innermost:
+                assert current_execution() is innermost
+            with store.track(Job(4, "apart"), "w", "request-2"):
+                pass
+        assert current_execution() is outer
+        thread = threading.Thread(target=lambda: store.track(Job(5, "thread"), "w").__enter__())
+        thread.start()
+        thread.join()
+    assert current_execution() is None
+
+    found = {r.task_identifier: r.correlation_id for r in store.query()}
+    assert found["inner"] == found["innermost"] == found["outer"] == "request-1"
+    assert found["apart"] == "request-2"
+    assert found["thread"] not in ("request-1", "request-2")
+
+
+def test_correlation_follows_tasks(store):
+    async def main():
+        async with store.track(Job(1, "outer"), "w", "request-1"):
+            await asyncio.gather(*(child(n) for n in range(3)))
+        await child(9)
+
+    @store.track(lambda n: Job(n, "child"), "w")
+    async def child(number):
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert len(store.get_by_correlation_id("request-1")) == 4
+    assert current_execution() is None
+
+
+def test_executions_of_the_same_ids_end_each_their_own(store, stopwatch):
+    """The same function at work twice at once, for one job: outcomes are not mixed up."""
+
+    @store.track(JOB, "w", "c")
+    async def work(begun, end):
+        begun.set()
+        await end.wait()
+
+    async def main():
+        first, second = ((asyncio.Event(), asyncio.Event()) for _ in range(2))
+        tasks = [asyncio.create_task(work(*first))]
+        await first[0].wait()
+        stopwatch.now += 10
+        tasks.append(asyncio.create_task(work(*second)))
+        await second[0].wait()
+        stopwatch.now += 5
+        first[1].set()
+        await tasks[0]
+        second[1].set()
+        await tasks[1]
+
+    asyncio.run(main())
+
+    younger, older = store.query()
+    assert (older.execution_time_ms, younger.execution_time_ms) == (15_000, 5_000)
+
+
+@pytest.fixture
+def no_table(database):
+    with database.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE job_history RENAME TO elsewhere"))
+    back = text("ALTER TABLE elsewhere RENAME TO job_history")
+
+    def bring_back():
+        nonlocal back
+        if back is not None:
+            with database.engine.begin() as connection:
+                connection.execute(back)
+            back = None
+
+    yield bring_back
+    bring_back()
+
+
+def test_a_failure_of_history_is_logged_and_the_job_runs(store, no_table, caplog):
+    with store.track(JOB, "worker-1"):
+        ran = True
+    no_table()
+
+    assert ran
+    assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.ERROR]
+    assert caplog.messages[0].startswith("not recorded: the start of resize: ")
+    assert caplog.messages[1].startswith("not recorded: the outcome of resize: ")
+    assert store.query() == store.recent() == []
+
+
+def test_a_start_that_could_not_be_recorded_is_recorded_with_the_outcome(store, no_table, caplog):
+    with store.track(JOB, "worker-1"):
+        no_table()
+
+    record = only(store.query(status="completed"))
+    assert record.payload == {"path": "a.png"}
+    assert only(store.recent()).id == record.id
+    assert len(caplog.messages) == 1
+
+
+def test_a_failure_of_history_is_raised_if_that_is_asked_for(store, no_table):
+    @store.track(JOB, "worker-1", on_history_error="raise")
+    def work():
+        pytest.fail("the job runs")
+
+    with pytest.raises(DBAPIError, match="job_history"):
+        work()
+    assert current_execution() is None
+
+
+def test_the_jobs_own_exception_passes_even_then(store, caplog):
+    @store.track(JOB, "worker-1", "c", on_history_error="raise")
+    def work(error):
+        store.record_completion(JOB.id, "worker-1", "c", 1)
+        raise error
+
+    with pytest.raises(ZeroDivisionError):
+        work(ZeroDivisionError())
+    assert "already ended as 'completed'" in caplog.text
+
+
+def test_a_job_that_records_its_own_outcome_hears_of_it(store):
+    @store.track(JOB, "worker-1", "c", on_history_error="raise")
+    def work():
+        store.record_failure(JOB.id, "worker-1", "c", 1, "x")
+
+    with pytest.raises(ExecutionAlreadyFinished, match="already ended as 'failed'"):
+        work()
+
+
+@pytest.mark.parametrize("job", [{}, Job("", "t"), Job("1", None), lambda: 1 / 0])
+def test_a_job_that_cannot_be_recorded_runs_all_the_same(store, job, caplog):
+    @store.track(job, "worker-1")
+    def work():
+        current_execution().partial_success({"completed_steps": 5})
+        return "done"
+
+    assert work() == "done"
+    assert len(caplog.messages) == 1
+    assert store.query() == []
+    with pytest.raises((InvalidInput, ZeroDivisionError)):
+        store.track(job, "worker-1", on_history_error="raise")(work)()
+
+
+def test_partial_results_that_cannot_be_recorded_leave_the_outcome(store, caplog):
+    with store.track(JOB, "worker-1") as execution:
+        execution.partial_success({"completed_steps": 5})
+
+    assert "completed_steps 5" in caplog.text
+    assert only(store.query()).status is Status.PARTIAL_SUCCESS
+
+
+def test_no_log_line_shows_a_password(caplog):
+    engine = create_engine("postgresql://app:hunter2@127.0.0.1:1/app")
+    with create_store(engine).track(JOB, "worker-1"):
+        pass
+    assert len(caplog.messages) == 2
+    assert "hunter2" not in caplog.text
+
+
+def test_misuse_is_told(store):
+    with pytest.raises(InvalidInput, match="on_history_error 'ignore'"):
+        store.track(JOB, "w", on_history_error="ignore")
+
+    def generator():
+        yield
+
+    async def async_generator():
+        yield
+
+    for function in (generator, async_generator):
+        with pytest.raises(InvalidInput, match="is a generator"):
+            store.track(JOB, "w")(function)
+    with pytest.raises(InvalidInput, match="is no coroutine"):
+        create_async_store().track(JOB, "w")(len)
+    tracker = store.track(JOB, "w")
+    with tracker, pytest.raises(RuntimeError, match="in use"):
+        tracker.__enter__()
+    with tracker:
+        pass
+    assert len(store.query(status="completed")) == 2
+
+
+def run_async(database, clock, scenario):
+    """Run a scenario with a store for asyncio on a database."""
+
+    async def main():
+        closing = []
+        with async_engine(database, closing.append) as engine:
+            result = await scenario(create_async_store(engine, clock=clock))
+        await closing[0]
+        return result
+
+    return asyncio.run(main())
+
+
+def test_for_asyncio_blocks_and_coroutines_are_tracked(database, clock):
+    async def scenario(store):
+        @store.track(lambda number: Job(number, "fetch"), "w")
+        async def fetch(number):
+            if number == 2:
+                current_execution().partial_success({"failed_steps": ["parse"]})
+            return 10 // number
+
+        async with store.track(Job("outer", "crawl"), "w", "request-1"):
+            results = await asyncio.gather(*map(fetch, (0, 1, 2)), return_exceptions=True)
+        assert results[1:] == [10, 5]
+        return {r.job_id: r.status for r in await store.get_by_correlation_id("request-1")}
+
+    assert run_async(database, clock, scenario) == {
+        "outer": "completed",
+        "0": "failed",
+        "1": "completed",
+        "2": "partial_success",
+    }
+
+
+def test_a_cancelled_task_is_recorded_as_failed(database, clock):
+    async def scenario(store):
+        running = asyncio.Event()
+
+        @store.track(JOB, "w")
+        async def work():
+            running.set()
+            await asyncio.sleep(3600)
+
+        task = asyncio.create_task(work())
+        await running.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return await store.query()
+
+    record = only(run_async(database, clock, scenario))
+    assert record.error_type == "asyncio.exceptions.CancelledError"
+
+
+@pytest.mark.parametrize("kind", ["async", "threads"])
+def test_wherever_a_task_is_cancelled_its_execution_has_ended(database, clock, kind):
+    """Cancelled again and again from its first step on, as some libraries do."""
+
+    async def scenario(store):
+        if kind == "threads":
+            store = create_store(database.engine, clock=clock)
+
+        @store.track(JOB, "w")
+        async def work():
+            for _ in range(3):
+                await asyncio.sleep(0)
+
+        for steps in range(12):
+            task = asyncio.create_task(work())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            while not task.done():
+                task.cancel()
+                await asyncio.sleep(0)
+        records = store.query() if kind == "threads" else await store.query()
+        return records, await store.recent() if kind == "async" else store.recent()
+
+    records, recent = run_async(database, clock, scenario)
+    assert {r.status for r in records} <= {"failed", "completed"}
+    assert "failed" in {r.status for r in records}
+    assert {r.id for r in records} == {r.id for r in recent}
+
+
+def test_a_database_that_is_away_does_not_hold_up_the_job(caplog):
+    async def main():
+        engine = "postgresql://127.0.0.1:1/nowhere"
+        async with create_async_store(engine) as store:
+            async with store.track(JOB, "w"):
+                ran = True
+            with pytest.raises(OperationalError):
+                async with store.track(JOB, "w", on_history_error="raise"):
+                    pass
+        return ran
+
+    assert asyncio.run(main())
+    assert len(caplog.messages) == 2
