@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -81,8 +82,9 @@ def create_async_store(
 class _AsyncVerbs:
     """`Verbs`, awaited."""
 
-    def __init__(self, verbs: Verbs) -> None:
+    def __init__(self, verbs: Verbs, make_session: Callable[[], AsyncSession] | None) -> None:
         self._verbs = verbs
+        self._make_session = make_session
         # Only its run_sync is used: what runs in there makes the sessions that it needs.
         self._greenlets = AsyncSession()
 
@@ -168,7 +170,15 @@ class _AsyncVerbs:
 
     async def _run(self, operation: Callable[..., T], *args: Any, **named: Any) -> T:
         """Run an operation of the synchronous store; a cancellation lets it clean up first."""
-        return await to_its_end(self._in_greenlet(operation, *args, **named), cancellable=True)
+        work = self._in_greenlet(operation, *args, **named)
+        return await to_its_end(work, cancellable=self._can_be_interrupted)
+
+    @cached_property
+    def _can_be_interrupted(self) -> bool:
+        # SQLite is at work in a thread, which would go on: abandoned, its statement keeps its lock.
+        if self._make_session is None:
+            return True
+        return self._make_session().get_bind(HistoryRecord).dialect.name != "sqlite"
 
     async def _in_greenlet(self, operation: Callable[..., T], *args: Any, **named: Any) -> T:
         return await self._greenlets.run_sync(lambda _: operation(*args, **named))
@@ -180,7 +190,8 @@ class AsyncHistoryStore(_AsyncVerbs):
     It is for the tasks of one event loop. `observe` and `recent`, which use no database, are
     awaited like the others. A call whose task is cancelled leaves no connection checked out and no
     transaction open, and what it wrote is there as a whole, in history and in the ring buffer, or
-    not at all; but for a commit that was on its way, which may be in history only.
+    not at all; but for a commit that was on its way, which may be in history only. On SQLite, whose
+    statements cannot be interrupted, it ends as if it were not cancelled, and raises then.
 
     Args:
         session_factory: what makes the sessions, one for each transaction; `None` for a history
@@ -216,7 +227,7 @@ class AsyncHistoryStore(_AsyncVerbs):
             schema=schema,
             clock=clock,
         )
-        super().__init__(self._store)
+        super().__init__(self._store, make_session)
         self._owned_engine: AsyncEngine | None = None
 
     def joined(
@@ -232,7 +243,7 @@ class AsyncHistoryStore(_AsyncVerbs):
                 "is no AsyncSession; give the one you are at work in, or a Session to a "
                 "HistoryStore",
             )
-        return AsyncJoinedStore(self._store.joined(session.sync_session))
+        return AsyncJoinedStore(self._store.joined(session.sync_session), lambda: session)
 
     def track(
         self,

@@ -1,0 +1,313 @@
+"""What is particular to the store for asyncio; what it has in common is in the contract suite."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import subprocess
+import sys
+import threading
+
+import pytest
+from sqlalchemy import URL, create_engine, event, text
+from sqlalchemy.ext.asyncio import (
+    AsyncSession,
+    async_scoped_session,
+    async_sessionmaker,
+    create_async_engine,
+)
+
+from jobhistory import (
+    AsyncHistoryStore,
+    AsyncJoinedStore,
+    HistoryStore,
+    InvalidInput,
+    Job,
+    JoinedStore,
+    SchemaOutOfDate,
+    Status,
+    create_async_store,
+    create_store,
+    migrate,
+)
+from tests.conftest import async_engine
+
+IDS = ("job-1", "worker-1", "request-1")
+ENDED = {
+    "job_id": "job-1",
+    "worker_id": "w",
+    "correlation_id": "c",
+    "task_identifier": "t",
+    "status": "completed",
+}
+
+
+def methods(cls):
+    return {
+        name: value
+        for name, value in inspect.getmembers(cls, inspect.isfunction)
+        if not name.startswith("_")
+    }
+
+
+@pytest.mark.parametrize(
+    ("plain", "awaited"), [(HistoryStore, AsyncHistoryStore), (JoinedStore, AsyncJoinedStore)]
+)
+def test_both_kinds_of_store_have_the_same_methods_with_the_same_signatures(plain, awaited):
+    assert methods(plain).keys() == methods(awaited).keys()
+    for name, method in methods(plain).items():
+        ours, theirs = (inspect.signature(each) for each in (method, methods(awaited)[name]))
+        assert ours.parameters.keys() == theirs.parameters.keys(), name
+        if name != "joined":  # its session is of the other kind
+            assert ours.parameters == theirs.parameters, name
+        if name not in ("joined", "track"):  # what these return is awaited
+            assert ours.return_annotation == theirs.return_annotation, name
+            assert inspect.iscoroutinefunction(methods(awaited)[name]), name
+
+
+def test_both_are_made_with_the_same_options():
+    for ours, theirs in [
+        (create_store, create_async_store),
+        (HistoryStore.__init__, AsyncHistoryStore.__init__),
+    ]:
+        plain, awaited = inspect.signature(ours).parameters, inspect.signature(theirs).parameters
+        first = next(name for name in plain if name != "self")
+        assert list(plain) == list(awaited)
+        assert all(plain[name] == awaited[name] for name in plain if name not in ("self", first))
+
+
+@pytest.mark.parametrize("named", ["plain", "driver"])
+def test_a_url_gets_an_engine_of_the_librarys_own_for_asyncio(database, named):
+    driver = {"sqlite": "aiosqlite", "postgresql": "psycopg"}[database.name]
+    url = database.url.set(
+        drivername=database.name if named == "plain" else f"{database.name}+{driver}"
+    )
+
+    async def main():
+        async with create_async_store(url.render_as_string(hide_password=False)) as store:
+            await store.record_start(Job("1", "t"), "w", "c")
+            await store.record_completion("1", "w", "c", 1)
+            engine = store._owned_engine
+            if database.name == "sqlite":
+                async with engine.connect() as connection:
+                    mode = await connection.scalar(text("PRAGMA journal_mode"))
+                assert mode == "wal"
+        assert engine.pool.checkedin() == 0, "close() disposes it"
+        assert engine.dialect.driver == driver
+
+    asyncio.run(main())
+    assert [r.status for r in create_store(database.engine).query()] == [Status.COMPLETED]
+
+
+@pytest.mark.parametrize(
+    ("bind", "says"),
+    [
+        (42, "is no async_sessionmaker"),
+        (create_engine("sqlite://"), "is no async_sessionmaker"),
+        ("sqlite://", "is a database of one connection"),
+        ("sqlite+pysqlite:///x.db", "names no asyncio driver"),
+        ("postgresql+psycopg2://u:hunter2@h/d", "bind"),
+        ("not a url with hunter2", "is not a database URL"),
+    ],
+)
+def test_what_cannot_be_bound_to_is_refused(bind, says):
+    with pytest.raises((InvalidInput, ModuleNotFoundError), match=says) as caught:
+        create_async_store(bind)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_scoped_session_is_no_factory():
+    scoped = async_scoped_session(async_sessionmaker(), asyncio.current_task)
+    with pytest.raises(InvalidInput, match="session_factory"):
+        AsyncHistoryStore(scoped)
+
+
+def test_a_missing_table_is_out_of_date(bare_database):
+    async def main():
+        closing = []
+        with async_engine(bare_database, closing.append) as engine:
+            store = create_async_store(engine)
+            with pytest.raises(SchemaOutOfDate):
+                await store.record_start(Job("1", "t"), "w", "c")
+            with pytest.raises(SchemaOutOfDate):
+                await store.record_many([ENDED])
+        await closing[0]
+
+    asyncio.run(main())
+
+
+def test_any_factory_of_async_sessions_will_do(database):
+    async def main():
+        closing = []
+        with async_engine(database, closing.append) as engine:
+            store = AsyncHistoryStore(lambda: AsyncSession(engine, expire_on_commit=True))
+            record = await store.record_start(Job("1", "t"), "w", "c")
+            assert record.job_id == "1"
+            assert engine.pool.checkedout() == 0
+        await closing[0]
+
+    asyncio.run(main())
+
+
+async def prepare(store):
+    await store.record_start(Job("job-1", "t"), *IDS[1:], history_retention="1 second")
+    await store.record_execution(ENDED | {"job_id": "old", "expires_at": None})
+
+
+CALLS = {
+    "record_start": lambda store: store.record_start(Job("new", "t"), "w", "c"),
+    "record_completion": lambda store: store.record_completion(*IDS, 1),
+    "record_failure": lambda store: store.record_failure(*IDS, 1, ValueError("x")),
+    "record_partial_success": lambda store: store.record_partial_success(*IDS, 1, {}),
+    "record_execution": lambda store: store.record_execution(ENDED),
+    "record_many": lambda store: store.record_many([ENDED] * 50),
+    "get_by_job_id": lambda store: store.get_by_job_id("job-1"),
+    "get_by_correlation_id": lambda store: store.get_by_correlation_id("c"),
+    "query": lambda store: store.query(status="completed"),
+    "expire": lambda store: store.expire(batch_size=1),
+    "reap_lost": lambda store: store.reap_lost("1 second", batch_size=1),
+}
+
+
+def test_every_call_that_uses_the_database_is_cancelled_below():
+    others = {"observe", "recent", "close", "joined", "track"}
+    assert CALLS.keys() == methods(AsyncHistoryStore).keys() - others
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("how", ["once", "again and again"])
+def test_a_call_may_be_cancelled_at_every_step(database, clock, call, how):
+    """No connection stays checked out, and the row is there as a whole or not at all."""
+
+    async def main():
+        outcomes = set()
+        for steps in [*range(12), 15, 20, 30, 50, 100]:
+            with database.engine.begin() as connection:
+                connection.execute(text("DELETE FROM job_history"))
+            closing = []
+            with async_engine(database, closing.append, pool_size=1, max_overflow=0) as engine:
+                store = create_async_store(engine, clock=clock, buffer_size=100)
+                await prepare(store)
+                clock.advance(hours=1)
+                before = [r.id for r in await store.recent()]
+                task = asyncio.create_task(CALLS[call](store))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                task.cancel()
+                while not task.done():
+                    await asyncio.sleep(0)
+                    if how != "once":
+                        task.cancel()
+                outcomes.add("cancelled" if task.cancelled() else "done")
+                assert engine.pool.checkedout() == 0
+                rows = {r.id: r for r in await store.query(limit=None)}
+                new = [r.id for r in await store.recent() if r.id not in before]
+                assert all(rows[id_].status.is_outcome for id_ in new)
+                assert len(new) in (0, 1, 50)
+                for row in rows.values():
+                    assert (row.completed_at is None) == (row.status is Status.STARTED)
+                    assert (row.error_type is None) == (row.status is not Status.FAILED)
+                if not task.cancelled():
+                    assert task.exception() is None
+            await closing[0]
+        return outcomes
+
+    assert "cancelled" in asyncio.run(main())
+
+
+def test_a_call_that_waits_for_a_lock_can_be_cancelled(postgres_database):
+    async def main():
+        closing = []
+        with async_engine(postgres_database, closing.append) as engine:
+            store = create_async_store(engine)
+            await store.record_start(Job("job-1", "t"), *IDS[1:])
+            async with engine.begin() as connection:
+                await connection.execute(text("SELECT 1 FROM job_history FOR UPDATE"))
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.2):
+                        await store.record_completion(*IDS, 1)
+                assert engine.pool.checkedout() == 1
+            assert await store.recent() == []
+            assert (await store.record_completion(*IDS, 1)).status is Status.COMPLETED
+        await closing[0]
+
+    asyncio.run(main())
+
+
+def test_the_event_loop_runs_on_while_the_database_is_at_work(postgres_database):
+    """Nothing in a call blocks: it waits for a lock that a later step of the same loop frees."""
+
+    async def main():
+        closing = []
+        with async_engine(postgres_database, closing.append) as engine:
+            store = create_async_store(engine)
+            await store.record_start(Job("job-1", "t"), *IDS[1:])
+            async with engine.connect() as connection:
+                await connection.execute(text("SELECT 1 FROM job_history FOR UPDATE"))
+                waiting = asyncio.create_task(store.record_completion(*IDS, 1))
+                for _ in range(50):
+                    await asyncio.sleep(0.001)
+                assert not waiting.done()
+                await connection.rollback()
+                assert (await waiting).status is Status.COMPLETED
+        await closing[0]
+
+    asyncio.run(main())
+
+
+def test_threads_are_not_used(postgres_database):
+    async def main():
+        closing = []
+        with async_engine(postgres_database, closing.append) as engine:
+            threads = set()
+            event.listen(
+                engine.sync_engine,
+                "before_cursor_execute",
+                lambda *_: threads.add(threading.current_thread()),
+            )
+            store = create_async_store(engine)
+            await asyncio.gather(*(store.record_execution(ENDED) for _ in range(20)))
+            assert threads == {threading.main_thread()}
+        await closing[0]
+
+    asyncio.run(main())
+
+
+def test_without_greenlet_the_rest_works_and_the_remedy_is_told():
+    script = """
+import sys
+sys.modules["greenlet"] = None
+import jobhistory
+from jobhistory import *
+assert create_store().query() == []
+try:
+    jobhistory.create_async_store
+except ImportError as error:
+    print(error)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert result.stdout == (
+        "create_async_store needs greenlet; install it with: pip install 'jobhistory[async]'\n"
+    )
+
+
+def test_without_a_driver_the_remedy_is_told(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "aiosqlite", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'jobhistory\[async\]'"):
+        create_async_store(URL.create("sqlite", database=str(tmp_path / "x.db")))
+
+
+def test_an_app_of_its_own_engine_keeps_it(tmp_path):
+    url = f"sqlite+aiosqlite:///{tmp_path}/app.db"
+    migrate.upgrade(create_engine(f"sqlite:///{tmp_path}/app.db"))
+
+    async def main():
+        engine = create_async_engine(url)
+        async with create_async_store(async_sessionmaker(engine)) as store:
+            await store.record_execution(ENDED)
+        assert engine.pool.checkedin() == 1
+        await engine.dispose()
+
+    asyncio.run(main())
