@@ -1,0 +1,680 @@
+"""Recording in the background."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import queue
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import event, text
+
+from jobhistory import (
+    InvalidInput,
+    Job,
+    NotWritten,
+    Recorder,
+    RecorderClosed,
+    RecorderCounts,
+    RecorderFull,
+    Status,
+    create_async_store,
+    create_store,
+    operations,
+    pg_copy,
+)
+from jobhistory import (
+    recorder as recorder_module,
+)
+
+IDS = ("job-1", "worker-1", "request-1")
+
+
+@pytest.fixture
+def database_store(database, clock):
+    return create_store(database.engine, clock=clock, buffer_size=10_000)
+
+
+@pytest.fixture
+def recorder(database_store):
+    # Nothing is written before a test asks for it.
+    with Recorder(database_store, max_delay=3600) as recorder:
+        yield recorder
+
+
+@contextmanager
+def statements_of(engine):
+    """The statements that the block sends, as (statement, how many sets of parameters)."""
+    seen = []
+
+    def note(conn, cursor, statement, parameters, context, executemany):
+        seen.append((statement.split()[0], len(parameters) if executemany else 1))
+
+    event.listen(engine, "before_cursor_execute", note)
+    yield seen
+    event.remove(engine, "before_cursor_execute", note)
+
+
+def record(recorder, job_id, outcome="completion", *more):
+    recorder.start(Job(job_id, "t"), *IDS[1:])
+    getattr(recorder, outcome)(job_id, *IDS[1:], 5, *more)
+
+
+def test_every_kind_of_outcome_arrives(recorder, database_store, clock):
+    recorder.start(Job("1", "t", {"token": "x"}), "w", "c", history_retention="1 day")
+    recorder.completion("1", "w", "c", 5)
+    record(recorder, "2", "failure", ValueError("why"))
+    record(recorder, "3", "partial_success", {"failed_steps": ["upload"]})
+    recorder.execution(
+        job_id="4", worker_id="w", correlation_id="c", task_identifier="t", error="x"
+    )
+    recorder.start(Job("5", "t"), "w", "c")
+    recorder.flush()
+
+    found = {r.job_id: r for r in database_store.query()}
+    assert {job_id: str(r.status) for job_id, r in found.items()} == {
+        "1": "completed",
+        "2": "failed",
+        "3": "partial_success",
+        "4": "failed",
+        "5": "started",
+    }
+    assert found["1"].payload == {"token": "[redacted]"}
+    assert found["1"].expires_at == clock.now + timedelta(days=1)
+    assert (found["2"].error_type, found["2"].error_message) == ("ValueError", "why")
+    assert found["3"].failed_steps == ["upload"]
+    assert [r.job_id for r in database_store.recent()] == ["1", "2", "3", "4"]
+    assert recorder.counts == RecorderCounts(8, 8, 0, 0, 0, 0)
+
+
+def test_nothing_is_in_the_ring_buffer_before_it_is_written(recorder, database_store):
+    record(recorder, "1")
+    assert database_store.recent() == database_store.query() == []
+    assert recorder.counts == RecorderCounts(2, 0, 0, 0, 0, 2)
+    recorder.flush()
+    assert len(database_store.recent()) == len(database_store.query()) == 1
+
+
+def test_a_start_and_its_outcome_in_one_batch_are_one_insert(recorder, database):
+    with statements_of(database.engine) as statements, copies() as copied:
+        for number in range(20):
+            record(recorder, number)
+        recorder.flush()
+
+    if database.name == "postgresql":
+        assert (statements, copied) == ([], [20])
+    else:
+        assert statements == [("INSERT", 20)]
+
+
+@contextmanager
+def copies():
+    """How many rows each COPY of the block has."""
+    counted, original = [], pg_copy.copy_rows
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            pg_copy,
+            "copy_rows",
+            lambda connection, rows, options: (
+                counted.append(len(rows)) or original(connection, rows, options)
+            ),
+        )
+        yield counted
+
+
+def test_outcomes_of_an_earlier_batch_are_one_statement(recorder, database, database_store):
+    for number in range(20):
+        recorder.start(Job(number, "t"), *IDS[1:])
+    recorder.flush()
+    with statements_of(database.engine) as statements:
+        for number in range(20):
+            if number % 2:
+                recorder.completion(number, *IDS[1:], number)
+            else:
+                recorder.failure(number, *IDS[1:], number, "x")
+        recorder.flush()
+
+    assert statements == [("UPDATE", 20)]
+    assert {r.job_id: r.execution_time_ms for r in database_store.query()} == {
+        str(number): number for number in range(20)
+    }
+    assert [r.job_id for r in database_store.recent()] == [str(number) for number in range(20)]
+    assert all(r.task_identifier == "t" for r in database_store.recent())
+
+
+def test_a_batch_is_written_when_it_is_full(database_store):
+    with Recorder(database_store, batch_size=10, max_delay=3600) as recorder:
+        written = threading.Event()
+        original = database_store._history.write
+
+        def write(batch, *, again):
+            result = original(batch, again=again)
+            written.set()
+            return result
+
+        database_store._history.write = write
+        for number in range(5):
+            record(recorder, number)
+        assert written.wait(10)
+    assert len(database_store.query()) == 5
+
+
+def test_a_batch_is_written_when_it_is_old_enough(database_store):
+    recorder = Recorder(database_store, max_delay=0.01)
+    seen = threading.Event()
+    database_store._ring.extend, original = (
+        lambda rows: original(rows) or seen.set(),
+        database_store._ring.extend,
+    )
+    record(recorder, "1")
+    assert seen.wait(10)
+    recorder.close()
+
+
+def test_twins_end_each_once(recorder, database_store):
+    """Three executions of the same ids, in one batch and over several."""
+    for _ in range(2):
+        recorder.start(Job(*IDS[:1], "t"), *IDS[1:])
+    recorder.completion(*IDS, 1)
+    recorder.flush()
+    recorder.start(Job(*IDS[:1], "t"), *IDS[1:])
+    recorder.failure(*IDS, 2, "x")
+    recorder.completion(*IDS, 3)
+    recorder.flush()
+
+    assert sorted(r.execution_time_ms for r in database_store.query()) == [1, 2, 3]
+    assert len(database_store.recent()) == 3
+
+
+def test_what_others_started_can_be_ended(recorder, database_store):
+    database_store.record_start(Job("1", "t"), *IDS[1:])
+    recorder.completion("1", *IDS[1:], 5)
+    recorder.flush()
+
+    assert [r.status for r in database_store.query()] == [Status.COMPLETED]
+    assert [r.job_id for r in database_store.recent()] == ["1"]
+
+
+def test_more_starts_than_are_remembered_end_all_the_same(monkeypatch, recorder, database_store):
+    monkeypatch.setattr(recorder_module, "STARTED_LIMIT", 3)
+    for number in range(10):
+        recorder.start(Job(number, "t"), *IDS[1:])
+    recorder.flush()
+    assert recorder._started_count == 3
+    for number in range(10):
+        recorder.completion(number, *IDS[1:], number)
+    recorder.flush()
+
+    assert {r.status for r in database_store.query()} == {Status.COMPLETED}
+    assert recorder._started_count == 0
+    assert recorder._started == {}
+    assert len(database_store.recent()) == 10
+
+
+def test_an_outcome_that_history_refuses_is_logged_and_counted(
+    recorder, database_store, clock, caplog
+):
+    recorder.start(Job("reaped", "t"), *IDS[1:])
+    recorder.start(Job("good", "t"), *IDS[1:])
+    recorder.flush()
+    clock.advance(hours=3)
+    database_store.reap_lost("2h", task_identifier="t", batch_size=10)
+    recorder.start(Job("good", "t"), *IDS[1:])
+    recorder.completion("reaped", *IDS[1:], 1)
+    recorder.completion("good", *IDS[1:], 1)
+    recorder.completion("unknown", *IDS[1:], 1)
+    recorder.flush()
+
+    counts = recorder.counts
+    assert (counts.accepted, counts.written, counts.refused, counts.waiting) == (6, 4, 2, 0)
+    assert [r.levelno for r in caplog.records] == [logging.ERROR] * 2
+    assert "outcome completed of job 'reaped'" in caplog.text
+    assert "already ended as 'failed'" in caplog.text
+    assert "outcome completed of job 'unknown'" in caplog.text
+    assert [r.error_type for r in database_store.get_by_job_id("reaped")] == [
+        "jobhistory.WorkerLost"
+    ]
+    assert [r.status for r in database_store.get_by_job_id("good")] == ["completed", "failed"]
+
+
+def test_a_value_that_the_database_refuses_holds_up_nothing(recorder, database, caplog):
+    store = recorder._store
+    with database.engine.begin() as connection:
+        if database.name == "sqlite":
+            connection.execute(
+                text(
+                    "CREATE TRIGGER refuse BEFORE INSERT ON job_history WHEN NEW.job_id = '7' "
+                    "BEGIN SELECT RAISE(ABORT, 'not seven'); END"
+                )
+            )
+        else:
+            connection.execute(
+                text("ALTER TABLE job_history ADD CONSTRAINT refuse CHECK (job_id <> '7')")
+            )
+    try:
+        for number in range(10):
+            record(recorder, number)
+        recorder.flush()
+    finally:
+        with database.engine.begin() as connection:
+            if database.name == "postgresql":
+                connection.execute(text("ALTER TABLE job_history DROP CONSTRAINT refuse"))
+
+    assert sorted(int(r.job_id) for r in store.query(status="completed")) == [
+        number for number in range(10) if number != 7
+    ]
+    assert recorder.counts.refused == 2
+    assert "execution of job '7'" in caplog.text
+    assert len(store.recent()) == 9
+
+
+def test_arguments_are_checked_at_once_and_taken_as_they_are(recorder, database_store):
+    with pytest.raises(InvalidInput, match=r"job\.id"):
+        recorder.start({}, "w", "c")
+    with pytest.raises(InvalidInput, match="execution_time_ms"):
+        recorder.completion("1", "w", "c", -1)
+    payload = [1]
+    recorder.start(Job("1", "t", payload), "w", "c")
+    payload.append("later")
+    recorder.flush()
+
+    assert database_store.query()[0].payload == [1]
+    assert recorder.counts.accepted == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"queue_size": "many"}, "queue_size 'many'"),
+        ({"max_delay": -1}, "max_delay -1"),
+        ({"max_delay": "1s"}, "max_delay '1s'"),
+        ({"when_full": "drop"}, "when_full 'drop'"),
+        ({"spool": "/no/such/folder/spool.db"}, "spool '/no/such/folder/spool.db'"),
+    ],
+)
+def test_options_are_checked(option, says):
+    with pytest.raises(InvalidInput, match=says):
+        Recorder(create_store(), **option)
+    with pytest.raises(InvalidInput, match="store"):
+        Recorder(create_async_store())
+
+
+def test_a_file_that_is_no_spool_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("not a database" * 100)
+    with pytest.raises(InvalidInput, match="spool"):
+        Recorder(create_store(), spool=tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text().startswith("not a database")
+
+
+class Gate:
+    """A store's writes, which wait until they are let through, or fail for as long as told to."""
+
+    def __init__(self, store):
+        self.open = threading.Event()
+        self.error = None
+        self.tries = 0
+        self._tried = threading.Condition()
+        self._write = store._history.write
+        store._history.write = self.write
+
+    def write(self, batch, *, again):
+        with self._tried:
+            self.tries += 1
+            self._tried.notify_all()
+        self.open.wait(30)
+        if self.error is not None:
+            raise self.error
+        return self._write(batch, again=again)
+
+    def wait_for_tries(self, count):
+        with self._tried:
+            assert self._tried.wait_for(lambda: self.tries >= count, 30)
+
+
+def test_a_full_recorder_raises_if_told_to(database_store):
+    gate = Gate(database_store)
+    recorder = Recorder(database_store, batch_size=1, queue_size=3, max_delay=0, when_full="raise")
+    recorder.start(Job("in hand", "t"), *IDS[1:])
+    gate.wait_for_tries(1)
+    for number in range(3):
+        recorder.start(Job(number, "t"), *IDS[1:])
+    with pytest.raises(RecorderFull, match="3 operations wait") as caught:
+        recorder.start(Job("too many", "t"), *IDS[1:])
+
+    assert isinstance(caught.value, queue.Full)
+    assert recorder.counts.accepted == recorder.counts.waiting == 4
+    gate.open.set()
+    recorder.close()
+    assert len(database_store.query()) == 4
+    assert recorder.counts == RecorderCounts(4, 4, 0, 0, 0, 0)
+
+
+def test_a_full_recorder_blocks_otherwise_until_there_is_room(database_store):
+    gate = Gate(database_store)
+    recorder = Recorder(database_store, batch_size=1, queue_size=1, max_delay=0)
+    recorder.start(Job("in hand", "t"), *IDS[1:])
+    gate.wait_for_tries(1)
+    recorder.start(Job("queued", "t"), *IDS[1:])
+    waiting = threading.Thread(target=recorder.start, args=(Job("late", "t"), *IDS[1:]))
+    waiting.start()
+    waiting.join(0.05)
+    assert waiting.is_alive()
+    assert recorder.counts.accepted == 2
+    gate.open.set()
+    waiting.join()
+    recorder.close()
+    assert len(database_store.query()) == 3
+
+
+def test_who_waits_for_room_hears_that_the_recorder_is_closed(database_store):
+    gate = Gate(database_store)
+    recorder = Recorder(database_store, batch_size=1, queue_size=1, max_delay=0)
+    recorder.start(Job("in hand", "t"), *IDS[1:])
+    gate.wait_for_tries(1)
+    recorder.start(Job("queued", "t"), *IDS[1:])
+    told = []
+
+    def start_late():
+        try:
+            recorder.start(Job("late", "t"), *IDS[1:])
+        except RecorderClosed as error:
+            told.append(error)
+
+    waiting = threading.Thread(target=start_late)
+    waiting.start()
+    waiting.join(0.05)
+    closing = threading.Thread(target=recorder.close)
+    closing.start()
+    waiting.join()
+    gate.open.set()
+    closing.join()
+    assert len(told) == 1
+    assert len(database_store.query()) == 2
+
+
+def test_flush_gives_up_in_time_and_nothing_is_lost(database_store):
+    gate = Gate(database_store)
+    recorder = Recorder(database_store, max_delay=0)
+    record(recorder, "1")
+    with pytest.raises(NotWritten, match="2 operations are not written yet") as caught:
+        recorder.flush(timeout=0.01)
+    assert isinstance(caught.value, TimeoutError)
+    gate.open.set()
+    recorder.flush()
+    assert len(database_store.query()) == 1
+    recorder.close()
+
+
+def test_what_fails_is_tried_again_until_it_works(database_store, caplog):
+    gate = Gate(database_store)
+    gate.error = ConnectionError("the database is away")
+    gate.open.set()
+    recorder = Recorder(database_store, max_delay=0)
+    record(recorder, "1")
+    gate.wait_for_tries(3)
+    with pytest.raises(NotWritten, match="because: the database is away"):
+        recorder.flush(timeout=0.01)
+    gate.error = None
+    recorder.flush()
+
+    assert recorder.counts.retried >= 2
+    assert len(database_store.query()) == len(database_store.recent()) == 1
+    assert caplog.messages == [
+        "history cannot be written, and is tried again: the database is away"
+    ]
+    recorder.close()
+
+
+def test_closing_says_what_is_lost_without_a_spool(database_store):
+    gate = Gate(database_store)
+    gate.error = ConnectionError("the database is away")
+    gate.open.set()
+    recorder = Recorder(database_store, max_delay=0)
+    record(recorder, "1")
+    with pytest.raises(NotWritten, match=r"2 operations .* the database is away"):
+        recorder.close(timeout=0.3)
+    recorder.close()
+    with pytest.raises(RecorderClosed):
+        recorder.start(Job("2", "t"), "w", "c")
+
+
+def test_a_spool_keeps_what_cannot_be_written_for_the_next_recorder(
+    database_store, clock, tmp_path
+):
+    spool = tmp_path / "spool.db"
+    database_store.record_start(Job("others", "t"), *IDS[1:])
+    gate = Gate(database_store)
+    with Recorder(database_store, spool=spool, max_delay=0) as first:
+        first.start(Job("early", "t", {"n": [1, None]}), *IDS[1:])
+        gate.open.set()
+        first.flush()
+        gate.error = ConnectionError("away")
+        clock.advance(seconds=1)
+        first.completion("early", *IDS[1:], 5)
+        gate.wait_for_tries(2)
+        record(first, "whole", "failure", ValueError("why"))
+        first.completion("others", *IDS[1:], 7)
+        first.start(Job("only started", "t"), *IDS[1:])
+    assert spool.exists()
+    assert first.counts.spooled == 5
+    assert first.counts.waiting == 0
+
+    gate.error = None
+    with Recorder(database_store, spool=spool) as second:
+        assert second.counts.accepted == 0
+        second.start(Job("new", "t"), *IDS[1:])
+        second.flush()
+        assert second.counts == RecorderCounts(1, 6, 0, 0, 0, 0)
+    assert not spool.exists()
+
+    found = {r.job_id: r for r in database_store.query()}
+    assert {job_id: str(r.status) for job_id, r in found.items()} == {
+        "early": "completed",
+        "whole": "failed",
+        "others": "completed",
+        "only started": "started",
+        "new": "started",
+    }
+    assert found["early"].completed_at == clock.now
+    assert found["early"].payload == {"n": [1, None]}
+    assert found["whole"].error_message == "why"
+    assert len(database_store.recent()) == 3
+
+
+def test_a_replay_of_what_had_got_through_changes_nothing(database_store, clock, tmp_path):
+    """The commit worked, its answer got lost: so all of it is tried again, by key, too."""
+    database_store.record_start(Job("others", "t"), *IDS[1:])
+    database_store.record_start(Job("others", "t"), *IDS[1:])
+    original = database_store._history.write
+    lose = [True]
+
+    def write(batch, *, again):
+        if lose:
+            database_store._history._run(
+                lambda session: operations.write(session, batch, again=again)
+            )
+            raise ConnectionError("the answer got lost")
+        return original(batch, again=again)
+
+    with Recorder(database_store, spool=tmp_path / "spool.db", max_delay=3600) as recorder:
+        recorder.start(Job("early", "t"), *IDS[1:])
+        recorder.flush()
+        database_store._history.write = write
+        recorder.completion("early", *IDS[1:], 5)
+        recorder.completion("others", *IDS[1:], 7)
+        record(recorder, "whole")
+    lose.clear()
+    with Recorder(database_store, spool=tmp_path / "spool.db") as recorder:
+        recorder.flush()
+        assert recorder.counts.written == 4
+        assert recorder.counts.refused == 0
+
+    statuses = sorted((r.job_id, str(r.status)) for r in database_store.query())
+    assert statuses == [
+        ("early", "completed"),
+        ("others", "completed"),
+        ("others", "started"),
+        ("whole", "completed"),
+    ]
+    assert sorted(r.job_id for r in database_store.recent()) == ["early", "others", "whole"]
+
+
+def test_a_spool_in_use_gets_a_sibling_and_the_next_one_takes_both(database_store, tmp_path):
+    spool = tmp_path / "spool.db"
+    gate = Gate(database_store)
+    gate.error = ConnectionError("away")
+    gate.open.set()
+    recorders = [Recorder(database_store, spool=spool, max_delay=0) for _ in range(3)]
+    for number, recorder in enumerate(recorders):
+        record(recorder, number)
+    for recorder in recorders:
+        recorder.close()
+    assert sorted(file.name for file in tmp_path.glob("spool*")) == [
+        "spool.db",
+        "spool.db.2",
+        "spool.db.3",
+    ]
+
+    gate.error = None
+    with Recorder(database_store, spool=spool) as recorder:
+        recorder.flush()
+    assert sorted(r.job_id for r in database_store.query(status="completed")) == ["0", "1", "2"]
+    assert list(tmp_path.glob("spool*")) == []
+
+
+def test_memory_stays_empty_while_the_spool_takes_what_comes(database_store, tmp_path):
+    gate = Gate(database_store)
+    gate.error = ConnectionError("away")
+    gate.open.set()
+    with Recorder(
+        database_store, spool=tmp_path / "spool.db", queue_size=10, batch_size=10, max_delay=0
+    ) as recorder:
+        for number in range(200):
+            recorder.start(Job(number, "t"), *IDS[1:])
+        assert recorder.counts.accepted == 200
+        gate.error = None
+        recorder.flush()
+    assert len(database_store.query(limit=None)) == 200
+
+
+def test_a_spool_that_cannot_be_written_costs_nothing_but_memory(database_store, tmp_path, caplog):
+    gate = Gate(database_store)
+    gate.error = ConnectionError("away")
+    gate.open.set()
+    with Recorder(database_store, spool=tmp_path / "spool.db", max_delay=0) as recorder:
+
+        def fail(_):
+            raise sqlite3.OperationalError("database or disk is full")
+
+        recorder._spool.append = fail
+        record(recorder, "1")
+        gate.wait_for_tries(3)
+        gate.error = None
+        recorder.flush()
+    assert "disk is full" in caplog.text
+    assert len(database_store.query(status="completed")) == 1
+
+
+def test_a_memory_store_has_one_too(clock):
+    store = create_store(clock=clock)
+    with Recorder(store) as recorder:
+        record(recorder, "1")
+        recorder.start(Job("2", "t"), *IDS[1:])
+        recorder.flush()
+        recorder.completion("2", *IDS[1:], 1)
+        recorder.completion("3", *IDS[1:], 1)
+    assert recorder.counts == RecorderCounts(5, 4, 1, 0, 0, 0)
+    assert [r.job_id for r in store.recent()] == ["1", "2"]
+
+
+AT_EXIT = """
+import sys
+from sqlalchemy import create_engine
+from jobhistory import *
+recorder = Recorder(create_store(create_engine(sys.argv[1])), max_delay=3600)
+recorder.start(Job("1", "t"), "w", "c")
+recorder.completion("1", "w", "c", 5)
+{}
+"""
+
+
+@pytest.mark.parametrize("end", ["", "sys.exit(3)", "raise ValueError"])
+def test_the_end_of_the_process_writes_what_is_left(database, end):
+    url = database.url.render_as_string(hide_password=False)
+    subprocess.run(
+        [sys.executable, "-c", AT_EXIT.format(end), url], timeout=60, capture_output=True
+    )
+    assert [r.status for r in create_store(database.engine).query()] == [Status.COMPLETED]
+
+
+def test_the_end_of_a_process_says_what_it_lost():
+    script = AT_EXIT.format("import jobhistory.recorder; recorder.close = lambda: close(0.1)")
+    script = script.replace("{}", "").replace(
+        "recorder.start", "close = recorder.close\nrecorder.start", 1
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script, "postgresql://app:hunter2@127.0.0.1:1/app"],
+        timeout=60,
+        capture_output=True,
+        text=True,
+    )
+    assert "at the end of the process 2 operations are not written yet" in result.stderr
+    assert "hunter2" not in result.stderr
+
+
+def _record_in_child(recorder, job_id):
+    record(recorder, job_id)
+
+
+def test_a_forked_child_has_a_recorder_of_its_own(database_store, tmp_path):
+    recorder = Recorder(database_store, max_delay=3600, spool=tmp_path / "spool.db")
+    record(recorder, "parent")
+    context = multiprocessing.get_context("fork")
+    children = [
+        context.Process(target=_record_in_child, args=(recorder, f"child-{number}"))
+        for number in range(3)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+
+    written = database_store.query(status="completed")
+    assert sorted(r.job_id for r in written) == ["child-0", "child-1", "child-2"]
+    assert recorder.counts.waiting == 2
+    recorder.close()
+    assert len(database_store.query(status="completed")) == 4
+    assert [r.job_id for r in database_store.recent()] == ["parent"]
+    assert list(tmp_path.glob("spool*")) == []
+
+
+def test_without_tenacity_the_remedy_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tenacity", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'jobhistory\[recorder\]'"):
+        Recorder(create_store())
+
+
+def test_many_threads_share_a_recorder(database_store):
+    with Recorder(database_store, batch_size=50, queue_size=100) as recorder:
+
+        def work(thread):
+            for number in range(100):
+                record(recorder, f"{thread}-{number}")
+
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        recorder.flush()
+        assert recorder.counts == RecorderCounts(1600, 1600, 0, 0, 0, 0)
+    assert len({r.job_id for r in database_store.query(status="completed", limit=None)}) == 800
+    assert len({r.id for r in database_store.recent()}) == 800
