@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -9,7 +11,7 @@ import pytest
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 
-from jobhistory import ExecutionNotFound, Job, Status, create_store, migrate
+from jobhistory import ExecutionNotFound, Job, Recorder, Status, create_store, migrate
 from tests.servers import kill, start_again, wheel_server
 
 THREADS = 4
@@ -137,3 +139,145 @@ def test_a_transaction_that_cannot_commit_leaves_no_trace(database):
     with pytest.raises(ExecutionNotFound):
         store.record_completion("2", "w", "c", 1)
     assert len(store.recent()) == 1
+
+
+WRITERS = 8
+KILLS = 5
+
+
+def test_a_recorder_survives_five_kills_of_the_server(server):
+    """Everything that eight threads handed over is there once, with the right outcome."""
+    url = server.get_uri()
+    engine = create_engine(url)
+    migrate.upgrade(engine)
+    store = create_store(url, buffer_size=1_000_000)
+    recorder = Recorder(store, batch_size=100, max_delay=0.01, queue_size=2_000)
+    stopping = threading.Event()
+    expected = [{} for _ in range(WRITERS)]
+
+    def write(thread):
+        count = 0
+        while not stopping.is_set():
+            count += 1
+            ids = (f"{thread}-{count}", f"worker-{thread}", "outage")
+            recorder.start(Job(ids[0], "t", {"count": count}), *ids[1:])
+            if count % 3 == 0:
+                recorder.failure(*ids, count, f"error {count}")
+            elif count % 7:  # the others do not end
+                recorder.completion(*ids, count)
+            expected[thread][ids[0]] = ("failed", "started", "completed")[
+                0 if count % 3 == 0 else 2 if count % 7 else 1
+            ]
+            if count % 50 == 0:
+                stopping.wait(0.02)
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(WRITERS)]
+    for thread in threads:
+        thread.start()
+    for _ in range(KILLS):
+        wait_for(lambda enough=recorder.counts.written + 500: recorder.counts.written >= enough)
+        retried = recorder.counts.retried
+        kill(server)
+        wait_for(lambda retried=retried: recorder.counts.retried > retried)
+        start_again(server)
+    wait_for(lambda enough=recorder.counts.written + 500: recorder.counts.written >= enough)
+    stopping.set()
+    for thread in threads:
+        thread.join()
+    recorder.flush(60)
+
+    counts = recorder.counts
+    assert counts.written == counts.accepted
+    assert (counts.refused, counts.waiting) == (0, 0)
+    assert counts.retried >= KILLS
+    records = store.query(limit=None)
+    everything = {job_id: status for each in expected for job_id, status in each.items()}
+    assert len(records) == len(everything), "each is there once"
+    assert {r.job_id: str(r.status) for r in records} == everything
+    for record in records:
+        count = int(record.job_id.partition("-")[2])
+        assert record.payload == {"count": count}
+        assert record.execution_time_ms == (None if record.status == "started" else count)
+        assert record.error_message == (f"error {count}" if record.status == "failed" else None)
+    buffered = [r.id for r in store.recent()]
+    assert len(buffered) == len(set(buffered))
+    assert set(buffered) == {r.id for r in records if r.status != "started"}
+    recorder.close()
+    store.close()
+    engine.dispose()
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "nothing moves"
+        time.sleep(0.005)
+
+
+WRITER = """
+import sys
+from jobhistory import Job, Recorder, create_store
+url, spool = sys.argv[1:]
+recorder = Recorder(create_store(url), batch_size=20, max_delay=0.01, spool=spool)
+count = 0
+while True:
+    for _ in range(50):
+        count += 1
+        recorder.start(Job(count, "t", {"count": count}), "w", "c")
+        recorder.completion(count, "w", "c", count)
+    try:
+        recorder.flush(0.5)
+        print("flushed", count, flush=True)
+    except TimeoutError:
+        counts = recorder.counts
+        if counts.waiting == 0:
+            print("spooled", count, flush=True)
+"""
+
+
+def test_a_writer_that_is_killed_leaves_what_it_flushed_and_its_spool(server, tmp_path):
+    url = server.get_uri()
+    engine = create_engine(url)
+    migrate.upgrade(engine)
+    spool = tmp_path / "spool.db"
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, url, str(spool)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        flushed = read_until(writer, "flushed", 200)
+        kill(server)
+        spooled = read_until(writer, "spooled", 1)
+    finally:
+        writer.kill()
+        rest, _ = writer.communicate()
+    for line in rest.splitlines():
+        what, count = line.split()
+        spooled = max(spooled, int(count)) if what == "spooled" else spooled
+    start_again(server)
+
+    store = create_store(url)
+    before = {int(r.job_id) for r in store.query(status="completed", limit=None)}
+    assert set(range(1, flushed + 1)) <= before, "what flush() confirmed is there"
+    with Recorder(store, spool=spool) as recorder:
+        replayed = recorder.counts.spooled + recorder.counts.written
+        recorder.flush(60)
+    assert replayed > 0
+    records = store.query(limit=None)
+    by_job = {int(r.job_id): r for r in records}
+    assert len(by_job) == len(records), "each is there once"
+    assert set(range(1, spooled + 1)) <= by_job.keys(), "and what it had put into the spool"
+    for count in range(1, spooled + 1):
+        assert (by_job[count].status, by_job[count].execution_time_ms) == ("completed", count)
+        assert by_job[count].payload == {"count": count}
+    assert not spool.exists()
+    store.close()
+    engine.dispose()
+
+
+def read_until(writer, what, least):
+    """The count of the first line that says so much of what is looked for."""
+    for line in writer.stdout:
+        said, count = line.split()
+        if said == what and int(count) >= least:
+            return int(count)
+    raise AssertionError("the writer has ended")
