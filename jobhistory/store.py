@@ -90,6 +90,11 @@ class HistoryStore(Verbs):
     the connection broke while the commit was on its way. Then the call may be made again: an
     outcome that is already there is returned, not recorded twice.
 
+    A forked child may use the store that its parent made. It begins with an empty ring buffer of
+    its own, and with connections of its own: of an engine's pool, the child leaves to the parent
+    what is in it, and closes nothing. With SQLite, fork while no thread is using it: its library
+    does not survive that.
+
     Args:
         session_factory: what makes the sessions, one for each transaction; `None` for a history
             that lives in memory only.

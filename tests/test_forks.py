@@ -1,0 +1,195 @@
+"""A store that is used in a process and in the children that it forks."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import threading
+import traceback
+
+import pytest
+from sqlalchemy import StaticPool, create_engine, event, text
+from sqlalchemy.orm import sessionmaker
+
+from jobhistory import Job, Status, create_async_store, create_store, migrate
+from tests.conftest import async_engine
+
+CHILDREN = 4
+ROUNDS = 20
+
+fork = multiprocessing.get_context("fork")
+
+
+def in_children(work):
+    """Call it in several forked children at once, each with its number; return what they return."""
+    results = fork.SimpleQueue()
+
+    def run(number):
+        try:
+            results.put(work(number))
+        except BaseException:
+            results.put(traceback.format_exc())
+
+    children = [fork.Process(target=run, args=(number,)) for number in range(CHILDREN)]
+    for child in children:
+        child.start()
+    returned = [results.get() for _ in children]
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+    assert [each for each in returned if isinstance(each, str)] == []
+    return returned
+
+
+def record(store, prefix):
+    for number in range(ROUNDS):
+        ids = (f"{prefix}-{number}", "worker", "forks")
+        store.record_start(Job(ids[0], "t"), *ids[1:])
+        store.record_completion(*ids, number)
+    return [r.job_id for r in store.recent()]
+
+
+@pytest.mark.parametrize("bind", ["url", "engine", "factory"])
+def test_children_share_no_connection_and_have_ring_buffers_of_their_own(database, bind):
+    url = database.url
+    engine = create_engine(url)
+    store = create_store({"url": url, "engine": engine, "factory": sessionmaker(engine)}[bind])
+    used = store._owned_engine or engine
+    connections = []
+    event.listen(used, "checkout", lambda connection, *_: connections.append(connection))
+
+    def backends():
+        if database.name != "postgresql":
+            return [id(connection) for connection in connections]
+        return [connection.info.backend_pid for connection in connections]
+
+    record(store, "before")
+    parents = set(backends())
+    connections.clear()
+
+    def work(number):
+        assert store.recent() == []
+        recent = record(store, f"child-{number}")
+        # On SQLite: none of the parent's objects, which live on in the child's memory.
+        assert parents.isdisjoint(backends())
+        return recent, set(backends()) if database.name == "postgresql" else set()
+
+    children = in_children(work)
+    in_parent = record(store, "after")
+
+    assert in_parent == [f"{when}-{n}" for when in ("before", "after") for n in range(ROUNDS)]
+    assert set(backends()) == parents, "the parent keeps its connection"
+    for recent, _ in children:
+        assert len({job_id.rpartition("-")[0] for job_id in recent}) == 1
+        assert len(recent) == ROUNDS
+    pids = [pid for _, own in children for pid in own]
+    assert len(pids) == len(set(pids))
+    records = store.query(limit=None)
+    assert len(records) == (CHILDREN + 2) * ROUNDS
+    assert {r.status for r in records} == {Status.COMPLETED}
+    store.close()
+    engine.dispose()
+
+
+def test_a_fork_in_the_middle_of_work_harms_neither_side(postgres_database):
+    """Threads of the parent record while it forks, and hold locks and connections.
+
+    Not on SQLite, whose library keeps locks of its own, which a child would inherit for ever.
+    """
+    store = create_store(postgres_database.engine, buffer_size=100_000)
+    stopping = threading.Event()
+    recorded = []
+
+    def work(thread):
+        count = 0
+        while not stopping.is_set():
+            count += 1
+            ids = (f"parent-{thread}-{count}", "worker", "forks")
+            store.record_start(Job(ids[0], "t"), *ids[1:])
+            store.record_completion(*ids, count)
+            recorded.append(ids[0])
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for round_ in range(3):
+            in_children(lambda number, round_=round_: record(store, f"child-{round_}-{number}"))
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join()
+
+    records = store.query(limit=None)
+    assert len(records) == len(recorded) + 3 * CHILDREN * ROUNDS
+    assert {r.status for r in records} == {Status.COMPLETED}
+    assert sorted(r.job_id for r in store.recent()) == sorted(recorded)
+
+
+def test_workers_of_a_server_that_loaded_the_app_first(database):
+    """As a preloading server does it: fork, work, exit; nothing of the parent's runs in between."""
+    store = create_store(database.engine)
+    record(store, "preload")
+    for number in range(CHILDREN):
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                record(store, f"worker-{number}")
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(pid, 0)[1] == 0
+    record(store, "still")
+    assert len(store.query(limit=None)) == (CHILDREN + 2) * ROUNDS
+
+
+def test_a_store_for_asyncio_may_be_made_before_the_fork(database):
+    async def scenario(store, prefix):
+        for number in range(ROUNDS):
+            ids = (f"{prefix}-{number}", "worker", "forks")
+            await store.record_start(Job(ids[0], "t"), *ids[1:])
+            await store.record_completion(*ids, number)
+        return [r.job_id for r in await store.recent()]
+
+    # One loop, as an engine's connections belong to the loop in which they were made.
+    loop = asyncio.new_event_loop()
+    with async_engine(database, loop.run_until_complete) as engine:
+        store = create_async_store(engine)
+        loop.run_until_complete(scenario(store, "before"))
+        children = in_children(lambda number: asyncio.run(scenario(store, f"child-{number}")))
+        loop.run_until_complete(scenario(store, "after"))
+        assert all(len(recent) == ROUNDS for recent in children)
+        records = loop.run_until_complete(store.query(limit=None))
+        assert len(records) == (CHILDREN + 2) * ROUNDS
+    loop.close()
+
+
+def test_a_history_in_memory_begins_anew():
+    store = create_store()
+    store.record_start(Job("parent", "t"), "w", "c")
+    record(store, "parent")
+
+    children = in_children(lambda number: (store.query(limit=None), record(store, number)))
+
+    assert all(found == [] and len(recent) == ROUNDS for found, recent in children)
+    assert len(store.query(limit=None)) == ROUNDS + 1
+
+
+def test_a_database_in_memory_goes_along():
+    """It is in a pool of one connection, of which the child has a copy of its own."""
+    engine = create_engine(
+        "sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False}
+    )
+    migrate.upgrade(engine)
+    store = create_store(engine)
+    record(store, "parent")
+
+    children = in_children(lambda number: (record(store, number), len(store.query(limit=None))))
+
+    assert [count for _, count in children] == [2 * ROUNDS] * CHILDREN
+    assert len(store.query(limit=None)) == ROUNDS
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM job_history")) == ROUNDS
+    engine.dispose()
