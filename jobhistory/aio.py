@@ -243,7 +243,7 @@ class AsyncHistoryStore(_AsyncVerbs):
                 "is no AsyncSession; give the one you are at work in, or a Session to a "
                 "HistoryStore",
             )
-        return AsyncJoinedStore(self._store.joined(session.sync_session), lambda: session)
+        return AsyncJoinedStore(self._store.joined(session.sync_session), self._make_session)
 
     def track(
         self,

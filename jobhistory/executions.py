@@ -270,9 +270,10 @@ class RowBuilder:
     def _with_error(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         if given.get("error") is None:
             return given
-        others = {key: value for key, value in given.items() if key != "error"}
+        if given.get("status") not in (None, Status.FAILED):
+            raise InvalidInput("status", given["status"], "does not go with an error; leave it out")
         # The text of an exception is bounded and cleaned already; to do it again changes nothing.
-        return {"status": Status.FAILED} | others | self._failure(given["error"])
+        return {**given, "status": Status.FAILED, **self._failure(given["error"])}
 
     def _readers(self) -> dict[str, Callable[[Any, str], Any]]:
         """For each column, how to check a value and make it fit to store."""

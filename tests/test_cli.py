@@ -175,7 +175,30 @@ def test_expire_with_a_time_limit_says_when_it_falls_behind(run, url, database):
     assert done.stderr.startswith("jobhistory: expire() reached its time limit")
 
 
-@pytest.mark.parametrize("command", ["list", "expire", "show 1", "db check"])
+def test_reap_is_quiet_in_cron_unless_asked(run, url, database, clock):
+    store = create_store(database.engine, clock=clock)  # long ago
+    for job, task in [("1", "resize"), ("2", "send"), ("3", "send")]:
+        store.record_start(Job(job, task), f"worker-{job}", "c")
+    reap = ["reap", "--url", url, "--older-than", "2h"]
+
+    assert run(*reap, "--task", "resize", "--task", "none") == (0, "", "")
+    assert run(*reap, "--worker", "worker-2", "--verbose") == (
+        0,
+        "1 execution taken for lost\n",
+        "",
+    )
+    assert run(*reap, "--batch-size", "1", "--json") == (0, '{"reaped": 1}\n', "")
+    assert run(*reap, "-v") == (0, "0 executions taken for lost\n", "")
+    assert {r.error_type for r in store.query(status="failed")} == {"jobhistory.WorkerLost"}
+    status, _, said = run("reap", "--url", url)
+    assert (status, "--older-than" in said) == (2, True)
+    status, _, said = run("reap", "--url", url, "--older-than", "soon")
+    assert (status, "older_than 'soon' is not a duration" in said) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "command", ["list", "expire", "reap --older-than 2h", "show 1", "db check"]
+)
 def test_a_missing_table_is_an_error_with_the_command_that_mends_it(run, bare_database, command):
     url = bare_database.url.render_as_string(hide_password=False)
     status, out, err = run(*command.split(), "--url", url)

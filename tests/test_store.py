@@ -533,7 +533,8 @@ def test_an_execution_with_an_error_has_failed_for_its_reasons(store):
         ({"status": "started"}, "status 'started'"),
         ({"job_id": ""}, "job_id ''"),
         ({"colour": "red"}, "execution 'colour'"),
-        ({"error": 42}, "error 42"),
+        ({"error": "x"}, "status 'completed' does not go with an error"),
+        ({"error": 42, "status": None}, "error 42"),
         ({"started_at": datetime(2026, 1, 1)}, "started_at"),
     ],
 )

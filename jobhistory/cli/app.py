@@ -114,7 +114,7 @@ def run(
 
     def record_start() -> None:
         # No connection is held while the command runs, which may be for hours.
-        with open_store(url, schema, history_retention=retention, clock=lambda: begun) as store:
+        with open_store(url, schema, history_retention=retention) as store:
             store.record_start(job, *ids)
 
     def record_outcome() -> None:
@@ -128,8 +128,18 @@ def run(
         try:
             record_outcome()
         except ExecutionNotFound:  # the database was away at the start, and is back
-            record_start()
-            record_outcome()
+            outcome = {"status": "completed"} if ended.error is None else {"error": ended.error}
+            with open_store(url, schema, history_retention=retention) as store:
+                store.record_execution(
+                    outcome,
+                    job_id=job.id,
+                    worker_id=ids[0],
+                    correlation_id=ids[1],
+                    task_identifier=job.task_identifier,
+                    payload=job.payload,
+                    started_at=begun,
+                    execution_time_ms=ended.milliseconds,
+                )
 
     with child.held_signals() as mask:
         name = f"{job.task_identifier} (job {job.id})"
@@ -236,8 +246,46 @@ def expire(
     if json:
         output.print_json({"expired" if dry_run else "deleted": count})
     elif dry_run or verbose or console.is_terminal:
-        things = "1 execution" if count == 1 else f"{count} executions"
-        print(f"{things} would be deleted" if dry_run else f"{things} deleted")
+        print(f"{_executions(count)} {'would be deleted' if dry_run else 'deleted'}")
+
+
+@app.command()
+def reap(
+    older_than: Annotated[
+        str, typer.Option(help="Started so long ago; more than the longest job takes: '2h'.")
+    ],
+    task: Annotated[
+        list[str] | None, typer.Option(help="Of this task; may be given more than once.")
+    ] = None,
+    worker: Annotated[str | None, typer.Option(help="Of this worker.")] = None,
+    batch_size: Annotated[int, typer.Option(help="How many rows one transaction ends.")] = 1000,
+    time_limit: Annotated[
+        str | None, typer.Option(help="Stop after so long: '30s', '5 minutes'.")
+    ] = None,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="Say how many, when not on a terminal, too."),
+    ] = False,
+    json: Json = False,
+    url: Url = None,
+    schema: Schema = None,
+) -> None:
+    """End as failed what started long ago and has not ended, as its worker is lost; for cron.
+
+    Off a terminal it prints nothing unless it fails, is stopped by its time limit, or is asked to.
+    """
+    with open_store(url, schema) as store:
+        count = store.reap_lost(
+            older_than,
+            task_identifier=task or None,
+            worker_id=worker,
+            batch_size=batch_size,
+            time_limit=time_limit,
+        )
+    if json:
+        output.print_json({"reaped": count})
+    elif verbose or Console().is_terminal:
+        print(f"{_executions(count)} taken for lost")
 
 
 @db.command()
@@ -300,6 +348,10 @@ def sql(
     """Print the SQL of an upgrade, in the dialect of the URL; no database is connected to."""
     dialect = "sqlite" if url is None else engine_from_url(url).dialect.name
     migrate.write_sql(dialect, sys.stdout, revision, schema=schema)
+
+
+def _executions(count: int) -> str:
+    return "1 execution" if count == 1 else f"{count} executions"
 
 
 def _attempt(record: Callable[[], None], what: str) -> None:
