@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -35,6 +36,7 @@ OUTCOME_COLUMNS = (
 )
 """The columns that an outcome fills; the others stay as the start wrote them."""
 
+_ENDED_FIELDS = dict.fromkeys((*COLUMN_NAMES, "error"))
 _REQUIRED = frozenset({"job_id", "correlation_id", "task_identifier", "worker_id", "status"})
 
 
@@ -228,7 +230,7 @@ class RowBuilder:
             name: read(given.get(name), name)
             if name in _REQUIRED
             else _unless_none(read, given, name)
-            for name, read in self._readers().items()
+            for name, read in self._readers.items()
         }
         if not row["status"].is_outcome:
             raise InvalidInput(
@@ -275,6 +277,7 @@ class RowBuilder:
         # The text of an exception is bounded and cleaned already; to do it again changes nothing.
         return {**given, "status": Status.FAILED, **self._failure(given["error"])}
 
+    @cached_property
     def _readers(self) -> dict[str, Callable[[Any, str], Any]]:
         """For each column, how to check a value and make it fit to store."""
         return {
@@ -359,7 +362,7 @@ def _known_columns(
         raise InvalidInput(
             argument, execution, "is neither a HistoryRecord nor a mapping of its fields"
         )
-    return _only_known({**given, **fields}, (*COLUMN_NAMES, "error"), argument)
+    return _only_known({**given, **fields}, _ENDED_FIELDS, argument)
 
 
 def _only_known(

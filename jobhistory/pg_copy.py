@@ -23,8 +23,11 @@ def copy_rows(connection: Connection, rows: list[Row], options: Mapping[str, Any
         options: those of the execution, of which the `schema_translate_map` matters.
     """
     statement = _copy_statement(connection, options)
-    write = _writers(connection.dialect)
-    lines = [[as_written(row.get(name)) for name, as_written in write] for row in rows]
+    columns = _columns_for(connection.dialect)
+    lines = [
+        [to_driver(row.get(name)) if to_driver else row.get(name) for name, to_driver in columns]
+        for row in rows
+    ]
     driver: Any = connection.connection.driver_connection
     try:
         if connection.dialect.is_async:
@@ -53,17 +56,12 @@ def _copy_statement(connection: Connection, options: Mapping[str, Any]) -> str:
     return f"COPY {table} ({', '.join(COLUMN_NAMES)}) FROM STDIN"
 
 
-def _writers(dialect: Dialect) -> list[tuple[str, Callable[[Any], Any]]]:
-    """For each column, what turns its values into what the driver takes."""
-    writers: list[tuple[str, Callable[[Any], Any]]] = []
-    for name in COLUMN_NAMES:
-        to_driver = _columns[name].type.dialect_impl(dialect).bind_processor(dialect)
-        writers.append((name, to_driver or _as_it_is))
-    return writers
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
+def _columns_for(dialect: Dialect) -> list[tuple[str, Callable[[Any], Any] | None]]:
+    """The columns, each with what turns its values into what the driver takes, if they need it."""
+    return [
+        (name, _columns[name].type.dialect_impl(dialect).bind_processor(dialect))
+        for name in COLUMN_NAMES
+    ]
 
 
 def _as_sqlalchemys(error: Exception, statement: str, connection: Connection) -> Exception:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 from itertools import islice
 from numbers import Integral, Real
 from os import PathLike
@@ -33,6 +34,7 @@ TEXT_ERROR_TYPE = "Error"
 
 _MAX_DEPTH = 64  # json.dumps recurses, and so do the readers of what it wrote
 _MAX_INTEGER_BITS = 2048  # Python refuses to print or parse longer integers than some 640 digits
+_SMALL = 2**63  # below it, there is nothing to look into
 _SMALLEST_LIMIT = 1024  # room for a mark that says what was cut, at every level of nesting
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
@@ -62,6 +64,7 @@ class Limits:
             check_count(size, f"limits.{limit.name}", least=_SMALLEST_LIMIT, example=65536)
 
 
+@lru_cache(maxsize=4096)  # as payloads of one kind have the same keys
 def looks_secret(key: str) -> bool:
     """Whether a key names a secret, in any usual spelling: `api_key`, `apiKey`, `X-Auth-Token`."""
     return _SECRET.search("_".join(_WORDS.findall(key)).lower()) is not None
@@ -72,9 +75,8 @@ def redact_secrets(key: str, value: Any) -> Any:
     return REDACTED if looks_secret(key) else value
 
 
-def json_text(value: Any) -> str:
-    """The value as JSON text, as its size is counted: UTF-8, nothing escaped that need not be."""
-    return json.dumps(value, ensure_ascii=False)
+json_text: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False).encode
+"""The value as JSON text, as its size is counted: UTF-8, nothing escaped that need not be."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,17 @@ class _Walk:
 
     def plain(self, value: Any) -> Any:
         """The value in terms of JSON."""
+        # What most values are, told at a glance; their subclasses are looked at more closely.
+        kind = type(value)
+        if kind is str:
+            return cut_text(value, self._allowance)
+        if value is None or kind is bool or (kind is int and -_SMALL < value < _SMALL):
+            return value
         try:
+            if kind is dict:
+                return self._inside(value, len(value), lambda: self._object(value.items()))
+            if kind is list:
+                return self._inside(value, len(value), lambda: self._list(value))
             return self._plain(value)
         except Exception as error:  # code of the value's own class may raise anything
             return _unshowable(value, error)
@@ -208,6 +220,8 @@ class _Walk:
         return plain
 
     def _key(self, key: Any) -> str:
+        if type(key) is str and len(key) * 4 <= self._allowance:
+            return cut_name(key)
         plain = self.plain(key)
         return cut_name(plain if isinstance(plain, str) else json_text(plain))
 

@@ -19,6 +19,8 @@ _UNHOLDABLE = re.compile("[\x00\ud800-\udfff]")
 
 def holdable(text: str) -> str:
     """The text with U+FFFD for what PostgreSQL cannot hold: NUL and lone surrogates."""
+    if text.isascii() and "\0" not in text:  # as nearly all are, and quickly told
+        return text
     # The length stays the same, so an id that is not too long does not become so.
     return _UNHOLDABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
