@@ -20,9 +20,23 @@ def test_the_python_blocks_run_as_they_stand(tmp_path, monkeypatch, capsys):
     found = document.namespace
 
     assert len(examples) == README.read_text().count("```python")
-    assert [r.status for r in found["store"].query()] == ["partial_success", "failed", "completed"]
-    assert capsys.readouterr().out.startswith("resize_image FileNotFoundError\nTraceback")
+    store = found["store"]
+    printed = capsys.readouterr().out
+    assert [r.status for r in store.get_by_job_id("44")] == ["partial_success"]
+    assert [r.status for r in store.get_by_job_id("47")] == ["partial_success"]
+    assert len(store.query(task_identifier="import_orders", status="failed")) == 10
+    assert printed.startswith("resize_image FileNotFoundError\nTraceback")
     assert found["watcher"].recent()[0].worker_id == "worker-9"
+    assert {(r.job_id, str(r.status)) for r in store.get_by_correlation_id("shop")} == {
+        ("image-0", "completed"),
+        ("image-1", "failed"),
+        ("image-2", "completed"),
+        ("ship-1", "completed"),
+        ("ship-2", "completed"),
+    }
+    assert "ship_order ship-1: (sqlite3.IntegrityError) UNIQUE constraint failed" in printed
+    assert len(store.query(task_identifier="render_page", limit=None)) == 1000
+    assert "RecorderCounts(accepted=2000, written=2000, refused=0" in printed
     found["engine"].dispose()
 
 
