@@ -59,6 +59,9 @@ class Job:
     run_at: datetime | None = None
 
 
+_JOB_FIELDS = tuple(field.name for field in fields(Job))
+
+
 @dataclass(frozen=True, kw_only=True)
 class PartialResults:
     """How far an execution came that succeeded in part.
@@ -162,23 +165,24 @@ class RowBuilder:
         self, job: Any, worker_id: Id, correlation_id: Id, history_retention: Duration | None
     ) -> dict[str, Any]:
         """The row of an execution that starts now; a retention of `None` is the store's."""
-        key = ExecutionKey.of(_field_of(job, "id"), worker_id, correlation_id, job_id_from="job.id")
+        given = _fields_of(job)
+        key = ExecutionKey.of(given["id"], worker_id, correlation_id, job_id_from="job.id")
         now = self.now()
         retention = (
             self.retention
             if history_retention is None
             else parse_retention(history_retention, now=now)
         )
-        attempts, run_at = _field_of(job, "attempts"), _field_of(job, "run_at")
+        attempts, run_at = given["attempts"], given["run_at"]
         return {
             "id": new_id(),
             "job_id": key.job_id,
             "correlation_id": key.correlation_id,
-            "task_identifier": name_text(_field_of(job, "task_identifier"), "job.task_identifier"),
+            "task_identifier": name_text(given["task_identifier"], "job.task_identifier"),
             "worker_id": key.worker_id,
             "status": Status.STARTED,
             "attempt_number": 1 if attempts is None else _attempt_number(attempts, "job.attempts"),
-            "payload": self.sanitizer.payload(_field_of(job, "payload")),
+            "payload": self.sanitizer.payload(given["payload"]),
             "started_at": now,
             "queue_time_ms": None if run_at is None else _waited(in_utc(run_at, "job.run_at"), now),
             "expires_at": _expiry(now, retention),
@@ -334,8 +338,10 @@ def _unless_none(read: Callable[[Any, str], Any], given: Mapping[str, Any], name
     return None if value is None else read(value, name)
 
 
-def _field_of(job: Any, name: str) -> Any:
-    return job.get(name) if isinstance(job, Mapping) else getattr(job, name, None)
+def _fields_of(job: Any) -> dict[str, Any]:
+    if isinstance(job, Mapping):
+        return {name: job.get(name) for name in _JOB_FIELDS}
+    return {name: getattr(job, name, None) for name in _JOB_FIELDS}
 
 
 def _partial_fields(partial: PartialResults | Mapping[str, Any]) -> Mapping[str, Any]:

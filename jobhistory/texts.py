@@ -17,9 +17,14 @@ NAME_LENGTH = 255
 _UNHOLDABLE = re.compile("[\x00\ud800-\udfff]")
 
 
+def _is_plain(text: str) -> bool:
+    """Whether it is of the kind that most texts are, which is quickly told."""
+    return text.isascii() and "\0" not in text
+
+
 def holdable(text: str) -> str:
     """The text with U+FFFD for what PostgreSQL cannot hold: NUL and lone surrogates."""
-    if text.isascii() and "\0" not in text:  # as nearly all are, and quickly told
+    if _is_plain(text):
         return text
     # The length stays the same, so an id that is not too long does not become so.
     return _UNHOLDABLE.sub("\N{REPLACEMENT CHARACTER}", text)
@@ -36,6 +41,8 @@ def cut_text(text: str, limit: int, *, keep_tail: bool = False) -> str:
     The cut says how large the text was. Only the mark itself may be longer than a tiny limit.
     """
     if len(text) <= limit:  # a longer one may be huge, and is cut before it is looked through
+        if _is_plain(text):
+            return text
         clean = holdable(text)
         if byte_length(clean) <= limit:
             return clean
@@ -51,8 +58,7 @@ def cut_text(text: str, limit: int, *, keep_tail: bool = False) -> str:
 
 def cut_name(text: str) -> str:
     """Holdable text that fits a column of `NAME_LENGTH` characters."""
-    clean = holdable(text[: NAME_LENGTH + 1])
-    return clean if len(clean) <= NAME_LENGTH else cut_text(text, NAME_LENGTH)
+    return holdable(text) if len(text) <= NAME_LENGTH else cut_text(text, NAME_LENGTH)
 
 
 def id_text(value: Id, argument: str) -> str:

@@ -7,19 +7,28 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
 from sqlalchemy import URL, create_engine, select
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 import jobhistory
 from jobhistory import (
+    AsyncHistoryStore,
+    AsyncJoinedStore,
     ExecutionAlreadyFinished,
     HistoryQuery,
     HistoryRecord,
     HistoryStore,
     Job,
+    JoinedStore,
     Limits,
     PartialResults,
+    Recorder,
+    RecorderCounts,
     Status,
+    TrackedExecution,
+    create_async_store,
     create_store,
+    current_execution,
 )
 
 engine = create_engine("sqlite:///app.db")
@@ -79,3 +88,62 @@ with engine.begin() as connection:
     jobhistory.migrate.upgrade(connection, schema="audit")
 with Session(engine) as session:
     assert_type(session.scalars(select(HistoryRecord)).one(), HistoryRecord)
+
+assert_type(store.record_execution(record, status="completed"), HistoryRecord)
+assert_type(store.record_execution(job_id=1, error=ValueError()), HistoryRecord)
+assert_type(store.record_many([record, {"job_id": 1}]), int)
+assert_type(store.reap_lost("2h", task_identifier=["a"], worker_id=5), int)
+
+with Session(engine) as session:
+    assert_type(store.joined(session), JoinedStore)
+    assert_type(store.joined(session).record_completion("1", "w", "c", 1), HistoryRecord)
+store.joined(scoped_session(sessionmaker(engine)))
+store.joined(engine)  # type: ignore[arg-type]
+
+with store.track(Job(1, "t"), "worker") as execution:
+    assert_type(execution, TrackedExecution)
+    execution.partial_success(PartialResults(failed_steps=["upload"]))
+store.track(Job(1, "t"), "worker", on_history_error="ignore")  # type: ignore[arg-type]
+assert_type(current_execution(), TrackedExecution | None)
+
+
+@store.track(lambda number: Job(number, "t"), "worker", "request-1")
+def double(number: int) -> int:
+    return number * 2
+
+
+@store.track(Job(1, "t"), "worker", on_history_error="raise", history_retention="1 day")
+async def triple(number: int) -> int:
+    return number * 3
+
+
+assert_type(double(2), int)
+double("2")  # type: ignore[arg-type]
+
+
+async def use_asyncio() -> None:
+    async_engine = create_async_engine("sqlite+aiosqlite:///app.db")
+    sessions = async_sessionmaker(async_engine)
+    create_async_store(engine)  # type: ignore[arg-type]
+    AsyncHistoryStore(lambda: AsyncSession(async_engine))
+    create_async_store(), create_async_store("sqlite:///app.db", buffer_size=5)
+    async with create_async_store(sessions, history_retention="12h") as history:
+        assert_type(history, AsyncHistoryStore)
+        assert_type(await history.record_start(Job(1, "t"), "w", "c"), HistoryRecord)
+        assert_type(await history.query(status="failed"), list[HistoryRecord])
+        assert_type(await history.expire(), int)
+        async with history.track(Job(1, "t"), "w") as execution:
+            assert_type(execution, TrackedExecution)
+        async with sessions() as session:
+            assert_type(history.joined(session), AsyncJoinedStore)
+    assert_type(await triple(2), int)
+
+
+with Recorder(store, when_full="raise", spool="spool.db", max_delay=0.1) as recorder:
+    recorder.start(Job(1, "t"), "w", "c", history_retention="1 day")
+    recorder.failure(1, "w", "c", 12.5, ValueError())
+    recorder.execution({"job_id": 1}, status="completed")
+    recorder.flush(timeout=5)
+    assert_type(recorder.counts, RecorderCounts)
+    assert_type(recorder.counts.waiting, int)
+Recorder(store, when_full="drop")  # type: ignore[arg-type]
