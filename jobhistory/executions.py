@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from jobhistory.clock import Clock, in_utc
@@ -79,8 +79,7 @@ class PartialResults:
     results: Any = None
 
 
-@dataclass(frozen=True)
-class ExecutionKey:
+class ExecutionKey(NamedTuple):
     """The three ids by which an outcome finds the execution that it ends."""
 
     job_id: str

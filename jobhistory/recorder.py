@@ -9,7 +9,7 @@ import sqlite3
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from threading import Condition, Thread
@@ -311,7 +311,9 @@ class Recorder:
         """Remember a row that has started, and let an outcome know its own."""
         if isinstance(operation, Outcome):
             rows = self._started.get(operation.key)
-            return operation if rows is None else replace(operation, row=self._forget(rows, -1))
+            if rows is None:
+                return operation
+            return Outcome(operation.key, operation.values, self._forget(rows, -1))
         if operation["status"] is Status.STARTED:
             key = ExecutionKey(*(operation[name] for name in _KEY))
             self._started.setdefault(key, []).append(operation)

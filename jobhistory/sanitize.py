@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 from uuid import UUID
 
 from jobhistory.errors import check_count
-from jobhistory.texts import byte_length, cut_name, cut_text, holdable
+from jobhistory.texts import NAME_LENGTH, byte_length, cut_name, cut_text, holdable
 
 Redact: TypeAlias = Callable[[str, Any], Any]
 """Given a key and the value under it, what to store for the value: itself, or something else."""
@@ -74,6 +74,8 @@ def redact_secrets(key: str, value: Any) -> Any:
     """The default `redact`: `"[redacted]"` for a value whose key names a secret."""
     return REDACTED if looks_secret(key) else value
 
+
+_holdable_key = lru_cache(maxsize=4096)(holdable)
 
 json_text: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False).encode
 """The value as JSON text, as its size is counted: UTF-8, nothing escaped that need not be."""
@@ -220,8 +222,8 @@ class _Walk:
         return plain
 
     def _key(self, key: Any) -> str:
-        if type(key) is str and len(key) * 4 <= self._allowance:
-            return cut_name(key)
+        if type(key) is str and len(key) <= NAME_LENGTH <= self._allowance // 4:
+            return _holdable_key(key)
         plain = self.plain(key)
         return cut_name(plain if isinstance(plain, str) else json_text(plain))
 

@@ -17,14 +17,9 @@ NAME_LENGTH = 255
 _UNHOLDABLE = re.compile("[\x00\ud800-\udfff]")
 
 
-def _is_plain(text: str) -> bool:
-    """Whether it is of the kind that most texts are, which is quickly told."""
-    return text.isascii() and "\0" not in text
-
-
 def holdable(text: str) -> str:
     """The text with U+FFFD for what PostgreSQL cannot hold: NUL and lone surrogates."""
-    if _is_plain(text):
+    if text.isascii() and "\0" not in text:  # as nearly all are, and quickly told
         return text
     # The length stays the same, so an id that is not too long does not become so.
     return _UNHOLDABLE.sub("\N{REPLACEMENT CHARACTER}", text)
@@ -41,7 +36,7 @@ def cut_text(text: str, limit: int, *, keep_tail: bool = False) -> str:
     The cut says how large the text was. Only the mark itself may be longer than a tiny limit.
     """
     if len(text) <= limit:  # a longer one may be huge, and is cut before it is looked through
-        if _is_plain(text):
+        if text.isascii() and "\0" not in text:
             return text
         clean = holdable(text)
         if byte_length(clean) <= limit:
