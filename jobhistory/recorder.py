@@ -138,6 +138,8 @@ class Recorder:
         self._when_full = when_full
         self._spool_path = spool
         self._retrying = _retrying(self._should_stop, self._before_pause, self._pause)
+        self._is_closed = False
+        self._spool: Spool | None = None
         self.begin_anew()
         renew_in_children(self)
         if spool is not None:
@@ -148,11 +150,9 @@ class Recorder:
     def begin_anew(self) -> None:
         """Have nothing accepted and no thread, in a forked child; its parent has them."""
         # Kept, as closing it would be to let go of the parent's lock.
-        self._parents_spool = getattr(self, "_spool", None)
-        self._spool: Spool | None = None
+        self._parents_spool, self._spool = self._spool, None
         self._condition = Condition()
         self._thread: Thread | None = None
-        self._is_closed = getattr(self, "_is_closed", False)
         self._deadline = inf
         self._flushing = 0
 
@@ -243,7 +243,7 @@ class Recorder:
             NotWritten: if it takes longer. What waits is still tried.
         """
         with self._condition:
-            wanted = self._found + self._accepted
+            wanted = self._accepted
             self._flushing += 1
             self._condition.notify_all()
             try:
@@ -331,7 +331,8 @@ class Recorder:
 
     @property
     def _done(self) -> int:
-        return self._written + self._refused
+        """How many of the operations that were accepted are dealt with; those found came first."""
+        return self._written + self._refused - self._found
 
     # What follows is the thread's; only it takes from the queue, and uses the spool.
 
@@ -359,7 +360,7 @@ class Recorder:
         """Wait for something to write, and a little longer for more of it."""
         with self._condition:
             if not self._spooled:
-                self._condition.wait_for(lambda: self._queue or self._is_closed)
+                self._condition.wait_for(lambda: self._queue or self._in_hand or self._is_closed)
                 self._condition.wait_for(
                     lambda: (
                         len(self._queue) >= self._batch_size or self._is_closed or self._flushing
@@ -367,7 +368,7 @@ class Recorder:
                     self._max_delay,
                 )
             is_late = self._is_closed and monotonic() >= self._deadline
-            return not is_late and bool(self._queue or self._spooled)
+            return not is_late and bool(self._queue or self._in_hand or self._spooled)
 
     def _write_first(self) -> None:
         """Write what is first in line: that in the spool, that of the last try, or the queue's."""
@@ -381,7 +382,8 @@ class Recorder:
             return
         if not self._in_hand:
             self._take()
-        refused = self._write(self._in_hand, again=self._in_hand_tried)
+        again, self._in_hand_tried = self._in_hand_tried, True
+        refused = self._write(self._in_hand, again=again)
         self._note(len(self._in_hand), refused)
 
     def _take(self) -> None:
@@ -429,7 +431,6 @@ class Recorder:
         with self._condition:
             self._retried += 1
             self._last_error = error
-            self._in_hand_tried = True
 
     def _pause(self, seconds: float) -> None:
         """Wait before the next try, and keep memory empty meanwhile, if there is a spool."""

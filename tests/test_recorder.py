@@ -656,6 +656,30 @@ def test_a_forked_child_has_a_recorder_of_its_own(database_store, tmp_path):
     assert list(tmp_path.glob("spool*")) == []
 
 
+def test_a_child_that_finds_a_spool_flushes_its_own_operations_too(database_store, tmp_path):
+    """A child opens its spool later than its parent, and may have accepted something by then."""
+    spool = tmp_path / "spool.db"
+    recorder = Recorder(database_store, spool=spool)
+    gate = Gate(database_store)
+    gate.error = ConnectionError("away")
+    gate.open.set()
+    with Recorder(database_store, spool=spool, max_delay=0) as other:
+        for number in range(20):
+            record(other, f"left-{number}")
+    gate.error = None
+
+    recorder._batch_size = 5
+    recorder.begin_anew()  # as in a child; the parent's lock stays
+    record(recorder, "own")
+    recorder.flush()
+
+    assert len(database_store.query(status="completed", limit=None)) == 21
+    assert database_store.get_by_job_id("own") != []
+    assert recorder.counts == RecorderCounts(2, 42, 0, 0, 0, 0)
+    recorder.close()
+    recorder._parents_spool.close()
+
+
 def test_without_tenacity_the_remedy_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "tenacity", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'jobhistory\[recorder\]'"):
