@@ -10,7 +10,7 @@ import pytest
 from psycopg.sql import Literal
 from sqlalchemy import Engine, event, insert, text
 
-from jobhistory import HistoryRecord, Job, Status, create_store
+from jobhistory import HistoryRecord, Job, Recorder, Status, create_store
 from jobhistory.models import new_id
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -116,6 +116,15 @@ QUESTIONS = {
         "job_id_started_at",
     ),
     "what has expired": (lambda s: s.expire(batch_size=10, time_limit="0.001s"), "expires_at"),
+    "what is lost": (lambda s: s.reap_lost("30 days"), "started_at"),
+    "what is lost of a worker": (
+        lambda s: s.reap_lost("30 days", worker_id="rare-worker"),
+        "(worker_id_)?started_at",
+    ),
+    "what is lost of a task": (
+        lambda s: s.reap_lost("30 days", task_identifier="rare_task"),
+        "(task_identifier_)?started_at",
+    ),
     "how many have expired": (lambda s: s.expire(dry_run=True), "expires_at"),
 }
 
@@ -165,7 +174,7 @@ def test_no_page_reads_more_rows_than_a_few_times_its_size(database, store):
     pages = {
         question: ask
         for question, (ask, _) in QUESTIONS.items()
-        if not question.startswith(("an outcome", "what has", "how many"))
+        if not question.startswith(("an outcome", "what", "how many"))
     }
     read = {
         question: rows_read(database.engine, lambda ask=ask: ask(store))
@@ -212,6 +221,17 @@ def test_completions_are_heap_only_updates_and_failures_alone_are_not(postgres_d
     completed = settled(before[0] + 400)
     # All of them, unless some other session's snapshot keeps a page from being pruned.
     assert completed[1] - before[1] >= 396, "completions are HOT"
+
+    # One at a time: the room on a page is for few new versions before the old ones are pruned.
+    with Recorder(store) as recorder:
+        for number in range(50):
+            recorder.start(Job(f"background-{number}", "t", {"text": "x" * 300}), *ids)
+            recorder.flush()
+            recorder.completion(f"background-{number}", *ids, 1)
+            recorder.flush()
+    background = settled(completed[0] + 50)
+    assert background[1] - completed[1] >= 48, "so are those of a Recorder"
+    completed = background
 
     def record_failure(*arguments):
         return store.record_failure(*arguments, "x")
