@@ -15,6 +15,9 @@ from sqlalchemy.orm import sessionmaker
 from jobhistory import Job, Status, create_async_store, create_store, migrate
 from tests.conftest import async_engine
 
+# Python 3.12 warns of what is tested here.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+
 CHILDREN = 4
 ROUNDS = 20
 

@@ -633,6 +633,7 @@ def _record_in_child(recorder, job_id):
     record(recorder, job_id)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_forked_child_has_a_recorder_of_its_own(database_store, tmp_path):
     recorder = Recorder(database_store, max_delay=3600, spool=tmp_path / "spool.db")
     record(recorder, "parent")
