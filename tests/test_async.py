@@ -301,7 +301,9 @@ def test_without_a_driver_the_remedy_is_told(monkeypatch, tmp_path):
 
 def test_an_app_of_its_own_engine_keeps_it(tmp_path):
     url = f"sqlite+aiosqlite:///{tmp_path}/app.db"
-    migrate.upgrade(create_engine(f"sqlite:///{tmp_path}/app.db"))
+    plain_engine = create_engine(f"sqlite:///{tmp_path}/app.db")
+    migrate.upgrade(plain_engine)
+    plain_engine.dispose()
 
     async def main():
         engine = create_async_engine(url)
