@@ -141,6 +141,22 @@ def test_every_question_uses_its_index(database, store):
     assert wrong == {}
 
 
+def test_an_outcome_needs_no_statistics_to_find_its_execution(database):
+    """As in a new table: all rows are one worker's, and nothing has been analysed yet."""
+    with database.engine.begin() as connection:
+        rows = [row(n) | {"worker_id": "w", "correlation_id": "c"} for n in range(2000)]
+        connection.execute(insert(HistoryRecord.__table__), rows)
+    store = create_store(database.engine)
+    store.record_start(Job("job-5", "task-5"), "w", "c")
+
+    (plan,) = plans_of(database.engine, lambda: store.record_completion("job-5", "w", "c", 1))
+    again = plans_of(database.engine, lambda: store.record_completion("job-5", "w", "c", 1))
+    for each in (plan, *again):
+        assert "ix_job_history_job_id_started_at" in each
+        assert "worker_id_started_at" not in each
+        assert "ix_job_history_correlation_id" not in each
+
+
 def rows_read(engine: Engine, ask) -> int:
     """How many rows the last statement of `ask` reads under the plan that fits any parameters."""
     asked = []
