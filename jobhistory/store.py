@@ -198,7 +198,10 @@ class HistoryStore(Verbs):
             worker_id: who executes it.
             correlation_id: what ties it to others; without one that of the tracked execution that
                 it is part of, and if there is none, a new one.
-                history_retention: as `record_start` takes it.
+            on_history_error: with `"log"`, a failure to write history is logged, and the job goes
+                on; a start that is missing is recorded with the outcome. With `"raise"` it is
+                raised, unless the job itself raises: then that passes, and the other is logged.
+            history_retention: as `record_start` takes it.
 
         Raises:
             InvalidInput: if `on_history_error` is neither of the two.
