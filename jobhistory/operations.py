@@ -71,11 +71,12 @@ def write(session: Session, batch: Batch, *, again: bool) -> Written:
 
     What cannot be recorded because of what history holds is refused; the rest is written.
     """
+    written = Written([row for row in batch.rows if row["status"].is_outcome], [])
     if again:
         _insert_or_end(session, batch.rows)
+        _sort_out_those_ended_otherwise(session, written)
     else:
         insert_many(session, batch.rows)
-    written = Written([row for row in batch.rows if row["status"].is_outcome], [])
     known = [outcome for outcome in batch.outcomes if outcome.row is not None]
     all_ended = not known or _end_many(session, known) == len(known)
     for outcome in batch.outcomes:
@@ -138,6 +139,18 @@ def _insert_or_end(session: Session, rows: list[dict[str, Any]]) -> None:
         dialect = session.get_bind(HistoryRecord).dialect
         statement = statements.INSERT_OR_END[dialect.name]
         _execute(session, statement, [_complete(row) for row in rows])
+
+
+def _sort_out_those_ended_otherwise(session: Session, written: Written) -> None:
+    """Refuse the rows that had been written as started before, and have ended as lost since."""
+    parameters = {"key_ids": [row["id"] for row in written.ended]}
+    records = {record.id: record for record in find(session, statements.ENDED_OF, parameters)}
+    for row in list(written.ended):
+        record = records.get(row["id"])
+        if record is not None and record.completed_at != row["completed_at"]:
+            written.ended.remove(row)
+            key = ExecutionKey(row["job_id"], row["worker_id"], row["correlation_id"])
+            written.refused.append((Outcome(key, row), ExecutionAlreadyFinished(record)))
 
 
 def _end_many(session: Session, outcomes: list[Outcome]) -> int:

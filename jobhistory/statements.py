@@ -106,6 +106,11 @@ ENDED = (
 ENDED_AT = ENDED.where(HistoryRecord.completed_at == bindparam("key_completed_at"))
 """The execution of a key that ended at a moment."""
 
+ENDED_OF = select(HistoryRecord).where(
+    HistoryRecord.id.in_(bindparam("key_ids", expanding=True)), HistoryRecord.status != _STARTED
+)
+"""Those executions with one of many ids that have ended."""
+
 ENDED_BY_ID = select(HistoryRecord).where(
     HistoryRecord.id == bindparam("key_id"), HistoryRecord.status != _STARTED
 )

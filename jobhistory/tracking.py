@@ -114,7 +114,9 @@ class TrackedExecution:
             if self._is_recorded:
                 self._history.end(outcome)
             else:
-                self._history.write(Batch([outcome.ended_row()], []), again=True)
+                written = self._history.write(Batch([outcome.ended_row()], []), again=True)
+                for _, refusal in written.refused:
+                    raise refusal
 
     @property
     def _key(self) -> ExecutionKey:

@@ -32,6 +32,7 @@ from jobhistory import (
 from jobhistory import (
     recorder as recorder_module,
 )
+from jobhistory.executions import Batch
 
 IDS = ("job-1", "worker-1", "request-1")
 
@@ -524,6 +525,39 @@ def test_a_replay_of_what_had_got_through_changes_nothing(database_store, clock,
         ("whole", "completed"),
     ]
     assert sorted(r.job_id for r in database_store.recent()) == ["early", "others", "whole"]
+
+
+def test_a_replay_that_comes_after_the_reaper_is_refused(database_store, clock, tmp_path, caplog):
+    """The start got through and its answer did not; then it was taken for lost."""
+    spool = tmp_path / "spool.db"
+    original = database_store._history.write
+
+    def write(batch, *, again):
+        original(Batch([row | STARTED for row in batch.rows], []), again=again)
+        raise ConnectionError("the answer got lost")
+
+    database_store._history.write = write
+    with Recorder(database_store, spool=spool, max_delay=3600) as recorder:
+        record(recorder, "reaped")
+    database_store._history.write = original
+    clock.advance(hours=3)
+    assert database_store.reap_lost("2h") == 1
+    with Recorder(database_store, spool=spool) as recorder:
+        record(recorder, "good")
+        recorder.flush()
+        assert recorder.counts == RecorderCounts(2, 3, 1, 0, 0, 0)
+
+    assert "outcome completed of job 'reaped': " in caplog.text
+    assert [r.error_type for r in database_store.get_by_job_id("reaped")] == [
+        "jobhistory.WorkerLost"
+    ]
+    assert [(r.job_id, str(r.status)) for r in database_store.recent()] == [
+        ("reaped", "failed"),
+        ("good", "completed"),
+    ]
+
+
+STARTED = {"status": Status.STARTED, "completed_at": None, "execution_time_ms": None}
 
 
 def test_a_spool_in_use_gets_a_sibling_and_the_next_one_takes_both(database_store, tmp_path):
