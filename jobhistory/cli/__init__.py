@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if error.name not in ("platformdirs", "rich", "typer"):
             raise
         sys.exit("jobhistory: the command line needs: pip install 'jobhistory[cli]'")
-    from jobhistory.cli.database import reason
+    from jobhistory.errors import reason
 
     if isinstance(sys.stdout, TextIOWrapper):  # names may hold what the encoding does not
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -19,10 +19,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import jobhistory
 from jobhistory import migrate
 from jobhistory.cli import output
-from jobhistory.cli.database import open_engine, open_store, reason
+from jobhistory.cli.database import open_engine, open_store
 from jobhistory.clock import utc_now
 from jobhistory.engines import engine_from_url
-from jobhistory.errors import ExecutionNotFound, InvalidInput, SchemaOutOfDate
+from jobhistory.errors import ExecutionNotFound, InvalidInput, SchemaOutOfDate, reason
 from jobhistory.executions import Job
 from jobhistory.models import HistoryRecord, new_id
 from jobhistory.retention import parse_duration

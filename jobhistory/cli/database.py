@@ -8,7 +8,7 @@ from typing import Any
 
 from platformdirs import user_data_path
 from sqlalchemy import URL, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError
 
 from jobhistory import migrate
 from jobhistory.engines import engine_from_url
@@ -34,12 +34,6 @@ def open_store(url: str | None, schema: str | None, **options: Any) -> Iterator[
     """A store on the database of a URL, or on the user's own history file."""
     with open_engine(url) as engine:
         yield create_store(engine, schema=schema, **options)
-
-
-def reason(error: Exception) -> str:
-    """What went wrong, in one line and without the statement and its parameters."""
-    shown = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    return " ".join(str(shown).split()) or type(shown).__name__
 
 
 def _default_url() -> URL:
