@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from jobhistory import migrate
-from jobhistory.criteria import HistoryQuery
+from jobhistory.answers import Count, FailureGroup, Percentiles, TaskStats
+from jobhistory.criteria import HistoryQuery, Page
 from jobhistory.errors import (
     ExecutionAlreadyFinished,
     ExecutionNotFound,
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Count",
     "ExecutionAlreadyFinished",
     "ExecutionNotFound",
+    "FailureGroup",
     "HistoryQuery",
     "HistoryRecord",
     "HistoryStore",
@@ -41,13 +44,16 @@ __all__ = [
     "JoinedStore",
     "Limits",
     "NotWritten",
+    "Page",
     "PartialResults",
+    "Percentiles",
     "Recorder",
     "RecorderClosed",
     "RecorderCounts",
     "RecorderFull",
     "SchemaOutOfDate",
     "Status",
+    "TaskStats",
     "TrackedExecution",
     "create_store",
     "current_execution",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -15,8 +15,9 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
 )
 
+from jobhistory.answers import Count, FailureGroup, TaskStats
 from jobhistory.clock import Clock, utc_now
-from jobhistory.criteria import HistoryQuery
+from jobhistory.criteria import Page
 from jobhistory.engines import async_engine_from_url
 from jobhistory.errors import InvalidInput
 from jobhistory.executions import PartialResults
@@ -27,7 +28,7 @@ from jobhistory.store import HistoryStore
 from jobhistory.tasks import to_its_end
 from jobhistory.texts import Id
 from jobhistory.tracking import AsyncTracker, OnHistoryError, Tracked
-from jobhistory.verbs import Verbs
+from jobhistory.verbs import Criteria, Verbs
 
 T = TypeVar("T")
 
@@ -162,11 +163,46 @@ class _AsyncVerbs:
         """`HistoryStore.get_by_correlation_id`, awaited."""
         return await self._run(self._verbs.get_by_correlation_id, correlation_id)
 
-    async def query(
-        self, criteria: HistoryQuery | Mapping[str, Any] | None = None, **named: Any
-    ) -> list[HistoryRecord]:
+    async def query(self, criteria: Criteria = None, **named: Any) -> list[HistoryRecord]:
         """`HistoryStore.query`, awaited."""
         return await self._run(self._verbs.query, criteria, **named)
+
+    async def page(
+        self, criteria: Criteria = None, *, after: str | None = None, **named: Any
+    ) -> Page:
+        """`HistoryStore.page`, awaited."""
+        return await self._run(self._verbs.page, criteria, after=after, **named)
+
+    def iterate(
+        self, criteria: Criteria = None, *, batch_size: int = 500, **named: Any
+    ) -> AsyncIterator[HistoryRecord]:
+        """`HistoryStore.iterate` for `async for`."""
+        return self._each(self._verbs._batches(criteria, batch_size, named))
+
+    async def count(
+        self, criteria: Criteria = None, *, cap: int | None = None, **named: Any
+    ) -> Count:
+        """`HistoryStore.count`, awaited."""
+        return await self._run(self._verbs.count, criteria, cap=cap, **named)
+
+    async def stats(
+        self, criteria: Criteria = None, *, bucket: Duration | None = None, **named: Any
+    ) -> list[TaskStats]:
+        """`HistoryStore.stats`, awaited."""
+        return await self._run(self._verbs.stats, criteria, bucket=bucket, **named)
+
+    async def failures(self, criteria: Criteria = None, **named: Any) -> list[FailureGroup]:
+        """`HistoryStore.failures`, awaited."""
+        return await self._run(self._verbs.failures, criteria, **named)
+
+    async def running(self, criteria: Criteria = None, **named: Any) -> list[HistoryRecord]:
+        """`HistoryStore.running`, awaited."""
+        return await self._run(self._verbs.running, criteria, **named)
+
+    async def _each(self, batches: Iterator[list[HistoryRecord]]) -> AsyncIterator[HistoryRecord]:
+        while batch := await self._run(next, batches, []):
+            for record in batch:
+                yield record
 
     async def _run(self, operation: Callable[..., T], *args: Any, **named: Any) -> T:
         """Run an operation of the synchronous store; a cancellation lets it clean up first."""

@@ -1,18 +1,33 @@
-"""What to look for in history."""
+"""What to look for in history, page by page."""
 
 from __future__ import annotations
 
+import base64
+import json
+import re
+import zlib
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
+from uuid import UUID
 
 from jobhistory.clock import in_utc
-from jobhistory.errors import InvalidInput, check_count
+from jobhistory.errors import InvalidInput, check_count, quoted
 from jobhistory.status import Status, read_status
-from jobhistory.texts import Id, id_text, name_text
+from jobhistory.texts import Id, holdable, id_text, name_text
+
+if TYPE_CHECKING:
+    from jobhistory.models import HistoryRecord
 
 T = TypeVar("T")
+
+Order: TypeAlias = Literal["newest", "oldest"]
+"""Which executions come first: those that started last, or those that started first."""
+
+_MOST = 2**63 - 2  # a page asks for one record more, to know whether there is another page
+_LONGEST_CURSOR = 1_000_000  # characters, packed or unpacked
+_CURSOR_VERSION = "1"
 
 
 @dataclass(frozen=True, init=False)
@@ -26,9 +41,16 @@ class HistoryQuery:
         status: in this status, or in one of these; an empty collection matches nothing. As only
             started executions can be `started`, and no index tells them apart, give `from_` too
             when looking for them in a large history.
+        job_id, correlation_id: with this id.
         worker_id: run by this worker.
         error_type: failed with this error type, as it was recorded (`"ValueError"`).
-        limit: at most so many records, the newest.
+        error_contains: failed with this text somewhere in `"type: message"` of the error. It is
+            taken literally, but for A to Z, which match in either case. Failures are looked
+            through one by one, so give `from_` too if it may be rare in a large history.
+        min_execution_time_ms: ended, and took so many milliseconds or more. Executions are looked
+            through one by one, so give `from_` too if such are rare in a large history.
+        order: `"newest"` or `"oldest"` first, by `started_at`, then by `id`.
+        limit: at most so many records.
 
     Raises:
         InvalidInput: if a criterion cannot be read, or `from_` is after `to`.
@@ -38,8 +60,13 @@ class HistoryQuery:
     to: datetime | None
     task_identifier: tuple[str, ...] | None
     status: tuple[Status, ...] | None
+    job_id: str | None
+    correlation_id: str | None
     worker_id: str | None
     error_type: str | None
+    error_contains: str | None
+    min_execution_time_ms: int | None
+    order: Order
     limit: int | None
 
     def __init__(
@@ -49,21 +76,35 @@ class HistoryQuery:
         to: datetime | None = None,
         task_identifier: str | Collection[str] | None = None,
         status: Status | str | Collection[Status | str] | None = None,
+        job_id: Id | None = None,
+        correlation_id: Id | None = None,
         worker_id: Id | None = None,
         error_type: str | None = None,
+        error_contains: str | None = None,
+        min_execution_time_ms: int | None = None,
+        order: Order = "newest",
         limit: int | None = 100,
     ) -> None:
         values: dict[str, Any] = {
-            "from_": None if from_ is None else in_utc(from_, "from_"),
-            "to": None if to is None else in_utc(to, "to"),
+            "from_": _unless_none(from_, in_utc, "from_"),
+            "to": _unless_none(to, in_utc, "to"),
             "task_identifier": _one_or_more(task_identifier, name_text, "task_identifier"),
             "status": _one_or_more(status, read_status, "status"),
-            "worker_id": None if worker_id is None else id_text(worker_id, "worker_id"),
-            "error_type": None if error_type is None else name_text(error_type, "error_type"),
+            "job_id": _unless_none(job_id, id_text, "job_id"),
+            "correlation_id": _unless_none(correlation_id, id_text, "correlation_id"),
+            "worker_id": _unless_none(worker_id, id_text, "worker_id"),
+            "error_type": _unless_none(error_type, name_text, "error_type"),
+            "error_contains": _unless_none(error_contains, _literal_text, "error_contains"),
+            "min_execution_time_ms": min_execution_time_ms,
+            "order": order,
             "limit": limit,
         }
+        if order not in get_args(Order):
+            raise InvalidInput("order", order, "is no order; write 'newest' or 'oldest'")
+        if min_execution_time_ms is not None:
+            check_count(min_execution_time_ms, "min_execution_time_ms", least=0, example=1500)
         if limit is not None:
-            check_count(limit, "limit")
+            check_count(limit, "limit", most=_MOST)
         if values["from_"] and values["to"] and values["from_"] > values["to"]:
             raise InvalidInput("from_", str(from_), f"is after to {str(to)!r}; swap the two")
         for name, value in values.items():
@@ -71,13 +112,23 @@ class HistoryQuery:
 
     @classmethod
     def of(
-        cls, criteria: HistoryQuery | Mapping[str, Any] | None, named: Mapping[str, Any]
+        cls,
+        criteria: HistoryQuery | Mapping[str, Any] | None,
+        named: Mapping[str, Any],
+        without: Collection[str] = (),
     ) -> HistoryQuery:
         """The query that `criteria` describe, with the `named` ones in place of those they name.
+
+        Args:
+            without: what makes no difference to the answer, and so is refused by name. A
+                `HistoryQuery` always has it.
 
         Raises:
             InvalidInput: if a key is not a criterion, or a criterion cannot be read.
         """
+        for key in (*(criteria if isinstance(criteria, Mapping) else ()), *named):
+            if key in without:
+                raise InvalidInput("criteria", key, "makes no difference here; leave it out")
         if isinstance(criteria, HistoryQuery):
             if not named:
                 return criteria
@@ -92,6 +143,109 @@ class HistoryQuery:
             )
         return cls(**given | _by_field(named))
 
+    def but(self, **criteria: Any) -> HistoryQuery:
+        """The same query with other values for some criteria."""
+        return replace(self, **criteria)
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """Where a page ended: behind which record, in what was asked for."""
+
+    query: HistoryQuery
+    started_at: datetime
+    id: UUID
+
+    @classmethod
+    def behind(cls, record: HistoryRecord, query: HistoryQuery) -> Cursor:
+        """Behind a record that the query found."""
+        return cls(query, record.started_at, record.id)
+
+    def text(self) -> str:
+        """The cursor as text, which URLs and shells take as it is."""
+        criteria = {name: value for name, value in asdict(self.query).items() if value is not None}
+        del criteria["limit"]  # pages of one query may be of any size
+        content = json.dumps([self.started_at, self.id.hex, criteria], default=datetime.isoformat)
+        packed = base64.urlsafe_b64encode(zlib.compress(content.encode(), 9))
+        return f"v{_CURSOR_VERSION}.{packed.decode().rstrip('=')}"
+
+    @classmethod
+    def read(cls, text: str, argument: str) -> Cursor:
+        """The cursor that a text stands for; it may come from anywhere.
+
+        Raises:
+            InvalidInput: if it stands for none, or is one of another version of this library.
+        """
+        parts = re.fullmatch(r"v([0-9]{1,9})\.([\w-]+)", text) if isinstance(text, str) else None
+        if parts is None or len(text) > _LONGEST_CURSOR:
+            raise _no_cursor(text, argument)
+        if parts[1] != _CURSOR_VERSION:
+            raise InvalidInput(
+                argument,
+                text,
+                f"is a cursor of version {parts[1]}, and this jobhistory reads those of version "
+                f"{_CURSOR_VERSION}; begin anew, without it",
+            )
+        try:
+            # Its checksum tells what was mistyped or cut off; the bound, what was made to harm.
+            content = zlib.decompressobj()
+            packed = base64.b64decode(parts[2] + "=" * (-len(parts[2]) % 4), "-_", validate=True)
+            unpacked = content.decompress(packed, _LONGEST_CURSOR)
+            if not content.eof or content.unused_data:
+                raise ValueError("there is more, or less, than a cursor")
+            started_at, id_, criteria = json.loads(unpacked)
+            for name in criteria.keys() & {"from_", "to"}:
+                criteria[name] = datetime.fromisoformat(criteria[name])
+            query = HistoryQuery(**criteria, limit=None)
+            return cls(query, in_utc(datetime.fromisoformat(started_at), argument), UUID(hex=id_))
+        except (ValueError, TypeError, AttributeError, RecursionError, zlib.error):
+            raise _no_cursor(text, argument) from None
+
+    @classmethod
+    def read_for(cls, query: HistoryQuery, text: str, argument: str) -> Cursor:
+        """The cursor that a text stands for, as long as it was made for this query.
+
+        Raises:
+            InvalidInput: if not, saying what differs.
+        """
+        cursor = cls.read(text, argument)
+        had, has = asdict(cursor.query), asdict(query)
+        for name in had:
+            if had[name] != has[name] and name != "limit":
+                raise InvalidInput(
+                    argument,
+                    text,
+                    f"was made for other criteria: {name} was {_shown(had[name])} and is "
+                    f"{_shown(has[name])}; give the same ones, or begin anew, without it",
+                )
+        return cursor
+
+
+def _no_cursor(text: str, argument: str) -> InvalidInput:
+    return InvalidInput(argument, text, "is no cursor; give the next_cursor of a page as it was")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, tuple):  # as it may have been given, and without the names of an Enum
+        return quoted([str(item) for item in value] if len(value) != 1 else str(value[0]))
+    return quoted(value)
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some of the records that meet criteria, and where the next ones begin.
+
+    Attributes:
+        records: the executions, in the order that was asked for.
+        next_cursor: what gives the next page when given as `after`, as text that URLs take as it
+            is; `None` on the last page.
+    """
+
+    records: list[HistoryRecord]
+    next_cursor: str | None
+
 
 def _by_field(criteria: Mapping[str, Any]) -> dict[str, Any]:
     known = [field.name for field in fields(HistoryQuery)]
@@ -101,6 +255,16 @@ def _by_field(criteria: Mapping[str, Any]) -> dict[str, Any]:
         if key not in known:
             raise InvalidInput("criteria", key, f"is not a criterion; they are {', '.join(known)}")
     return given
+
+
+def _unless_none(value: Any, read: Callable[[Any, str], T], argument: str) -> T | None:
+    return None if value is None else read(value, argument)
+
+
+def _literal_text(value: str, argument: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise InvalidInput(argument, value, "is no text to look for; write it like 'timed out'")
+    return holdable(value)
 
 
 def _one_or_more(value: Any, read: Callable[[Any, str], T], argument: str) -> tuple[T, ...] | None:

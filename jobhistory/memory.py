@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from threading import Lock
 from typing import Any
 from uuid import UUID
@@ -12,12 +13,14 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from jobhistory.after_commit import after_commit
-from jobhistory.criteria import HistoryQuery
+from jobhistory.answers import Count, FailureGroup, TaskStats, failures_of, stats_of
+from jobhistory.criteria import Cursor, HistoryQuery
 from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound
 from jobhistory.executions import Batch, Outcome, Written, lost
 from jobhistory.forks import renew_in_children
 from jobhistory.models import HistoryRecord, detached, values_of
 from jobhistory.ring import RingBuffer
+from jobhistory.texts import ascii_lower
 
 logger = logging.getLogger(__name__)
 
@@ -155,11 +158,30 @@ class MemoryHistory:
 
     def find_with(self, column: str, value: str) -> list[HistoryRecord]:
         """All records with a value in a column, newest first."""
-        return self._find(lambda row: row[column] == value)
+        return [detached(row) for row in _newest_first(self._rows()) if row[column] == value]
 
-    def find(self, query: HistoryQuery) -> list[HistoryRecord]:
-        """The records that meet the criteria, newest first."""
-        return self._find(lambda row: _meets(row, query), query.limit)
+    def find(self, query: HistoryQuery, after: Cursor | None = None) -> list[HistoryRecord]:
+        """The records that meet the criteria, in their order, from a cursor on."""
+        rows = _newest_first(self._meeting(query))
+        if query.order == "oldest":
+            rows.reverse()
+        if after is not None:
+            end = (after.started_at, after.id)
+            is_behind = operator.gt if query.order == "oldest" else operator.lt
+            rows = [row for row in rows if is_behind((row["started_at"], row["id"]), end)]
+        return [detached(row) for row in rows[: query.limit]]
+
+    def count(self, query: HistoryQuery, cap: int | None) -> Count:
+        """How many executions meet the criteria, up to a cap."""
+        return Count.up_to(len(self._meeting(query)), cap)
+
+    def stats(self, query: HistoryQuery, bucket: timedelta | None) -> list[TaskStats]:
+        """The statistics of each task, in each bucket of time."""
+        return stats_of(self._meeting(query), bucket)
+
+    def failures(self, query: HistoryQuery) -> list[FailureGroup]:
+        """The kinds of failures, the most frequent first."""
+        return failures_of(self._meeting(query), query.limit)
 
     def count_expired(self, cutoff: datetime) -> int:
         """How many records have expired at the cutoff."""
@@ -176,9 +198,8 @@ class MemoryHistory:
             ended = self._ended.discard(lambda row: _has_expired(row, cutoff))
         return len(started) + ended, cutoff
 
-    def _find(self, wanted: Callable[[Row], bool], limit: int | None = None) -> list[HistoryRecord]:
-        rows = _newest_first(row for row in self._rows() if wanted(row))
-        return [detached(row) for row in rows[:limit]]
+    def _meeting(self, query: HistoryQuery) -> list[Row]:
+        return [row for row in self._rows() if _meets(row, query)]
 
     def _rows(self) -> list[Row]:
         with self._lock:  # so that an execution is in one of the two, not in both or neither
@@ -196,6 +217,9 @@ class JoinedMemory:
         self._memory = memory
         self.find = memory.find
         self.find_with = memory.find_with
+        self.count = memory.count
+        self.stats = memory.stats
+        self.failures = memory.failures
 
     def insert(self, row: Row) -> HistoryRecord:
         """Keep a new row, and return its record."""
@@ -251,6 +275,22 @@ def _meets(row: Row, query: HistoryQuery) -> bool:
         and (query.to is None or row["started_at"] <= query.to)
         and (query.task_identifier is None or row["task_identifier"] in query.task_identifier)
         and (query.status is None or row["status"] in query.status)
+        and (query.job_id is None or row["job_id"] == query.job_id)
+        and (query.correlation_id is None or row["correlation_id"] == query.correlation_id)
         and (query.worker_id is None or row["worker_id"] == query.worker_id)
         and (query.error_type is None or row.get("error_type") == query.error_type)
+        and (query.error_contains is None or _has_error(row, query.error_contains))
+        and (query.min_execution_time_ms is None or _took(row, query.min_execution_time_ms))
     )
+
+
+def _took(row: Row, at_least: int) -> bool:
+    milliseconds = row.get("execution_time_ms")
+    return milliseconds is not None and milliseconds >= at_least
+
+
+def _has_error(row: Row, text: str) -> bool:
+    if row.get("error_type") is None:
+        return False
+    error = f"{row['error_type']}: {row.get('error_message') or ''}"
+    return ascii_lower(text) in ascii_lower(error)

@@ -25,7 +25,7 @@ from jobhistory.models import TABLE_NAME
 VERSION_TABLE = "job_history_alembic_version"
 
 # Alembic can tell it from the scripts, but takes longer to import than the rest of the library.
-HEAD = "0002"
+HEAD = "0003"
 """The revision that this version of the library needs."""
 
 # The key of a PostgreSQL advisory lock: "jobhist" in ASCII.

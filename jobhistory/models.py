@@ -79,7 +79,7 @@ class HistoryRecord(Base):
     # are found by `error_type` and partial successes by `failed_steps`, NULL for other outcomes.
     __table_args__ = (
         CheckConstraint(f"status IN ({', '.join(repr(s.value) for s in Status)})", name="status"),
-        Index("ix_job_history_correlation_id", "correlation_id"),
+        Index("ix_job_history_correlation_id_started_at", "correlation_id", "started_at"),
         Index("ix_job_history_expires_at", "expires_at"),
         Index("ix_job_history_job_id_started_at", "job_id", "started_at"),
         Index("ix_job_history_started_at", "started_at"),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Select
 from sqlalchemy.orm import Session
 
 from jobhistory import pg_copy, statements
+from jobhistory.answers import FIRST_BUCKET, Count, FailureGroup, Percentiles, TaskStats
 from jobhistory.criteria import HistoryQuery
 from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound
 from jobhistory.executions import OUTCOME_COLUMNS, Batch, ExecutionKey, Outcome, Written
+from jobhistory.masks import masked
 from jobhistory.models import COLUMN_NAMES, HistoryRecord, detached, values_of
 
 OPTIONS = "jobhistory.execution_options"
@@ -107,6 +109,34 @@ def find(
     for record in records:  # before the commit, which might expire them
         session.expunge(record)
     return records
+
+
+def count(session: Session, query: HistoryQuery, cap: int | None) -> Count:
+    """How many executions meet the criteria; see `statements.count_of`."""
+    return Count.up_to(_execute(session, statements.count_of(query, cap), None).scalar_one(), cap)
+
+
+def stats(session: Session, query: HistoryQuery, bucket: timedelta | None) -> list[TaskStats]:
+    """The statistics of each task, and each bucket of time if there is one, in this order."""
+    dialect = session.get_bind(HistoryRecord).dialect.name
+    rows = _execute(session, statements.stats_of(query, bucket, dialect), None)
+    values: list[tuple[Any, ...]] = [
+        (*row[:7], Percentiles(*row[7:11]), Percentiles(*row[11:15]), *row[15:]) for row in rows
+    ]
+    found = [TaskStats(*each) for each in values]
+    # Not by the database: each sorts text in its own way.
+    return sorted(found, key=lambda stats: (stats.task_identifier, stats.bucket or FIRST_BUCKET))
+
+
+def failures(session: Session, query: HistoryQuery) -> list[FailureGroup]:
+    """The kinds of failures, the most frequent first."""
+    connection = session.connection(bind_arguments=_MAPPER)
+    if connection.dialect.name == "sqlite":  # which has no regular expressions of its own
+        connection.connection.create_function(statements.MASKED, 1, masked, deterministic=True)
+    groups = [FailureGroup(*row) for row in _execute(session, statements.failures_of(query), None)]
+    for group in groups:
+        session.expunge(group.example)
+    return groups
 
 
 def count_expired(session: Session, cutoff: datetime) -> int:

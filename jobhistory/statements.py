@@ -7,22 +7,29 @@ generic plan could not use the index otherwise.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
+    Boolean,
     ColumnElement,
     Select,
     String,
     UpdateBase,
+    Uuid,
     bindparam,
+    case,
     delete,
     false,
     func,
     insert,
     literal,
     literal_column,
+    null,
     select,
+    tuple_,
+    union_all,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -30,10 +37,14 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.functions import GenericFunction
 
-from jobhistory.criteria import HistoryQuery
+from jobhistory.answers import PERCENTILES
+from jobhistory.columns import UTCDateTime
+from jobhistory.criteria import Cursor, HistoryQuery
 from jobhistory.executions import OUTCOME_COLUMNS, WORKER_LOST, lost_message
+from jobhistory.masks import MASKS, MESSAGE_LENGTH
 from jobhistory.models import HistoryRecord
 from jobhistory.status import Status
+from jobhistory.texts import ascii_lower
 
 _table: Any = HistoryRecord.__table__
 _columns = _table.c
@@ -42,7 +53,25 @@ LONG_AGO = datetime.min.replace(tzinfo=UTC)
 """A low-water mark below which nothing can have expired."""
 
 _NEWEST_FIRST = (HistoryRecord.started_at.desc(), HistoryRecord.id.desc())
+_OLDEST_FIRST = (HistoryRecord.started_at.asc(), HistoryRecord.id.asc())
+_MOST_PARTS = 20
+_TIMES = (HistoryRecord.execution_time_ms, HistoryRecord.queue_time_ms)
 _STARTED: ColumnElement[Any] = literal_column("'started'")
+
+# What still runs started of late. In the order of the index, most of history would be read row by
+# row before it, so this is an order that no index has.
+_RUNNING_LONGEST_FIRST = (
+    case((HistoryRecord.status == _STARTED, HistoryRecord.started_at)).asc(),
+    HistoryRecord.id.asc(),
+)
+
+# The criteria that are one value, and that of a column.
+_EXACT = (
+    HistoryRecord.job_id,
+    HistoryRecord.correlation_id,
+    HistoryRecord.worker_id,
+    HistoryRecord.error_type,
+)
 
 # Which rows can have a status, in the words of the partial indexes that hold just those rows.
 _INDEXED_BY = {
@@ -175,6 +204,89 @@ def _utc_text_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
     return f"strftime('%Y-%m-%dT%H:%M:%SZ', {moment})"
 
 
+class _bucket(GenericFunction[datetime]):  # noqa: N801
+    """When the period of so many seconds began that a moment is in, counted from the year 1 on."""
+
+    type = UTCDateTime()
+    inherit_cache = True
+
+
+@compiles(_bucket, "postgresql")
+def _bucket_on_postgresql(function: Any, compiler: Any, **options: Any) -> str:
+    moment, seconds = (compiler.process(each, **options) for each in function.clauses)
+    return f"date_bin(make_interval(secs => {seconds}), {moment}, '0001-01-01 00:00:00+00')"
+
+
+@compiles(_bucket)
+def _bucket_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
+    moment, seconds = (compiler.process(each, **options) for each in function.clauses)
+    # To the second, as SQLite would round; shifted from its own epoch, 1970, as it cuts towards 0.
+    since = f"(strftime('%s', substr({moment}, 1, 19)) + 62135596800)"
+    return f"datetime({since} / {seconds} * {seconds} - 62135596800, 'unixepoch')"
+
+
+class _contains(GenericFunction[bool]):  # noqa: N801
+    """Whether a text has another one in it, with A to Z in either case; that one in lower case."""
+
+    type = Boolean()
+    inherit_cache = True
+
+
+@compiles(_contains, "postgresql")
+def _contains_on_postgresql(function: Any, compiler: Any, **options: Any) -> str:
+    text, part = (compiler.process(each, **options) for each in function.clauses)
+    return f"""(strpos(lower({text} COLLATE "C"), {part}) > 0)"""
+
+
+@compiles(_contains)
+def _contains_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
+    text, part = (compiler.process(each, **options) for each in function.clauses)
+    return f"(instr(lower({text}), {part}) > 0)"
+
+
+class _greatest_id(GenericFunction[Any]):  # noqa: N801
+    """The greatest UUID; PostgreSQL has no maximum of them before version 18."""
+
+    type = Uuid()
+    inherit_cache = True
+
+
+@compiles(_greatest_id, "postgresql")
+def _greatest_id_on_postgresql(function: Any, compiler: Any, **options: Any) -> str:
+    id_ = compiler.process(function.clauses, **options)
+    return f"""CAST(max(CAST({id_} AS TEXT) COLLATE "C") AS UUID)"""
+
+
+@compiles(_greatest_id)
+def _greatest_id_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
+    return f"max({compiler.process(function.clauses, **options)})"
+
+
+MASKED = "jobhistory_masked"
+"""`masks.masked` as a function of SQL, which a connection needs that has no regular expressions."""
+
+
+class _masked(GenericFunction[str]):  # noqa: N801
+    """A message with masks for its particulars."""
+
+    type = String()
+    inherit_cache = True
+
+
+@compiles(_masked, "postgresql")
+def _masked_on_postgresql(function: Any, compiler: Any, **options: Any) -> str:
+    message = function.clauses.clauses[0]
+    for pattern, mask in MASKS:
+        message = func.regexp_replace(message, pattern, mask, "g")
+    masked: str = compiler.process(message, **options)
+    return masked
+
+
+@compiles(_masked)
+def _masked_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
+    return f"{MASKED}({compiler.process(function.clauses, **options)})"
+
+
 def reap(query: HistoryQuery) -> UpdateBase:
     """Ends the oldest started executions that meet the criteria as lost, and returns their rows.
 
@@ -212,10 +324,157 @@ def records_with(column: str, value: str) -> Select[HistoryRecord]:
     )
 
 
-def records_of(query: HistoryQuery) -> Select[HistoryRecord]:
-    """The records that meet the criteria, newest first; only criteria that are given are in it."""
-    statement = select(HistoryRecord).where(*_criteria(query)).order_by(*_NEWEST_FIRST)
-    return statement if query.limit is None else statement.limit(query.limit)
+def records_of(query: HistoryQuery, after: Cursor | None = None) -> Select[HistoryRecord]:
+    """The records that meet the criteria, in their order, from a cursor on if there is one.
+
+    Only criteria that are given are in it.
+    """
+    parts = _each_of_one_index(query)
+    if len(parts) == 1:
+        return _page(select(HistoryRecord).where(*_criteria(query)), query, after)
+    ids = [
+        _page(select(HistoryRecord.id).where(*_criteria(part)), query, after).subquery()
+        for part in parts
+    ]
+    found = HistoryRecord.id.in_(union_all(*(select(each.c.id) for each in ids)))
+    return _page(select(HistoryRecord).where(found), query, None)
+
+
+def _page(statement: Select[Any], query: HistoryQuery, after: Cursor | None) -> Select[Any]:
+    oldest_first = query.order == "oldest"
+    if after is not None:
+        # The row value: OR between its parts would read and throw away what is on earlier pages.
+        position = tuple_(HistoryRecord.started_at, HistoryRecord.id)
+        end = tuple_(
+            literal(after.started_at, HistoryRecord.started_at.type),
+            literal(after.id, HistoryRecord.id.type),
+        )
+        statement = statement.where(position > end if oldest_first else position < end)
+    if not oldest_first:
+        order = _NEWEST_FIRST
+    elif query.status == (Status.STARTED,):
+        order = _RUNNING_LONGEST_FIRST
+    else:
+        order = _OLDEST_FIRST
+    return statement.order_by(*order).limit(query.limit)
+
+
+def _each_of_one_index(query: HistoryQuery) -> list[HistoryQuery]:
+    """The query as those of one task and status each, the records of which an index has in order.
+
+    A database would look through all of history for the newest of two tasks that ran long ago.
+    """
+    tasks: list[tuple[str, ...] | None] = [(task,) for task in query.task_identifier or ()]
+    statuses: list[tuple[Status, ...] | None] = [(status,) for status in query.status or ()]
+    if not _INDEXED_BY.keys() >= set(query.status or ()):
+        statuses = []
+    parts = [
+        query.but(task_identifier=task, status=status)
+        for task in tasks or [query.task_identifier]
+        for status in statuses or [query.status]
+    ]
+    return parts if query.limit is not None and len(parts) <= _MOST_PARTS else [query]
+
+
+def count_of(query: HistoryQuery, cap: int | None) -> Select[int]:
+    """How many meet the criteria; with a cap, it looks for one more than that at the most."""
+    if cap is None:
+        return select(func.count()).select_from(HistoryRecord).where(*_criteria(query))
+    found: Select[Any] = (
+        select(literal_column("1")).select_from(HistoryRecord).where(*_criteria(query))
+    )
+    return select(func.count()).select_from(found.limit(cap + 1).subquery())
+
+
+def stats_of(query: HistoryQuery, bucket: timedelta | None, dialect: str) -> Select[Any]:
+    """The values of `TaskStats` in their order, by task and by bucket, if there is one."""
+    keys: list[ColumnElement[Any]] = [HistoryRecord.task_identifier.label("task_identifier")]
+    if bucket is not None:
+        seconds = literal_column(str(bucket // timedelta(seconds=1)), BigInteger)
+        keys.append(_bucket(HistoryRecord.started_at, seconds).label("bucket"))
+    columns = [*keys, HistoryRecord.status, HistoryRecord.started_at, HistoryRecord.completed_at]
+    percentile = _percentile
+    if dialect != "postgresql":
+        columns += _ranks(keys)
+        percentile = _percentile_by_rank
+    rows = select(*columns, *_TIMES).where(*_criteria(query)).subquery().c
+    counts = [func.count().filter(rows.status == status) for status in Status]
+    times = [
+        each
+        for time in _TIMES
+        for each in (
+            *(percentile(rows, time.key, p) for p in PERCENTILES),
+            func.max(rows[time.key]),
+        )
+    ]
+    groups = [rows[key.name] for key in keys]
+    return select(
+        groups[0],
+        null() if bucket is None else groups[1],
+        func.count(),
+        *counts,
+        *times,
+        func.max(rows.started_at),
+        _last_end(rows, Status.COMPLETED),
+        _last_end(rows, Status.FAILED),
+    ).group_by(*groups)
+
+
+def failures_of(query: HistoryQuery) -> Select[Any]:
+    """The values of `FailureGroup` in their order, the most frequent group first."""
+    message = func.substr(func.coalesce(HistoryRecord.error_message, ""), 1, MESSAGE_LENGTH)
+    failures = (
+        select(
+            HistoryRecord.task_identifier,
+            HistoryRecord.error_type,
+            _masked(message).label("message"),
+            HistoryRecord.completed_at,
+            HistoryRecord.id,
+        )
+        .where(*_criteria(query))
+        .subquery()
+        .c
+    )
+    kind = (failures.task_identifier, failures.error_type, failures.message)
+    count, first_seen, last_seen, example_id = (
+        func.count().label("count"),
+        func.min(failures.completed_at).label("first_seen"),
+        func.max(failures.completed_at).label("last_seen"),
+        _greatest_id(failures.id).label("example_id"),
+    )
+    groups = select(*kind, count, first_seen, last_seen, example_id).group_by(*kind)
+    most_frequent = groups.order_by(count.desc(), last_seen.desc(), example_id.desc())
+    group = most_frequent.limit(query.limit).subquery().c
+    return (
+        select(*list(group)[:-1], HistoryRecord)
+        .join(HistoryRecord, HistoryRecord.id == group.example_id)
+        .order_by(group["count"].desc(), group.last_seen.desc(), group.example_id.desc())
+    )
+
+
+def _ranks(keys: list[ColumnElement[Any]]) -> list[ColumnElement[Any]]:
+    """For each time of a row, which one it is in its group, in ascending order, and of how many."""
+    ranks: list[ColumnElement[Any]] = []
+    for time in _TIMES:
+        order = time.asc().nulls_last()
+        rank = func.row_number().over(partition_by=keys, order_by=order)
+        known = func.count(time).over(partition_by=keys)
+        ranks += [rank.label(f"{time.key}_rank"), known.label(f"{time.key}_count")]
+    return ranks
+
+
+def _percentile_by_rank(rows: Any, time: str, percent: int) -> ColumnElement[Any]:
+    nearest = (rows[f"{time}_count"] * percent + 99) // 100
+    return func.max(case((rows[f"{time}_rank"] == nearest, rows[time])))
+
+
+def _percentile(rows: Any, time: str, percent: int) -> ColumnElement[Any]:
+    # The same rank: no other comes of a percentage by the arithmetic of floating point numbers.
+    return func.percentile_disc(percent / 100).within_group(rows[time])
+
+
+def _last_end(rows: Any, status: Status) -> ColumnElement[Any]:
+    return func.max(rows.completed_at).filter(rows.status == status)
 
 
 def _criteria(query: HistoryQuery) -> list[ColumnElement[bool]]:
@@ -230,10 +489,21 @@ def _criteria(query: HistoryQuery) -> list[ColumnElement[bool]]:
         criteria.append(_one_of(HistoryRecord.status, query.status))
         if len(query.status) == 1 and query.status[0] in _INDEXED_BY:
             criteria.append(_INDEXED_BY[query.status[0]])
-    if query.worker_id is not None:
-        criteria.append(_one_of(HistoryRecord.worker_id, (query.worker_id,)))
-    if query.error_type is not None:
-        criteria.append(_one_of(HistoryRecord.error_type, (query.error_type,)))
+    for column in _EXACT:
+        value = getattr(query, column.key)
+        if value is not None:
+            criteria.append(_one_of(column, (value,)))
+    if query.error_contains is not None:
+        message = func.coalesce(HistoryRecord.error_message, "")
+        criteria += [
+            HistoryRecord.error_type.is_not(None),
+            _contains(
+                HistoryRecord.error_type + ": " + message,
+                literal(ascii_lower(query.error_contains), String),
+            ),
+        ]
+    if query.min_execution_time_ms is not None:
+        criteria.append(HistoryRecord.execution_time_ms >= query.min_execution_time_ms)
     return criteria
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from typing import TypeAlias
 from uuid import UUID
 
@@ -14,6 +15,7 @@ Id: TypeAlias = str | UUID | int
 NAME_LENGTH = 255
 """How many characters an id, a task identifier or an error type may have."""
 
+_ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _UNHOLDABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -23,6 +25,11 @@ def holdable(text: str) -> str:
         return text
     # The length stays the same, so an id that is not too long does not become so.
     return _UNHOLDABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def ascii_lower(text: str) -> str:
+    """The text with A to Z in lower case, and nothing else: the least that every database can."""
+    return text.translate(_ASCII_LOWER)
 
 
 def byte_length(text: str) -> int:

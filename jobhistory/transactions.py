@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from sqlalchemy import Engine, Pool, QueuePool
@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 
 from jobhistory import migrate, operations, statements
 from jobhistory.after_commit import after_commit
-from jobhistory.criteria import HistoryQuery
+from jobhistory.answers import Count, FailureGroup, TaskStats
+from jobhistory.criteria import Cursor, HistoryQuery
 from jobhistory.errors import SchemaOutOfDate
 from jobhistory.executions import Batch, Outcome, Written
 from jobhistory.forks import renew_in_children
@@ -75,15 +76,27 @@ class DatabaseHistory(ABC):
         """End one batch of started executions as lost, and return their rows."""
         return self._run(lambda session: operations.reap(session, query, now), self._ring.extend)
 
-    def find(self, query: HistoryQuery) -> list[HistoryRecord]:
-        """The records that meet the criteria, newest first."""
-        statement = statements.records_of(query)
+    def find(self, query: HistoryQuery, after: Cursor | None = None) -> list[HistoryRecord]:
+        """The records that meet the criteria, in their order, from a cursor on."""
+        statement = statements.records_of(query, after)
         return self._run(lambda session: operations.find(session, statement))
 
     def find_with(self, column: str, value: str) -> list[HistoryRecord]:
         """All records with a value in a column, newest first."""
         statement = statements.records_with(column, value)
         return self._run(lambda session: operations.find(session, statement))
+
+    def count(self, query: HistoryQuery, cap: int | None) -> Count:
+        """How many executions meet the criteria, up to a cap."""
+        return self._run(lambda session: operations.count(session, query, cap))
+
+    def stats(self, query: HistoryQuery, bucket: timedelta | None) -> list[TaskStats]:
+        """The statistics of each task, in each bucket of time."""
+        return self._run(lambda session: operations.stats(session, query, bucket))
+
+    def failures(self, query: HistoryQuery) -> list[FailureGroup]:
+        """The kinds of failures, the most frequent first."""
+        return self._run(lambda session: operations.failures(session, query))
 
     def count_expired(self, cutoff: datetime) -> int:
         """How many rows have expired at the cutoff."""

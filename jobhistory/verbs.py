@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
+from itertools import chain
+from typing import Any, Protocol, TypeAlias
 
-from jobhistory.criteria import HistoryQuery
-from jobhistory.errors import InvalidInput
+from jobhistory.answers import Count, FailureGroup, TaskStats, parse_bucket
+from jobhistory.criteria import Cursor, HistoryQuery, Page
+from jobhistory.errors import InvalidInput, check_count
 from jobhistory.executions import ExecutionKey, Outcome, PartialResults, RowBuilder
 from jobhistory.models import HistoryRecord
 from jobhistory.retention import Duration
+from jobhistory.status import Status
 from jobhistory.texts import Id, id_text
 
 Row = dict[str, Any]
+Criteria: TypeAlias = HistoryQuery | Mapping[str, Any] | None
 
 
 class _History(Protocol):
@@ -26,9 +31,15 @@ class _History(Protocol):
 
     def end(self, outcome: Outcome) -> HistoryRecord: ...
 
-    def find(self, query: HistoryQuery) -> list[HistoryRecord]: ...
+    def find(self, query: HistoryQuery, after: Cursor | None = None) -> list[HistoryRecord]: ...
 
     def find_with(self, column: str, value: str) -> list[HistoryRecord]: ...
+
+    def count(self, query: HistoryQuery, cap: int | None) -> Count: ...
+
+    def stats(self, query: HistoryQuery, bucket: timedelta | None) -> list[TaskStats]: ...
+
+    def failures(self, query: HistoryQuery) -> list[FailureGroup]: ...
 
 
 class Verbs:
@@ -182,9 +193,7 @@ class Verbs:
         """All executions that a correlation id ties together, newest first."""
         return self._history.find_with("correlation_id", id_text(correlation_id, "correlation_id"))
 
-    def query(
-        self, criteria: HistoryQuery | Mapping[str, Any] | None = None, **named: Any
-    ) -> list[HistoryRecord]:
+    def query(self, criteria: Criteria = None, **named: Any) -> list[HistoryRecord]:
         """The executions that meet all criteria, newest first, 100 at the most without a `limit`.
 
         Criteria are given by name, as a mapping, or as a `HistoryQuery`, which lists them; named
@@ -194,3 +203,145 @@ class Verbs:
             InvalidInput: if a criterion is unknown or cannot be read.
         """
         return self._history.find(HistoryQuery.of(criteria, named))
+
+    def page(self, criteria: Criteria = None, *, after: str | None = None, **named: Any) -> Page:
+        """The next `limit` executions that meet all criteria, and where those after them begin.
+
+        However far a page is from the first, it costs the same. Pages one after the other are what
+        `query` returns without a limit: nothing comes twice, and nothing is left out that was
+        there all the time and met the criteria all the time, whatever is recorded meanwhile.
+
+        Args:
+            criteria, named: as with `query`; `limit` is the size of a page, 100 without it, and
+                may change from page to page.
+            after: the `next_cursor` of the page before, as it was; `None` for the first page.
+
+        Raises:
+            InvalidInput: as with `query`, and if `after` is no cursor, or not one of these
+                criteria. A moment that moves on, such as an hour ago, is another criterion: keep
+                the first one for all pages.
+        """
+        query = HistoryQuery.of(criteria, named)
+        cursor = None if after is None else Cursor.read_for(query, after, "after")
+        limit = query.limit
+        if limit is None:
+            return Page(self._history.find(query, cursor), None)
+        records = self._history.find(query.but(limit=limit + 1), cursor)
+        if len(records) <= limit:
+            return Page(records, None)
+        del records[limit:]
+        return Page(records, Cursor.behind(records[-1], query).text())
+
+    def iterate(
+        self, criteria: Criteria = None, *, batch_size: int = 500, **named: Any
+    ) -> Iterator[HistoryRecord]:
+        """All executions that meet all criteria, one after the other, in bounded memory.
+
+        They are read in batches, each in a short transaction of its own, unless the store is
+        joined to yours: between them, no connection is held, and nobody waits. So it is as with
+        pages what is recorded or deleted meanwhile may or may not come.
+
+        Args:
+            criteria, named: as with `query`, but for `limit`: who has enough stops.
+            batch_size: how many are read, and held in memory, at once.
+
+        Raises:
+            InvalidInput: at once, if a criterion or the batch size cannot be used.
+        """
+        return chain.from_iterable(self._batches(criteria, batch_size, named))
+
+    def count(self, criteria: Criteria = None, *, cap: int | None = None, **named: Any) -> Count:
+        """How many executions meet all criteria; with a `cap`, whether there are more than that.
+
+        Without a cap it reads all that meet them. With one it stops at one more than the cap:
+        `str()` of what it returns is then `"10000+"`, and its `is_capped` is true.
+
+        Args:
+            criteria, named: as with `query`, but for `limit` and `order`.
+            cap: the greatest number that is of interest.
+
+        Raises:
+            InvalidInput: if a criterion or the cap cannot be used.
+        """
+        query = HistoryQuery.of(criteria, named, without=("limit", "order"))
+        if cap is not None:
+            check_count(cap, "cap", least=0, example=10_000, most=2**63 - 2)
+        return self._history.count(query, cap)
+
+    def stats(
+        self, criteria: Criteria = None, *, bucket: Duration | None = None, **named: Any
+    ) -> list[TaskStats]:
+        """How the executions of each task went: how many, how many failed, how long they took.
+
+        The database computes it, and reads all executions that meet the criteria, so give `from_`
+        in a large history.
+
+        Args:
+            criteria, named: as with `query`, but for `limit` and `order`.
+            bucket: how long the periods are of which each gets statistics of its own, such as
+                `"1h"` or `"1d"`: a series over time. They are counted from a Monday's midnight in
+                UTC, so hours, days and weeks begin where people expect. Those in which nothing
+                started are left out.
+
+        Returns:
+            One for each task, or each task and period, by name and then by time.
+
+        Raises:
+            InvalidInput: if a criterion or the bucket cannot be used.
+        """
+        query = HistoryQuery.of(criteria, named, without=("limit", "order"))
+        return self._history.stats(query, parse_bucket(bucket))
+
+    def failures(self, criteria: Criteria = None, **named: Any) -> list[FailureGroup]:
+        """The kinds of failures: of which task and type, with what message, and how often.
+
+        Messages are of one kind if they differ only in numbers, ids, addresses and quoted values.
+        The database groups them, and reads all failures that meet the criteria, so give `from_` in
+        a large history. On SQLite, which has no regular expressions, its connection gets a function
+        for that, `jobhistory_masked`.
+
+        Args:
+            criteria, named: as with `query`, but for `status` and `order`; `limit` is how many
+                kinds are returned at the most, 100 without it.
+
+        Returns:
+            The most frequent kind first; of two alike, the one that was seen last.
+
+        Raises:
+            InvalidInput: if a criterion is unknown or cannot be read.
+        """
+        query = HistoryQuery.of(criteria, named, without=("status", "order"))
+        return self._history.failures(query.but(status=Status.FAILED))
+
+    def running(self, criteria: Criteria = None, **named: Any) -> list[HistoryRecord]:
+        """What has started and not ended, that which runs longest first, 100 without a `limit`.
+
+        It may be that its worker died: `reap_lost` of a store ends such.
+
+        No index tells started executions from others, as that would slow down each completion, so
+        all executions that meet the criteria are looked through. In a large history, say with
+        `from_` how long ago what still runs may have started.
+
+        Args:
+            criteria, named: as with `query`, but for `status` and `order`.
+
+        Raises:
+            InvalidInput: if a criterion is unknown or cannot be read.
+        """
+        query = HistoryQuery.of(criteria, named, without=("status", "order"))
+        return self._history.find(query.but(status=Status.STARTED, order="oldest"))
+
+    def _batches(
+        self, criteria: Criteria, batch_size: int, named: Mapping[str, Any]
+    ) -> Iterator[list[HistoryRecord]]:
+        check_count(batch_size, "batch_size", example=500)
+        query = HistoryQuery.of(criteria, named, without=("limit",))
+        return self._find_all(query.but(limit=batch_size))
+
+    def _find_all(self, query: HistoryQuery) -> Iterator[list[HistoryRecord]]:
+        cursor = None
+        while records := self._history.find(query, cursor):
+            cursor = Cursor.behind(records[-1], query)  # now, as the caller may change the record
+            yield records
+            if len(records) < (query.limit or 0):
+                return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+from collections.abc import AsyncIterator, Iterator
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -27,7 +28,9 @@ class Joined:
 
         def joined(*args, **named):
             with self._session_factory() as session, session.begin():
-                return getattr(self._store.joined(session), name)(*args, **named)
+                result = getattr(self._store.joined(session), name)(*args, **named)
+                # While the session lasts.
+                return iter(list(result)) if isinstance(result, Iterator) else result
 
         return joined
 
@@ -45,9 +48,16 @@ class AsyncJoined:
 
         async def joined(*args, **named):
             async with self._session_factory() as session, session.begin():
-                return await getattr(self._store.joined(session), name)(*args, **named)
+                return await _result(getattr(self._store.joined(session), name)(*args, **named))
 
         return joined
+
+
+async def _result(result):
+    """What a method of a store for asyncio returned, awaited in whatever way it is to be."""
+    if isinstance(result, AsyncIterator):
+        return iter([each async for each in result])
+    return await result if inspect.isawaitable(result) else result
 
 
 class EventLoop:
@@ -80,8 +90,7 @@ class Synchronous:
 
         def call(*args, **named):
             async def awaited():
-                result = method(*args, **named)
-                return await result if inspect.isawaitable(result) else result
+                return await _result(method(*args, **named))
 
             return self._loop.run(awaited())
 

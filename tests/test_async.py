@@ -60,7 +60,7 @@ def test_both_kinds_of_store_have_the_same_methods_with_the_same_signatures(plai
         assert ours.parameters.keys() == theirs.parameters.keys(), name
         if name != "joined":  # its session is of the other kind
             assert ours.parameters == theirs.parameters, name
-        if name not in ("joined", "track"):  # what these return is awaited
+        if name not in ("joined", "track", "iterate"):  # what these return is awaited
             assert ours.return_annotation == theirs.return_annotation, name
             assert inspect.iscoroutinefunction(methods(awaited)[name]), name
 
@@ -154,6 +154,10 @@ async def prepare(store):
     await store.record_execution(ENDED | {"job_id": "old", "expires_at": None})
 
 
+async def all_of(iterator):
+    return [each async for each in iterator]
+
+
 CALLS = {
     "record_start": lambda store: store.record_start(Job("new", "t"), "w", "c"),
     "record_completion": lambda store: store.record_completion(*IDS, 1),
@@ -164,6 +168,12 @@ CALLS = {
     "get_by_job_id": lambda store: store.get_by_job_id("job-1"),
     "get_by_correlation_id": lambda store: store.get_by_correlation_id("c"),
     "query": lambda store: store.query(status="completed"),
+    "page": lambda store: store.page(limit=1),
+    "iterate": lambda store: all_of(store.iterate(batch_size=1)),
+    "count": lambda store: store.count(cap=10),
+    "stats": lambda store: store.stats(bucket="1h"),
+    "failures": lambda store: store.failures(),
+    "running": lambda store: store.running(),
     "expire": lambda store: store.expire(batch_size=1),
     "reap_lost": lambda store: store.reap_lost("1 second", batch_size=1),
 }

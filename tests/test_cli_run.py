@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from jobhistory import Status, create_store
+from jobhistory import Status, create_store, migrate
 from jobhistory.cli.app import _without_secrets
 
 JOBHISTORY = [sys.executable, "-m", "jobhistory.cli"]
@@ -291,7 +291,7 @@ def test_a_start_that_could_not_be_recorded_is_recorded_at_the_end(environment, 
         text=True,
         timeout=60,
     )
-    assert (done.returncode, done.stdout) == (6, "0002\n")
+    assert (done.returncode, done.stdout) == (6, f"{migrate.HEAD}\n")
     assert done.stderr.count("not recorded") == 1
     with create_store(url) as store:
         (record,) = store.query()

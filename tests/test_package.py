@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import jobhistory
+from jobhistory import migrate
 
 ROOT = Path(__file__).parent.parent
 
@@ -116,7 +117,7 @@ def test_the_wheel_installed_clean_migrates_and_records_in_another_directory(whe
             timeout=60,
         )
 
-    assert jobhistory_command("db", "upgrade").stdout == "0002\n"
+    assert jobhistory_command("db", "upgrade").stdout == f"{migrate.HEAD}\n"
     assert jobhistory_command("db", "check").returncode == 0
     assert jobhistory_command("run", "--task", "t", "--", "sh", "-c", "exit 3").returncode == 3
     assert "\tfailed\t" in jobhistory_command("list").stdout

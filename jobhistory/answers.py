@@ -1,0 +1,198 @@
+"""What questions about many executions are answered with, and how that follows from their rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from typing import Any, Self
+
+from jobhistory.errors import InvalidInput
+from jobhistory.masks import masked
+from jobhistory.models import HistoryRecord, detached
+from jobhistory.retention import Duration, parse_duration
+from jobhistory.status import Status
+
+FIRST_BUCKET = datetime.min.replace(tzinfo=UTC)
+"""Where buckets are counted from: midnight in UTC on a Monday, before anything started."""
+
+PERCENTILES = (50, 95, 99)
+
+Row = Mapping[str, Any]
+
+
+class Count(int):
+    """How many there are; as text, `"10000+"` if it is only known that there are more than that.
+
+    Attributes:
+        is_capped: whether there are more.
+    """
+
+    is_capped: bool
+
+    def __new__(cls, value: int, *, is_capped: bool = False) -> Self:
+        """A count, or with `is_capped` what is exceeded."""
+        count = super().__new__(cls, value)
+        count.is_capped = is_capped
+        return count
+
+    @classmethod
+    def up_to(cls, found: int, cap: int | None) -> Self:
+        """The count of what was found, by a search that stopped at one more than the cap."""
+        return cls(found) if cap is None or found <= cap else cls(cap, is_capped=True)
+
+    def __str__(self) -> str:
+        return f"{int(self)}+" if self.is_capped else int.__repr__(self)
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """Of times in milliseconds, those that so many percent do not exceed; `None` of none at all.
+
+    Each is one of the times, that of the nearest rank: of `n` times in ascending order, `p95` is
+    number `ceil(0.95 * n)`.
+    """
+
+    p50: int | None
+    p95: int | None
+    p99: int | None
+    max: int | None
+
+
+@dataclass(frozen=True)
+class TaskStats:
+    """How the executions of a task went, in all or in one period of time.
+
+    Attributes:
+        task_identifier: the task.
+        bucket: when the period began in which they started; `None` if it was not asked for.
+        executions: how many there are.
+        started, completed, failed, partial_success: how many of them are in each status.
+        execution_time_ms: how long they took, as far as that is known.
+        queue_time_ms: how long they waited for their start, as far as that is known.
+        last_start: when the last one started.
+        last_success, last_failure: when the last one ended as `completed`, and as `failed`.
+    """
+
+    task_identifier: str
+    bucket: datetime | None
+    executions: int
+    started: int
+    completed: int
+    failed: int
+    partial_success: int
+    execution_time_ms: Percentiles
+    queue_time_ms: Percentiles
+    last_start: datetime
+    last_success: datetime | None
+    last_failure: datetime | None
+
+    @property
+    def failure_rate(self) -> float | None:
+        """The share of failures in what has ended, from 0 to 1; `None` if nothing has."""
+        ended = self.executions - self.started
+        return self.failed / ended if ended else None
+
+
+@dataclass(frozen=True)
+class FailureGroup:
+    """Failures of a task that are of one kind.
+
+    Attributes:
+        task_identifier: the task.
+        error_type: their type.
+        message: what their messages have in common, with `<number>`, `<id>`, `<address>` and
+            `<value>` for numbers, ids, addresses and quoted values; 500 characters tell it.
+        count: how many there are.
+        first_seen, last_seen: when the first and the last of them failed.
+        example: one of them, that with the greatest id, which is the one recorded last.
+    """
+
+    task_identifier: str
+    error_type: str
+    message: str
+    count: int
+    first_seen: datetime
+    last_seen: datetime
+    example: HistoryRecord
+
+
+def parse_bucket(bucket: Duration | None) -> timedelta | None:
+    """Read how long the periods of a series are.
+
+    Raises:
+        InvalidInput: if it is no duration, not a whole number of seconds, or longer than all time.
+    """
+    if bucket is None:
+        return None
+    length = parse_duration(bucket, "bucket")
+    if length % timedelta(seconds=1):
+        raise InvalidInput("bucket", bucket, "is not of whole seconds; write it like '1h' or '1d'")
+    if length > datetime.max - datetime.min:
+        raise InvalidInput("bucket", bucket, "is longer than dates reach; write it like '1h'")
+    return length
+
+
+def stats_of(rows: Iterable[Row], bucket: timedelta | None) -> list[TaskStats]:
+    """The statistics of executions, by task, and in it by bucket, if there is one."""
+
+    def group(row: Row) -> tuple[str, datetime | None]:
+        started_at: datetime = row["started_at"]
+        begun = None if bucket is None else started_at - (started_at - FIRST_BUCKET) % bucket
+        return row["task_identifier"], begun
+
+    def key(row: Row) -> tuple[str, datetime]:
+        task, begun = group(row)
+        return task, begun or FIRST_BUCKET
+
+    return [
+        _stats(*group(members[0]), members)
+        for members in (list(each) for _, each in groupby(sorted(rows, key=key), key))
+    ]
+
+
+def failures_of(rows: Iterable[Row], limit: int | None) -> list[FailureGroup]:
+    """The failures among executions, by their kind, the most frequent first."""
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        kind = (row["task_identifier"], row["error_type"], masked(row.get("error_message") or ""))
+        groups.setdefault(kind, []).append(row)
+    found = []
+    for kind, members in groups.items():
+        seen = [row["completed_at"] for row in members]
+        example = detached(max(members, key=lambda row: row["id"]))
+        found.append(FailureGroup(*kind, len(members), min(seen), max(seen), example))
+    found.sort(key=lambda group: (group.count, group.last_seen, group.example.id), reverse=True)
+    return found[:limit]
+
+
+def _stats(task: str, bucket: datetime | None, rows: list[Row]) -> TaskStats:
+    count = Counter(row["status"] for row in rows)
+    return TaskStats(
+        task_identifier=task,
+        bucket=bucket,
+        executions=len(rows),
+        started=count[Status.STARTED],
+        completed=count[Status.COMPLETED],
+        failed=count[Status.FAILED],
+        partial_success=count[Status.PARTIAL_SUCCESS],
+        execution_time_ms=_percentiles([row.get("execution_time_ms") for row in rows]),
+        queue_time_ms=_percentiles([row.get("queue_time_ms") for row in rows]),
+        last_start=max(row["started_at"] for row in rows),
+        last_success=_last_end(rows, Status.COMPLETED),
+        last_failure=_last_end(rows, Status.FAILED),
+    )
+
+
+def _percentiles(times: list[int | None]) -> Percentiles:
+    known = sorted(time for time in times if time is not None)
+    if not known:
+        return Percentiles(None, None, None, None)
+    p50, p95, p99 = (known[-(-len(known) * percent // 100) - 1] for percent in PERCENTILES)
+    return Percentiles(p50, p95, p99, known[-1])
+
+
+def _last_end(rows: list[Row], status: Status) -> datetime | None:
+    return max((row["completed_at"] for row in rows if row["status"] is status), default=None)

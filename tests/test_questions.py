@@ -1,0 +1,597 @@
+"""What is asked of many executions: pages, counts, statistics, kinds of failures, what runs."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from jobhistory import (
+    Count,
+    FailureGroup,
+    HistoryQuery,
+    InvalidInput,
+    Job,
+    Page,
+    Percentiles,
+    Status,
+    TaskStats,
+    create_store,
+)
+
+NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
+ENDED = {"worker_id": "w", "correlation_id": "c", "task_identifier": "t"}
+
+names = itertools.count()
+
+
+def executions(store, *described, **common):
+    """Record executions that have ended, a second apart, named by their numbers."""
+    store.record_many(
+        {
+            **ENDED,
+            "status": "failed" if "error" in each else "completed",
+            "job_id": f"job-{number}",
+            "started_at": NOON + timedelta(seconds=number),
+            "completed_at": NOON + timedelta(seconds=number, milliseconds=500),
+            **common,
+            **each,
+        }
+        for number, each in enumerate(described)
+    )
+
+
+def jobs(records):
+    return [int(record.job_id.removeprefix("job-")) for record in records]
+
+
+def pages(store, limits, **criteria):
+    """The records of one page after the other, as large as the limits say in turn."""
+    cursor = None
+    for limit in itertools.cycle(limits):
+        page = store.page(criteria, after=cursor, limit=limit)
+        assert isinstance(page, Page)
+        yield page.records
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+def fields(record):
+    return {c: getattr(record, c) for c in record.__mapper__.column_attrs.keys()}  # noqa: SIM118
+
+
+# -- criteria ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("criteria", "expected"),
+    [
+        ({"order": "oldest"}, [0, 1, 2, 3, 4, 5]),
+        ({"order": "newest", "limit": 2}, [5, 4]),
+        ({"order": "oldest", "limit": 2}, [0, 1]),
+        ({"order": "oldest", "status": "failed"}, [1, 2, 3, 4]),
+        ({"job_id": "job-3"}, [3]),
+        ({"job_id": "job-30"}, []),
+        ({"correlation_id": "c"}, [5, 4, 3, 2, 1, 0]),
+        ({"correlation_id": "c", "job_id": "job-1"}, [1]),
+        ({"correlation_id": "other"}, []),
+        ({"error_contains": "TIMED out"}, [1]),
+        ({"error_contains": "timeoutERROR: t"}, [1]),
+        ({"error_contains": "100%"}, [2]),
+        ({"error_contains": "a_b"}, [3]),
+        ({"error_contains": "\\"}, [4]),
+        ({"error_contains": "%"}, [2]),
+        ({"error_contains": "_"}, [3]),
+        ({"error_contains": "no such thing"}, []),
+        ({"error_contains": "Error", "status": "completed"}, []),
+        ({"min_execution_time_ms": 20}, [5, 3, 2]),
+        ({"min_execution_time_ms": 0}, [5, 3, 2, 1, 0]),
+        ({"min_execution_time_ms": 31, "order": "oldest"}, [5]),
+    ],
+)
+def test_criteria_are_met_by_what_is_found(store, criteria, expected):
+    executions(
+        store,
+        {"execution_time_ms": 0},
+        {"error": TimeoutError("timed out"), "execution_time_ms": 10},
+        {"error": "100% full", "execution_time_ms": 20},
+        {"error": "no a_b; axb", "execution_time_ms": 30},
+        {"error": r"C:\temp is gone"},
+        {"execution_time_ms": 2**62},
+    )
+    assert jobs(store.query(**criteria)) == expected
+    assert jobs(store.query(HistoryQuery(**criteria))) == expected
+
+
+@given(
+    text=st.text(min_size=1).filter(lambda text: "\0" not in text),
+    part=st.data(),
+    case=st.sampled_from([str, str.upper, str.lower, str.swapcase]),
+)
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+def test_any_part_of_a_message_finds_it_and_so_it_does_in_memory(database, text, part, case):
+    """A to Z match in either case; other letters are taken as they are, on every database."""
+    name = f"c-{next(names)}"
+    first = part.draw(st.integers(0, len(text) - 1))
+    last = part.draw(st.integers(first + 1, len(text)))
+    needle = case(text[first:last])
+    found = []
+    for store in (create_store(), create_store(database.engine)):
+        executions(store, {"error": text}, correlation_id=name)
+        found.append(len(store.query(error_contains=needle, correlation_id=name)))
+    assert found[0] == found[1]
+    if needle == text[first:last] or needle.isascii():
+        assert found[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("criteria", "says"),
+    [
+        ({"order": "newest first"}, "order 'newest first' is no order; write 'newest' or 'oldest'"),
+        ({"order": None}, "order None is no order"),
+        ({"error_contains": ""}, "error_contains '' is no text to look for"),
+        ({"error_contains": 7}, "error_contains 7"),
+        ({"min_execution_time_ms": -1}, "min_execution_time_ms -1 .* write it like 1500"),
+        ({"min_execution_time_ms": "1s"}, "min_execution_time_ms '1s'"),
+        ({"job_id": ""}, "job_id '' is empty"),
+        ({"correlation_id": 1.5}, "correlation_id 1.5 is not an id"),
+        ({"limit": 2**63}, "limit"),
+    ],
+)
+def test_what_is_no_criterion_is_refused(store, criteria, says):
+    for ask in (store.query, store.page):
+        with pytest.raises(InvalidInput, match=says):
+            ask(criteria)
+
+
+# -- pages ---------------------------------------------------------------------------------------
+
+
+def test_a_page_says_where_the_next_one_begins(store):
+    executions(store, *[{}] * 5)
+
+    first = store.page(limit=2)
+    second = store.page(limit=2, after=first.next_cursor)
+    third = store.page(limit=2, after=second.next_cursor)
+    assert [jobs(page.records) for page in (first, second, third)] == [[4, 3], [2, 1], [0]]
+    assert third.next_cursor is None
+    assert store.page(limit=5).next_cursor is None
+    assert jobs(store.page(limit=None, after=first.next_cursor).records) == [2, 1, 0]
+    assert store.page(limit=None).next_cursor is None
+    assert store.page(status="failed") == Page([], None)
+
+
+def test_a_page_is_of_a_hundred_without_a_limit(store):
+    executions(store, *[{}] * 101)
+
+    page = store.page()
+    assert len(page.records) == 100
+    assert jobs(store.page(after=page.next_cursor).records) == [0]
+
+
+criteria = st.fixed_dictionaries(
+    {},
+    optional={
+        "order": st.sampled_from(["newest", "oldest"]),
+        "status": st.sampled_from(["completed", "failed", ["failed", "partial_success"]]),
+        "task_identifier": st.sampled_from(["a", ["a", "b"], ["a", "b", "c"], []]),
+        "worker_id": st.just("w"),
+        "error_contains": st.just("O"),
+        "min_execution_time_ms": st.just(1),
+        "from_": st.just(NOON + timedelta(seconds=1)),
+    },
+)
+described = st.fixed_dictionaries(
+    {
+        # Few moments, so that many start together.
+        "started_at": st.integers(0, 3).map(lambda n: NOON + timedelta(seconds=n)),
+        "completed_at": st.integers(0, 3).map(lambda n: NOON + timedelta(minutes=n)),
+        "task_identifier": st.sampled_from(["a", "b", "c"]),
+        "execution_time_ms": st.none() | st.integers(0, 3),
+        "queue_time_ms": st.none() | st.integers(0, 2**63 - 1),
+    },
+    optional={
+        "status": st.sampled_from(["completed", "partial_success"]),
+    },
+)
+failed = st.builds(
+    lambda execution, error: {**execution, "status": "failed", "error": error},
+    described,
+    st.sampled_from([ValueError("no 1"), ValueError("no 2"), OSError(), "no 'x'", "no 'y'", ""]),
+)
+some_executions = st.lists(described | failed, max_size=25)
+
+
+@given(
+    given_executions=some_executions,
+    criteria=criteria,
+    limits=st.lists(st.integers(1, 7), min_size=1),
+)
+def test_pages_one_after_the_other_are_the_unpaged_result(
+    make_store, given_executions, criteria, limits
+):
+    """Ties included; what is recorded meanwhile takes nothing away, and nothing comes twice."""
+    store = make_store(buffer_size=10_000)
+    criteria = {**criteria, "correlation_id": f"c-{next(names)}"}
+    recorded = {"correlation_id": criteria["correlation_id"]}
+    executions(store, *given_executions, **recorded)
+
+    unpaged = [r.id for r in store.query(criteria, limit=None)]
+    paged = list(pages(store, limits, **criteria))
+    assert [r.id for page in paged for r in page] == unpaged
+    assert [r.id for r in store.iterate(criteria, batch_size=limits[0])] == unpaged
+    assert all(paged) or paged == [[]], "no page but the only one is empty"
+    assert store.count({k: v for k, v in criteria.items() if k != "order"}) == len(unpaged)
+
+    meanwhile = []
+    for number, page in enumerate(pages(store, limits, **criteria)):
+        meanwhile += page
+        if number < 3:  # oldest first, it could else go on for ever
+            executions(store, *given_executions[:2], **recorded)
+    ids = [r.id for r in meanwhile]
+    assert len(set(ids)) == len(ids)
+    assert [id_ for id_ in ids if id_ in unpaged] == unpaged
+    positions = [(r.started_at, r.id) for r in meanwhile]
+    assert positions == sorted(positions, reverse=criteria.get("order") != "oldest")
+
+
+def test_a_cursor_is_refused_for_other_criteria(store):
+    executions(store, *[{"error": "x"}] * 3)
+    cursor = store.page(limit=1, status="failed", from_=NOON).next_cursor
+
+    for criteria, says in [
+        ({}, "from_ was 2026-11-01T12:00:00"),
+        ({"from_": NOON}, "status was 'failed' and is None"),
+        ({"from_": NOON, "status": ["failed", "completed"]}, r"is \['failed', 'completed'\]"),
+        ({"from_": NOON, "status": "failed", "order": "oldest"}, "order was 'newest' and is 'old"),
+        ({"from_": NOON, "status": "failed", "job_id": 1}, "job_id was None and is '1'"),
+        ({"from_": NOON + timedelta(microseconds=1), "status": "failed"}, "from_ was"),
+    ]:
+        with pytest.raises(InvalidInput, match=f"^after 'v1.*made for other criteria: .*{says}"):
+            store.page(criteria, after=cursor)
+    same = {"from": NOON.astimezone(), "status": [Status.FAILED]}
+    assert jobs(store.page(same, after=cursor, limit=7).records) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "v1", "v1.", "v1.AAAA", "v2.x y", "42", 42, "v1.=", "v1." + "A" * 2_000_000, "vé.A"],
+)
+def test_what_is_no_cursor_is_refused(store, text):
+    with pytest.raises(
+        InvalidInput, match=r"after .* is no cursor; give the next_cursor of a page"
+    ):
+        store.page(after=text)
+
+
+def test_a_cursor_of_another_version_is_refused(store):
+    with pytest.raises(InvalidInput, match="is a cursor of version 7, and this jobhistory reads"):
+        store.page(after="v7.abcdef")
+
+
+def test_a_cursor_may_go_into_a_url_as_it_is(store):
+    executions(store, *[{"error": "ü/?&=#"}] * 3)
+    cursor = store.page(limit=1, error_contains="ü/?&=#", task_identifier=["t", "u"]).next_cursor
+
+    assert set(cursor) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+    assert len(cursor) < 250
+
+
+# -- iterate -------------------------------------------------------------------------------------
+
+
+def test_iterate_goes_through_all_whatever_their_number(store):
+    executions(store, *[{}] * 7)
+
+    assert jobs(store.iterate(batch_size=3)) == [6, 5, 4, 3, 2, 1, 0]
+    assert jobs(store.iterate({"order": "oldest"})) == [0, 1, 2, 3, 4, 5, 6]
+    assert jobs(store.iterate(HistoryQuery(limit=2), batch_size=7)) == [6, 5, 4, 3, 2, 1, 0]
+    assert jobs(store.iterate(status="failed")) == []
+
+
+def test_iterate_refuses_what_it_cannot_use_at_once(store):
+    for arguments, says in [
+        ({"limit": 5}, "criteria 'limit' makes no difference here"),
+        ({"state": "failed"}, "criteria 'state' is not a criterion"),
+        ({"batch_size": 0}, "batch_size 0"),
+    ]:
+        with pytest.raises(InvalidInput, match=says):
+            store.iterate(**arguments)
+
+
+def test_iterate_does_not_mind_what_becomes_of_the_records(database):
+    store = create_store(database.engine)
+    executions(store, *[{}] * 5)
+
+    seen = []
+    for record in store.iterate(batch_size=2):
+        seen.append(record.job_id)
+        record.started_at, record.id = NOON - timedelta(days=1), uuid.uuid4()
+        assert database.engine.pool.checkedout() == 0, "no connection is held between batches"
+    assert seen == ["job-4", "job-3", "job-2", "job-1", "job-0"]
+
+
+def test_iterate_holds_one_batch_at_a_time(database):
+    store = create_store(database.engine)
+    executions(store, *[{}] * 6)
+    statements = []
+    event.listen(database.engine, "before_cursor_execute", lambda *a: statements.append(a[2]))
+
+    found = store.iterate(batch_size=2)
+    assert statements == []
+    for _ in range(3):
+        next(found)
+    assert len(statements) == 2
+
+
+# -- count ---------------------------------------------------------------------------------------
+
+
+def test_count_is_exact_or_capped(store):
+    executions(store, *[{}] * 5, {"error": "x"})
+
+    assert store.count() == 6
+    assert store.count(status="failed") == 1
+    assert store.count(task_identifier=[]) == 0
+    assert store.count(job_id="job-2") == 1
+    for cap, shown in [(None, "6"), (7, "6"), (6, "6"), (5, "5+"), (0, "0+")]:
+        count = store.count(cap=cap)
+        assert isinstance(count, Count)
+        assert (str(count), f"{count}") == (shown, shown)
+        assert count.is_capped == shown.endswith("+")
+        assert count == min(6, 6 if cap is None else cap)
+    assert store.count({"status": "failed"}, cap=1).is_capped is False
+
+
+def test_count_refuses_what_it_cannot_use(store):
+    for arguments in ({"limit": 5}, {"order": "oldest"}, {"cap": -1}, {"cap": "many"}):
+        with pytest.raises(InvalidInput, match=next(iter(arguments))):
+            store.count(**arguments)
+
+
+# -- statistics ----------------------------------------------------------------------------------
+
+
+def test_stats_tell_how_each_task_went(store, clock):
+    clock.now = NOON + timedelta(hours=1)
+    executions(
+        store,
+        *({"execution_time_ms": n, "queue_time_ms": 1000 - n} for n in range(1, 101)),
+        {"error": ValueError("x"), "execution_time_ms": 500},
+        {"status": "partial_success", "failed_steps": ["upload"]},
+        task_identifier="ship",
+    )
+    executions(store, {"error": "x"}, task_identifier="pack")
+    store.record_start(Job("running", "ship"), "w", "c")
+    store.record_start(Job("running", "weigh", run_at=clock.now), "w", "c")
+
+    pack, ship, weigh = store.stats()
+    assert ship == TaskStats(
+        task_identifier="ship",
+        bucket=None,
+        executions=103,
+        started=1,
+        completed=100,
+        failed=1,
+        partial_success=1,
+        execution_time_ms=Percentiles(p50=51, p95=96, p99=100, max=500),
+        queue_time_ms=Percentiles(p50=949, p95=994, p99=998, max=999),
+        last_start=clock.now,
+        last_success=NOON + timedelta(seconds=99, milliseconds=500),
+        last_failure=NOON + timedelta(seconds=100, milliseconds=500),
+    )
+    assert ship.failure_rate == 1 / 102
+    assert (pack.task_identifier, pack.failure_rate) == ("pack", 1.0)
+    assert (pack.last_success, pack.execution_time_ms.p50) == (None, None)
+    assert weigh.failure_rate is None
+    assert weigh.execution_time_ms == Percentiles(None, None, None, None)
+    assert weigh.queue_time_ms == Percentiles(0, 0, 0, 0)
+    assert weigh.last_failure is None
+
+
+def test_stats_are_of_what_meets_the_criteria(store):
+    executions(store, {}, {"error": "x"}, {"worker_id": "other"})
+
+    assert store.stats(worker_id="unknown") == []
+    (other,) = store.stats(worker_id="other")
+    assert (other.executions, other.completed) == (1, 1)
+    (failed,) = store.stats({"status": "failed"})
+    assert (failed.executions, failed.failure_rate) == (1, 1.0)
+    (later,) = store.stats(from_=NOON + timedelta(seconds=1))
+    assert later.executions == 2
+
+
+def test_a_series_has_statistics_of_each_period_in_which_something_started(store):
+    moments = ["2026-10-31T23:59:59.999999", "2026-11-01T00:00:00", "2026-11-01T01:30:00"]
+    executions(store, *({"started_at": datetime.fromisoformat(m + "+00:00")} for m in moments))
+    early = datetime(1, 1, 1, 0, 0, 0, 999999, tzinfo=UTC)
+    executions(store, {"started_at": early}, task_identifier="early")
+
+    def begun(bucket, **criteria):
+        return [s.bucket.isoformat()[:16] for s in store.stats(bucket=bucket, **criteria)]
+
+    assert begun("1h", task_identifier="t") == [
+        "2026-10-31T23:00",
+        "2026-11-01T00:00",
+        "2026-11-01T01:00",
+    ]
+    assert begun("1d") == ["0001-01-01T00:00", "2026-10-31T00:00", "2026-11-01T00:00"]
+    assert begun("1 week", task_identifier="t") == ["2026-10-26T00:00"], "it begins on Monday"
+    assert begun(timedelta(minutes=90), task_identifier="t")[-1] == "2026-11-01T01:30"
+    assert begun(timedelta(days=3_000_000)) == ["0001-01-01T00:00"] * 2
+    assert [s.executions for s in store.stats(bucket="1d")] == [1, 1, 2]
+    assert all(s.bucket.tzinfo is UTC for s in store.stats(bucket="1d"))
+    assert all(s.bucket is None for s in store.stats())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"bucket": "soon"}, "bucket 'soon' is not a duration"),
+        ({"bucket": 3600}, "bucket 3600 has no unit"),
+        ({"bucket": "0s"}, "bucket '0s'"),
+        ({"bucket": timedelta(milliseconds=1500)}, "bucket .* is not of whole seconds"),
+        ({"bucket": timedelta.max}, "bucket .* is not of whole seconds"),
+        ({"bucket": timedelta(days=999999999)}, "bucket .* is longer than dates reach"),
+        ({"limit": 5}, "criteria 'limit' makes no difference here; leave it out"),
+        ({"order": "oldest"}, "criteria 'order' makes no difference here; leave it out"),
+    ],
+)
+def test_stats_refuse_what_they_cannot_use(store, arguments, says):
+    with pytest.raises(InvalidInput, match=says):
+        store.stats(**arguments)
+
+
+@given(
+    given_executions=some_executions,
+    started=st.lists(st.sampled_from(["a", "b"]), max_size=3),
+    bucket=st.none() | st.sampled_from(["1s", "2s", "7s"]),
+)
+def test_databases_compute_what_follows_from_the_rows(database, given_executions, started, bucket):
+    """A store in memory computes it from the rows in plain Python."""
+    correlation_id = f"c-{next(names)}"
+    answers = []
+    ids = [uuid.UUID(int=next(names)) for _ in given_executions]
+    for store in (create_store(buffer_size=10_000), create_store(database.engine)):
+        store._rows.clock = lambda: NOON
+        each = [{"id": id_} | e for id_, e in zip(ids, given_executions, strict=True)]
+        executions(store, *each, correlation_id=correlation_id)
+        for task in started:
+            store.record_start(Job("s", task), "w", correlation_id)
+        groups = store.failures(correlation_id=correlation_id)
+        answers.append(
+            (
+                store.stats(correlation_id=correlation_id, bucket=bucket),
+                [{**vars(group), "example": fields(group.example)} for group in groups],
+                [r.job_id for r in store.running(correlation_id=correlation_id)],
+                len(store.failures(correlation_id=correlation_id, limit=1)),
+            )
+        )
+    assert answers[0] == answers[1]
+
+
+@given(times=st.lists(st.integers(0, 5), min_size=1, max_size=250))
+def test_percentiles_are_those_of_the_nearest_rank(database, times):
+    """So many percent of the times do not exceed them, and of any smaller one, fewer do not."""
+    correlation_id = f"c-{next(names)}"
+    store = create_store(database.engine)
+    executions(store, *({"execution_time_ms": n} for n in times), correlation_id=correlation_id)
+
+    (stats,) = store.stats(correlation_id=correlation_id)
+    for percent in (50, 95, 99):
+        found = getattr(stats.execution_time_ms, f"p{percent}")
+        assert found in times
+        assert sum(time <= found for time in times) * 100 >= percent * len(times)
+        assert sum(time < found for time in times) * 100 < percent * len(times)
+    assert stats.execution_time_ms.max == max(times)
+
+
+# -- failures ------------------------------------------------------------------------------------
+
+
+def test_failures_are_grouped_by_what_their_messages_have_in_common(store):
+    executions(
+        store,
+        {"error": ValueError("no order 42")},
+        {"error": ValueError("no order 4711")},
+        {"error": ValueError("no order")},
+        {"error": TypeError("no order 7")},
+        {"error": ValueError("no order 7"), "task_identifier": "other"},
+        {"error": ValueError("no order -3.5")},
+        {},
+        {"status": "failed"},
+    )
+    groups = store.failures()
+    assert all(isinstance(group, FailureGroup) for group in groups)
+    assert [(g.task_identifier, g.error_type, g.message, g.count) for g in groups] == [
+        ("t", "ValueError", "no order <number>", 3),
+        ("t", "Error", "", 1),
+        ("other", "ValueError", "no order <number>", 1),
+        ("t", "TypeError", "no order <number>", 1),
+        ("t", "ValueError", "no order", 1),
+    ]
+    orders = groups[0]
+    assert orders.first_seen == NOON + timedelta(milliseconds=500)
+    assert orders.last_seen == NOON + timedelta(seconds=5, milliseconds=500)
+    assert (orders.example.job_id, orders.example.error_message) == ("job-5", "no order -3.5")
+    assert "ValueError: no order -3.5" in orders.example.error_stack
+
+    assert [g.count for g in store.failures(limit=2)] == [3, 1]
+    assert [g.message for g in store.failures(error_type="TypeError")] == ["no order <number>"]
+    assert [g.count for g in store.failures(task_identifier="other")] == [1]
+    assert store.failures(from_=NOON + timedelta(hours=1)) == []
+
+
+def test_long_messages_are_told_apart_by_their_beginning(store):
+    executions(store, {"error": "x" * 500 + "a"}, {"error": "x" * 500 + "b"})
+
+    (group,) = store.failures()
+    assert (group.count, group.message) == (2, "x" * 500)
+
+
+def test_failures_refuse_what_makes_no_difference(store):
+    for key in ("status", "order"):
+        with pytest.raises(InvalidInput, match=f"criteria '{key}' makes no difference here"):
+            store.failures({key: "failed"})
+
+
+# -- what runs -----------------------------------------------------------------------------------
+
+
+def test_running_is_what_has_started_and_not_ended_longest_first(store, clock):
+    for number in range(5):
+        store.record_start(Job(f"job-{number}", f"task-{number % 2}"), "w", "c")
+        clock.advance(minutes=1)
+    store.record_completion("job-1", "w", "c", 1)
+    store.record_failure("job-4", "w", "c", 1, "x")
+
+    assert jobs(store.running()) == [0, 2, 3]
+    assert all(record.status is Status.STARTED for record in store.running())
+    assert jobs(store.running(limit=1)) == [0]
+    assert jobs(store.running(task_identifier="task-1")) == [3]
+    assert jobs(store.running({"from": clock.now - timedelta(minutes=3)})) == [2, 3]
+    assert store.running(worker_id="other") == []
+
+
+def test_running_pages_are_pages_of_started_executions_oldest_first(store, clock):
+    for number in range(5):
+        store.record_start(Job(f"job-{number}", "t"), "w", "c")
+    query = {"status": "started", "order": "oldest"}
+
+    found = [r.id for page in pages(store, [2], **query) for r in page]
+    assert found == [r.id for r in store.running()]
+    assert len(found) == 5
+
+
+def test_running_refuses_what_makes_no_difference(store):
+    for criteria in ({"status": "started"}, {"order": "newest"}):
+        with pytest.raises(InvalidInput, match="makes no difference here"):
+            store.running(**criteria)
+
+
+# -- together ------------------------------------------------------------------------------------
+
+
+def test_questions_in_a_joined_session_see_what_it_has_not_committed(database):
+    store = create_store(database.engine)
+    with Session(database.engine) as session:
+        joined = store.joined(session)
+        joined.record_start(Job("job-0", "t"), "w", "c")
+        joined.record_execution(ENDED, job_id="job-1", error=ValueError("no 7"))
+        assert joined.count() == 2
+        assert [s.executions for s in joined.stats()] == [2]
+        (group,) = joined.failures()
+        assert (group.message, group.example.job_id) == ("no <number>", "job-1")
+        assert group.example not in session
+        assert jobs(joined.running()) == [0]
+        assert len(list(joined.iterate(batch_size=1))) == 2
+        assert len(joined.page().records) == 2
+        session.rollback()
+    assert store.count() == 0
