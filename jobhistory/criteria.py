@@ -163,8 +163,8 @@ class Cursor:
 
     def text(self) -> str:
         """The cursor as text, which URLs and shells take as it is."""
-        criteria = {name: value for name, value in asdict(self.query).items() if value is not None}
-        del criteria["limit"]  # pages of one query may be of any size
+        given = self.query.but(limit=None)  # as pages of one query may be of any size
+        criteria = {name: value for name, value in asdict(given).items() if value is not None}
         content = json.dumps([self.started_at, self.id.hex, criteria], default=datetime.isoformat)
         packed = base64.urlsafe_b64encode(zlib.compress(content.encode(), 9))
         return f"v{_CURSOR_VERSION}.{packed.decode().rstrip('=')}"

@@ -241,6 +241,8 @@ class RowBuilder:
             )
         if row["status"] is Status.FAILED and row["error_type"] is None:
             row["error_type"] = TEXT_ERROR_TYPE
+        if row["status"] is Status.PARTIAL_SUCCESS and row["failed_steps"] is None:
+            row["failed_steps"] = []  # by which partial successes are found
         row["id"] = row["id"] or new_id()
         row["attempt_number"] = 1 if row["attempt_number"] is None else row["attempt_number"]
         row["completed_at"] = row["completed_at"] or self.now()

@@ -54,6 +54,9 @@ LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 _NEWEST_FIRST = (HistoryRecord.started_at.desc(), HistoryRecord.id.desc())
 _OLDEST_FIRST = (HistoryRecord.started_at.asc(), HistoryRecord.id.asc())
+# The same, in words that only the indexes of one task, one job and so on have.
+_NEWEST_OF_ONE = (HistoryRecord.started_at.desc().nulls_last(), HistoryRecord.id.desc())
+_OLDEST_OF_ONE = (HistoryRecord.started_at.asc().nulls_first(), HistoryRecord.id.asc())
 _MOST_PARTS = 20
 _TIMES = (HistoryRecord.execution_time_ms, HistoryRecord.queue_time_ms)
 _STARTED: ColumnElement[Any] = literal_column("'started'")
@@ -102,7 +105,7 @@ END = (
         _columns.id
         == select(_columns.id)
         .where(*_of_key(_columns), _columns.status == _STARTED)
-        .order_by(_columns.started_at.desc(), _columns.id.desc())
+        .order_by(_columns.started_at.desc().nulls_last(), _columns.id.desc())
         .limit(1)
         .with_for_update()
         .correlate(None)
@@ -127,7 +130,7 @@ END_MANY = (
 ENDED = (
     select(HistoryRecord)
     .where(*_of_key(HistoryRecord), HistoryRecord.status != _STARTED)
-    .order_by(*_NEWEST_FIRST)
+    .order_by(*_NEWEST_OF_ONE)
     .limit(1)
 )
 """The newest ended execution of a key."""
@@ -320,7 +323,7 @@ def records_with(column: str, value: str) -> Select[HistoryRecord]:
     return (
         select(HistoryRecord)
         .where(getattr(HistoryRecord, column) == value)
-        .order_by(*_NEWEST_FIRST)
+        .order_by(*_NEWEST_OF_ONE)
     )
 
 
@@ -333,7 +336,7 @@ def records_of(query: HistoryQuery, after: Cursor | None = None) -> Select[Histo
     if len(parts) == 1:
         return _page(select(HistoryRecord).where(*_criteria(query)), query, after)
     ids = [
-        _page(select(HistoryRecord.id).where(*_criteria(part)), query, after).subquery()
+        _page(select(HistoryRecord.id).where(*_criteria(part)), part, after).subquery()
         for part in parts
     ]
     found = HistoryRecord.id.in_(union_all(*(select(each.c.id) for each in ids)))
@@ -350,13 +353,21 @@ def _page(statement: Select[Any], query: HistoryQuery, after: Cursor | None) -> 
             literal(after.id, HistoryRecord.id.type),
         )
         statement = statement.where(position > end if oldest_first else position < end)
-    if not oldest_first:
-        order = _NEWEST_FIRST
-    elif query.status == (Status.STARTED,):
+    order: tuple[ColumnElement[Any], ...]
+    if oldest_first and query.status == (Status.STARTED,):
         order = _RUNNING_LONGEST_FIRST
+    elif _is_of_one(query):
+        order = _OLDEST_OF_ONE if oldest_first else _NEWEST_OF_ONE
     else:
-        order = _OLDEST_FIRST
+        order = _OLDEST_FIRST if oldest_first else _NEWEST_FIRST
     return statement.order_by(*order).limit(query.limit)
+
+
+def _is_of_one(query: HistoryQuery) -> bool:
+    """Whether the executions have a value in common by which an index has them in order."""
+    return len(query.task_identifier or ()) == 1 or any(
+        getattr(query, column.key) is not None for column in _EXACT
+    )
 
 
 def _each_of_one_index(query: HistoryQuery) -> list[HistoryQuery]:

@@ -1,0 +1,53 @@
+"""Messages of one kind look alike under their masks, whoever puts these on."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import String, literal, select
+
+from jobhistory.masks import masked
+from jobhistory.statements import _masked
+
+EXAMPLES = {
+    "no order 42": "no order <number>",
+    "took 3.14s, -5 or +7 of 1,000": "took <number>, <number> or <number> of <number>",
+    "job-42 in 2026-11-24T10:20:30.5Z": (
+        "job-<number> in <number>-<number>-<number>:<number>:<number>"
+    ),
+    "user 123e4567-e89b-12d3-a456-426614174000 is gone": "user <id> is gone",
+    "commit 9fceb02d0ae598e95dc970b74767f19372d61af8": "commit <id>",
+    "cus_9s8d7f6g5h and 01ARZ3NDEKTSV4RRFFQ69G5FAV": "cus_<id> and <id>",
+    "<Order object at 0x7f53df127a50>": "<Order object at <address>>",
+    "no answer from 10.0.0.7:5432, 10.0.0.8": "no answer from <address>, <address>",
+    "bounced: ann.example+x@example.org": "bounced: <address>",
+    "KeyError: 'order_42'": "KeyError: <value>",
+    "can't open \"a b.txt\", didn't find it": "can't open <value>, didn't find it",
+    "`x` is not 'y' is not \"z\"": "<value> is not <value> is not <value>",
+    "deadline exceeded": "deadline exceeded",
+    "it's 'un\nclosed": "it's 'un\nclosed",
+    "": "",
+    "- " * 249 + "no 42": "- " * 249 + "no",
+}
+messages = st.one_of(
+    st.sampled_from(list(EXAMPLES)),
+    st.text().filter(lambda text: "\0" not in text),
+    # Of what the patterns are about, in any order.
+    st.text(alphabet="0123abfxzAFXZ'\"`@.,:+-_ \n\\%é", max_size=60),
+    st.lists(st.sampled_from([*EXAMPLES, "'", '"', "-", "0x", "@", "1.2.3.4"])).map("".join),
+)
+
+
+@pytest.mark.parametrize("message", EXAMPLES)
+def test_particulars_are_masked_and_the_rest_is_left(message):
+    assert masked(message) == EXAMPLES[message]
+
+
+@given(st.lists(messages, min_size=1, max_size=20))
+def test_postgresql_masks_as_python_does(postgres_database, texts):
+    with postgres_database.engine.connect() as connection:
+        columns = [
+            _masked(literal(text[:500], String)).label(f"m{n}") for n, text in enumerate(texts)
+        ]
+        assert list(connection.execute(select(*columns)).one()) == [masked(text) for text in texts]
