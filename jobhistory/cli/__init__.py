@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -30,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except InvalidInput as error:
         print(f"jobhistory: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # who reads the output has seen enough, as `head` has
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - or Python would flush into the pipe
+        sys.exit(1)
     except (JobHistoryError, SQLAlchemyError, ModuleNotFoundError, OSError) as error:
         print(f"jobhistory: {reason(error)}", file=sys.stderr)
         sys.exit(1)

@@ -6,9 +6,9 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -18,9 +18,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import jobhistory
 from jobhistory import migrate
-from jobhistory.cli import output
+from jobhistory.answers import parse_bucket
+from jobhistory.cli import answers, output
 from jobhistory.cli.database import open_engine, open_store
 from jobhistory.clock import utc_now
+from jobhistory.criteria import Cursor, HistoryQuery, Page
 from jobhistory.engines import engine_from_url
 from jobhistory.errors import ExecutionNotFound, InvalidInput, SchemaOutOfDate, reason
 from jobhistory.executions import Job
@@ -51,6 +53,22 @@ Url = Annotated[
 Schema = Annotated[
     str | None,
     typer.Option("--schema", help="The database schema that holds the table.", show_default=False),
+]
+Since = Annotated[
+    str | None,
+    typer.Option(help="Started then or later: '2h' ago, or '2026-11-01' (UTC).", metavar="WHEN"),
+]
+Until = Annotated[
+    str | None, typer.Option(help="Started then or earlier, written alike.", metavar="WHEN")
+]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option("--task", help="Of this task; may be given more than once."),
+]
+Worker = Annotated[str | None, typer.Option("--worker", help="Run by this worker.")]
+ErrorType = Annotated[str | None, typer.Option(help="Failed with this type of error.")]
+ErrorContains = Annotated[
+    str | None, typer.Option(help="Failed with this text in its error, in either case.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 
@@ -157,44 +175,160 @@ def run(
 
 @app.command("list")
 def list_executions(
-    since: Annotated[
-        str | None,
-        typer.Option(
-            help="Started then or later: '2h' ago, or '2026-11-01' (UTC).", metavar="WHEN"
-        ),
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option(help="Started then or earlier, written alike.", metavar="WHEN")
-    ] = None,
-    task: Annotated[
-        list[str] | None, typer.Option(help="Of this task; may be given more than once.")
-    ] = None,
+    since: Since = None,
+    until: Until = None,
+    task: Tasks = None,
     status: Annotated[
         list[str] | None, typer.Option(help="In this status; may be given more than once.")
     ] = None,
-    worker: Annotated[str | None, typer.Option(help="Run by this worker.")] = None,
-    error_type: Annotated[str | None, typer.Option(help="Failed with this type of error.")] = None,
+    job_id: Annotated[str | None, typer.Option(help="Of this job.")] = None,
+    correlation_id: Annotated[str | None, typer.Option(help="Tied together by this id.")] = None,
+    worker: Worker = None,
+    error_type: ErrorType = None,
+    error_contains: ErrorContains = None,
+    min_time: Annotated[
+        str | None, typer.Option(help="Took so long or longer: '30s', '5 minutes'.")
+    ] = None,
+    oldest: Annotated[bool, typer.Option("--oldest", help="The oldest first.")] = False,
     limit: Annotated[int, typer.Option(help="So many at the most.")] = 100,
+    after: Annotated[
+        str | None,
+        typer.Option(
+            help="The page behind this cursor, with the criteria that are in it; 'start' for the "
+            "first page. The last line says where the next one begins.",
+            metavar="CURSOR",
+        ),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All there are, as they come, with tabs between.")
+    ] = False,
     json: Json = False,
     url: Url = None,
     schema: Schema = None,
 ) -> None:
     """List executions, newest first."""
     now = utc_now()
+    criteria = {
+        "from_": _moment(since, "--since", now),
+        "to": _moment(until, "--until", now),
+        "task_identifier": task or None,
+        "status": status or None,
+        "job_id": job_id,
+        "correlation_id": correlation_id,
+        "worker_id": worker,
+        "error_type": error_type,
+        "error_contains": error_contains,
+        "min_execution_time_ms": _milliseconds(min_time, "--min-time"),
+        "order": "oldest" if oldest else None,
+    }
+    given = {name: value for name, value in criteria.items() if value is not None}
+    if everything:
+        if after is not None or limit != 100:
+            option, value = ("--limit", limit) if after is None else ("--after", after)
+            raise InvalidInput(option, value, "does not go with --all; leave one of them out")
+        with open_store(url, schema) as store:
+            found = store.iterate(given)
+            if json:
+                _print_json(found)
+            else:
+                output.print_all(found)
+        return
+    cursor = None if after in (None, "start") else after
+    query = HistoryQuery() if cursor is None else Cursor.read(cursor, "--after").query
     with open_store(url, schema) as store:
-        records = store.query(
-            from_=_moment(since, "--since", now),
-            to=_moment(until, "--until", now),
-            task_identifier=task or None,
-            status=status or None,
-            worker_id=worker,
-            error_type=error_type,
-            limit=limit,
-        )
+        page = store.page(query.but(**given), after=cursor, limit=limit)
+    if json:
+        _print_json(page.records)
+    else:
+        output.print_records(page.records)
+    _print_next(page, after is not None, json, limit)
+
+
+@app.command()
+def stats(
+    since: Since = "24h",
+    until: Until = None,
+    task: Tasks = None,
+    worker: Worker = None,
+    bucket: Annotated[
+        str | None, typer.Option(help="Over time, in periods of '1h', '1d'; charts on a terminal.")
+    ] = None,
+    json: Json = False,
+    url: Url = None,
+    schema: Schema = None,
+) -> None:
+    """Show for each task how often it ran and failed, and how long it took.
+
+    Of the times in ascending order, P95 is the one at the nearest rank: 95 % are no longer.
+    """
+    criteria = _window(since, until) | {"task_identifier": task or None, "worker_id": worker}
+    length = parse_bucket(bucket)
+    with open_store(url, schema) as store:
+        found = store.stats(criteria, bucket=length)
+        # Charts go with the statistics of the whole time.
+        with_charts = length is not None and not json and Console().is_terminal
+        totals = store.stats(criteria) if with_charts else found
+    if json:
+        for each in found:
+            output.print_json(answers.stats_json(each))
+    else:
+        answers.print_stats(totals, found, length)
+
+
+@app.command()
+def failures(
+    since: Since = "24h",
+    until: Until = None,
+    task: Tasks = None,
+    worker: Worker = None,
+    error_type: ErrorType = None,
+    error_contains: ErrorContains = None,
+    limit: Annotated[int, typer.Option(help="So many kinds at the most.")] = 100,
+    json: Json = False,
+    url: Url = None,
+    schema: Schema = None,
+) -> None:
+    """Show what kinds of failures there were, the most frequent first.
+
+    They are of one kind if their messages differ only in numbers, ids, addresses and quoted values.
+    """
+    criteria = {
+        "task_identifier": task or None,
+        "worker_id": worker,
+        "error_type": error_type,
+        "error_contains": error_contains,
+        "limit": limit,
+    }
+    with open_store(url, schema) as store:
+        groups = store.failures(_window(since, until) | criteria)
+    if json:
+        for group in groups:
+            output.print_json(answers.failures_json(group))
+    else:
+        answers.print_failures(groups)
+
+
+@app.command()
+def running(
+    since: Since = None,
+    task: Tasks = None,
+    worker: Worker = None,
+    limit: Annotated[int, typer.Option(help="So many at the most.")] = 100,
+    json: Json = False,
+    url: Url = None,
+    schema: Schema = None,
+) -> None:
+    """List what has started and not ended, that which runs longest first.
+
+    In a large history, say with --since how long ago it may have started: no index tells.
+    """
+    criteria = {"task_identifier": task or None, "worker_id": worker, "limit": limit}
+    with open_store(url, schema) as store:
+        records = store.running(_window(since, None) | criteria)
     if json:
         _print_json(records)
     else:
-        output.print_records(records)
+        answers.print_running(records, utc_now())
 
 
 @app.command()
@@ -401,9 +535,34 @@ def _expire_with_bar(store: HistoryStore, console: Console, options: dict[str, A
         return store.expire(progress=lambda done: bar.update(task, completed=done), **options)
 
 
-def _print_json(records: list[HistoryRecord]) -> None:
+def _window(since: str | None, until: str | None) -> dict[str, Any]:
+    now = utc_now()
+    return {"from_": _moment(since, "--since", now), "to": _moment(until, "--until", now)}
+
+
+def _milliseconds(duration: str | None, option: str) -> int | None:
+    if duration is None:
+        return None
+    return parse_duration(duration, option) // timedelta(milliseconds=1)
+
+
+def _print_json(records: Iterable[HistoryRecord]) -> None:
     for record in records:
         output.print_json(output.record_json(record))
+
+
+def _print_next(page: Page, wanted: bool, json: bool, limit: int) -> None:
+    """Say where the next page begins: always if `wanted`, else to who sees that there is more."""
+    cursor = page.next_cursor
+    if json:
+        if wanted:
+            output.print_json({"next_cursor": cursor})
+    elif Console().is_terminal:
+        if cursor is not None:
+            size = "" if limit == 100 else f" --limit {limit}"
+            print(f"more: jobhistory list{size} --after {cursor}")
+    elif wanted:
+        print(f"next_cursor\t{cursor or ''}")
 
 
 def _print_revision(revision: str | None, json: bool) -> None:

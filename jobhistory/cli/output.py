@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import zip_longest
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
@@ -39,25 +40,59 @@ def print_records(records: Iterable[HistoryRecord]) -> None:
     On a terminal the error has a line of its own below, cut to the width.
     """
     console = Console(highlight=False)
-    rows = [_HEADINGS, *map(_cells, records)]
     if not console.is_terminal:
-        for row in rows:
-            print("\t".join(row))
+        print_all(records)
         return
+    rows = [_HEADINGS, *map(_cells, records)]
     if len(rows) == 1:
         console.print("no executions")
         return
-    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    widths = table_widths(rows)[:-1]
     for number, (*cells, error) in enumerate(rows):
-        styles = ["bold"] * 5 if number == 0 else ["", _STYLES[Status(cells[1])], "", "", ""]
-        line = Text("  ").join(
-            Text(set_cell_size(cell, width), style)
-            for cell, width, style in zip(cells, widths, styles, strict=False)
-        )
-        line.rstrip()
-        console.print(line, soft_wrap=True)
+        styles = ["bold"] * 5 if number == 0 else ["", _STYLES[Status(cells[1])]]
+        print_row(console, cells, widths, styles)
         if number and error:
             console.print(Text(f"    {error}", "red"), no_wrap=True, overflow="ellipsis")
+
+
+def print_all(records: Iterable[HistoryRecord]) -> None:
+    """Print a line for each record as it comes, with tabs between its fields."""
+    print_tabbed([_HEADINGS])
+    print_tabbed(map(_cells, records))
+
+
+def print_tabbed(rows: Iterable[Sequence[str]]) -> None:
+    """Print the rows as they come, with tabs between their cells."""
+    for row in rows:
+        print("\t".join(row))
+
+
+def table_widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    """How wide the columns of a table are on a terminal."""
+    return [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+
+
+def print_row(
+    console: Console,
+    cells: Sequence[str],
+    widths: Sequence[int],
+    styles: Sequence[str],
+    *,
+    cut: bool = False,
+) -> None:
+    """Print the cells in columns; cells beyond the widths are as long as they are.
+
+    The line is as long as it is, or with `cut` no longer than the terminal is wide.
+    """
+    line = Text("  ").join(
+        Text(cell if width is None else set_cell_size(cell, width), style or "")
+        for cell, width, style in zip_longest(cells, widths, styles[: len(cells)])
+    )
+    line.rstrip()
+    if cut:
+        console.print(line, no_wrap=True, overflow="ellipsis")
+    else:
+        console.print(line, soft_wrap=True)
 
 
 def print_details(records: Iterable[HistoryRecord]) -> None:
@@ -66,12 +101,12 @@ def print_details(records: Iterable[HistoryRecord]) -> None:
     for number, record in enumerate(records):
         if number:
             console.print()
-        title = Text(_shown(record.task_identifier), "bold").append("  ", "")
+        title = Text(shown(record.task_identifier), "bold").append("  ", "")
         console.print(title.append(record.status.value, _STYLES[record.status]))
         for name, value in _details(record):
-            console.print(Text(f"  {name:<19}", "dim").append(_shown(value), "not dim"))
+            console.print(Text(f"  {name:<19}", "dim").append(shown(value), "not dim"))
         if record.error_stack:
-            console.print(Text(_shown(record.error_stack.rstrip())))
+            console.print(Text(shown(record.error_stack.rstrip())))
 
 
 def took(milliseconds: int | None) -> str:
@@ -90,9 +125,9 @@ def took(milliseconds: int | None) -> str:
 
 def _cells(record: HistoryRecord) -> tuple[str, ...]:
     return tuple(
-        " ".join(_shown(cell).split())
+        " ".join(shown(cell).split())
         for cell in (
-            _moment(record.started_at),
+            moment_text(record.started_at),
             record.status.value,
             took(record.execution_time_ms),
             record.task_identifier,
@@ -118,7 +153,7 @@ def _details(record: HistoryRecord) -> Iterator[tuple[str, str]]:
 
 def _detail(name: str, value: Any) -> str:
     if isinstance(value, datetime):
-        return _moment(value, timespec="milliseconds")
+        return moment_text(value, timespec="milliseconds")
     if name.endswith("_time_ms"):
         return took(value)
     if isinstance(value, (dict, list)):
@@ -126,11 +161,13 @@ def _detail(name: str, value: Any) -> str:
     return str(value)
 
 
-def _moment(moment: datetime, timespec: str = "seconds") -> str:
+def moment_text(moment: datetime, timespec: str = "seconds") -> str:
+    """A moment as ISO 8601 text, in UTC."""
     return moment.replace(tzinfo=None).isoformat(timespec=timespec) + "Z"
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """The text without control characters."""
     # A terminal obeys control characters, and these texts come from anywhere.
     return "".join(
         char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()

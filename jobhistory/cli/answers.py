@@ -1,0 +1,206 @@
+"""How the answers about many executions look: a table and charts, lines with tabs, or JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from jobhistory.answers import FailureGroup, Percentiles, TaskStats
+from jobhistory.cli.charts import bar, spark
+from jobhistory.cli.output import (
+    moment_text,
+    print_row,
+    print_tabbed,
+    record_json,
+    shown,
+    table_widths,
+    took,
+)
+from jobhistory.models import HistoryRecord
+
+_BAR_WIDTH = 10
+_MOST_COLUMNS = 60
+_STATS_HEADINGS = (
+    *("TASK", "RUNS", "FAILED", "", "P50", "P95", "P99", "MAX", "QUEUED P95"),
+    "LAST START (UTC)",
+)
+_SERIES_HEADINGS = (
+    *("BEGIN (UTC)", "TASK", "RUNS", "COMPLETED", "FAILED", "PARTIAL", "STARTED"),
+    *("P50", "P95", "P99", "MAX", "QUEUED P95"),
+)
+_RUNNING_HEADINGS = ("STARTED (UTC)", "FOR", "", "TASK", "JOB", "WORKER")
+_FAILURES_HEADINGS = ("FAILURES", "", "LAST (UTC)", "TASK", "ERROR")
+
+
+def stats_json(stats: TaskStats) -> dict[str, Any]:
+    """All that is known, with the failure rate."""
+    return asdict(stats) | {"failure_rate": stats.failure_rate}
+
+
+def failures_json(group: FailureGroup) -> dict[str, Any]:
+    """All that is known of a kind of failures, with all columns of the example."""
+    return vars(group) | {"example": record_json(group.example)}
+
+
+def print_stats(
+    totals: Sequence[TaskStats], series: Sequence[TaskStats] = (), bucket: timedelta | None = None
+) -> None:
+    """Print a line for each task, and on a terminal charts of its series, if there is one.
+
+    In a pipe, a series has lines of its own, for each task and period.
+    """
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        if bucket is None:
+            print_tabbed([_STATS_HEADINGS[:3] + _STATS_HEADINGS[4:]])
+            print_tabbed(_stats_cells(stats) for stats in totals)
+        else:
+            print_tabbed([_SERIES_HEADINGS])
+            print_tabbed(_series_cells(stats) for stats in series)
+        return
+    if not totals:
+        console.print("no executions")
+        return
+    rows = [_with_bar(_stats_cells(stats), 3, stats.failure_rate or 0, console) for stats in totals]
+    widths = table_widths([_STATS_HEADINGS, *rows])
+    print_row(console, _STATS_HEADINGS, widths, ["bold"] * len(widths))
+    for stats, row in zip(totals, rows, strict=True):
+        failed = "red" if stats.failed else ""
+        print_row(console, row, widths, ["", "", failed, "red"])
+        if bucket is not None:
+            _print_series(console, stats.task_identifier, series, bucket)
+    if bucket is not None:
+        begun, count, _ = _periods(series, bucket)
+        length = took(bucket // timedelta(milliseconds=1))
+        caption = f"charts: {count} x {length}, from {moment_text(begun)} on"
+        console.print(Text(caption, "dim"), soft_wrap=True)
+
+
+def print_failures(groups: Sequence[FailureGroup]) -> None:
+    """Print a line for each kind of failures; on a terminal, one with an example below it."""
+    console = Console(highlight=False)
+    cells = [
+        (
+            str(group.count),
+            moment_text(group.last_seen),
+            shown(group.task_identifier),
+            shown(_error_line(group)),
+        )
+        for group in groups
+    ]
+    if not console.is_terminal:
+        print_tabbed([("FAILURES", *_FAILURES_HEADINGS[2:])])
+        print_tabbed(cells)
+        return
+    if not groups:
+        console.print("no failures")
+        return
+    most = max(group.count for group in groups)
+    rows = [
+        _with_bar(row, 1, group.count / most, console)
+        for row, group in zip(cells, groups, strict=True)
+    ]
+    widths = table_widths([row[:-1] for row in (_FAILURES_HEADINGS, *rows)])
+    print_row(console, _FAILURES_HEADINGS, widths, ["bold"] * 5)
+    for row, group in zip(rows, groups, strict=True):
+        print_row(console, row, widths, ["", "red", "", "", "red"], cut=True)
+        since = moment_text(group.first_seen)
+        example = f"    since {since}, for example job {shown(group.example.job_id)}"
+        console.print(Text(example, "dim"), soft_wrap=True)
+
+
+def print_running(records: Sequence[HistoryRecord], now: datetime) -> None:
+    """Print a line for each execution, with how long it has been running."""
+    console = Console(highlight=False)
+    times = [max(timedelta(0), now - record.started_at) for record in records]
+    cells = [
+        (
+            moment_text(record.started_at),
+            took(time // timedelta(milliseconds=1)),
+            *map(shown, (record.task_identifier, record.job_id, record.worker_id)),
+        )
+        for record, time in zip(records, times, strict=True)
+    ]
+    if not console.is_terminal:
+        print_tabbed([(*_RUNNING_HEADINGS[:2], *_RUNNING_HEADINGS[3:])])
+        print_tabbed(cells)
+        return
+    if not records:
+        console.print("nothing is running")
+        return
+    longest = max(times) or timedelta(1)
+    rows = [
+        _with_bar(row, 2, time / longest, console) for row, time in zip(cells, times, strict=True)
+    ]
+    widths = table_widths([_RUNNING_HEADINGS, *rows])
+    print_row(console, _RUNNING_HEADINGS, widths, ["bold"] * len(widths))
+    for row in rows:
+        print_row(console, row, widths, ["", "", "cyan"])
+
+
+def _stats_cells(stats: TaskStats) -> tuple[str, ...]:
+    return (
+        shown(stats.task_identifier),
+        str(stats.executions),
+        "-" if stats.failure_rate is None else f"{stats.failure_rate:.1%}",
+        *_times(stats.execution_time_ms),
+        took(stats.queue_time_ms.p95),
+        moment_text(stats.last_start),
+    )
+
+
+def _series_cells(stats: TaskStats) -> tuple[str, ...]:
+    counts = (
+        *(stats.executions, stats.completed, stats.failed, stats.partial_success, stats.started),
+    )
+    return (
+        moment_text(stats.bucket) if stats.bucket else "-",
+        shown(stats.task_identifier),
+        *map(str, counts),
+        *_times(stats.execution_time_ms),
+        took(stats.queue_time_ms.p95),
+    )
+
+
+def _times(times: Percentiles) -> Iterable[str]:
+    return map(took, (times.p50, times.p95, times.p99, times.max))
+
+
+def _with_bar(
+    cells: tuple[str, ...], place: int, share: float, console: Console
+) -> tuple[str, ...]:
+    chart = bar(share, _BAR_WIDTH, ascii_only=console.options.ascii_only)
+    return (*cells[:place], chart, *cells[place:])
+
+
+def _print_series(
+    console: Console, task: str, series: Sequence[TaskStats], bucket: timedelta
+) -> None:
+    _, count, numbers = _periods(series, bucket)
+    runs, failed = [0] * count, [0] * count
+    for stats, number in zip(series, numbers, strict=True):
+        if stats.task_identifier == task and number >= 0:
+            runs[number], failed[number] = stats.executions, stats.failed
+    ascii_only = console.options.ascii_only
+    console.print(Text(f"    runs    {spark(runs, ascii_only=ascii_only)}", "cyan"), no_wrap=True)
+    if any(failed):
+        chart = spark(failed, ascii_only=ascii_only)
+        console.print(Text(f"    failed  {chart}", "red"), no_wrap=True)
+
+
+def _periods(series: Sequence[TaskStats], bucket: timedelta) -> tuple[datetime, int, list[int]]:
+    """When the charts begin, how many periods they have, and in which one each member is."""
+    begun = [stats.bucket for stats in series if stats.bucket is not None]
+    count = min(_MOST_COLUMNS, (max(begun) - min(begun)) // bucket + 1)
+    first = max(begun) - (count - 1) * bucket
+    return first, count, [(each - first) // bucket for each in begun]
+
+
+def _error_line(group: FailureGroup) -> str:
+    message = " ".join(group.message.split())
+    return f"{group.error_type}: {message}" if message else group.error_type

@@ -1,0 +1,270 @@
+"""`jobhistory stats`, `failures`, `running`, and pages of `list`: in pipes and on terminals."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobhistory import Job, create_store
+from jobhistory.cli.charts import bar, spark
+from tests.test_cli import lines, run, url  # noqa: F401 - fixtures
+
+# ruff: noqa: F811
+
+
+@pytest.fixture
+def history(database):
+    """Twelve backups an hour apart, every third of which fails, and one that still runs."""
+    now = datetime.now(UTC)
+    store = create_store(database.engine, clock=lambda: now)
+    store.record_many(
+        {
+            "job_id": f"job-{number}",
+            "task_identifier": "backup",
+            "worker_id": "w-1",
+            "correlation_id": "nightly",
+            "status": "failed" if number % 3 == 2 else "completed",
+            "started_at": now - timedelta(hours=number, minutes=5),
+            "completed_at": now - timedelta(hours=number),
+            "execution_time_ms": 1000 * (number + 1),
+            "queue_time_ms": 10 * number,
+        }
+        | ({"error": TimeoutError(f"no answer in {number} s\x1b[31m")} if number % 3 == 2 else {})
+        for number in range(12)
+    )
+    long_ago = create_store(database.engine, clock=lambda: now - timedelta(hours=3))
+    long_ago.record_start(Job("job-99", "crawl"), "w-2", "nightly")
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+def test_stats_are_a_line_for_each_task(run, url, history):
+    status, out, err = run("stats", "--url", url)
+
+    assert (status, err) == (0, "")
+    heading, backup, crawl = lines(out)
+    assert heading[:3] == ["TASK", "RUNS", "FAILED"]
+    assert backup[:8] == ["backup", "12", "33.3%", "6.0 s", "12.0 s", "12.0 s", "12.0 s", "110 ms"]
+    assert crawl[:8] == ["crawl", "1", "-", "-", "-", "-", "-", "-"]
+
+
+@pytest.mark.parametrize(
+    ("options", "runs"),
+    [
+        (["--task", "backup"], [12]),
+        (["--worker", "w-2"], [1]),
+        (["--since", "90 minutes"], [2]),
+        (["--since", "1h", "--until", "30 minutes"], []),
+    ],
+)
+def test_stats_as_json_are_of_what_meets_the_criteria(run, url, history, options, runs):
+    _, out, _ = run("stats", "--url", url, "--json", *options)
+    assert [json.loads(line)["executions"] for line in out.splitlines()] == runs
+
+
+def test_stats_as_json_have_all_that_is_known(run, url, history):
+    _, out, _ = run("stats", "--url", url, "--json", "--task", "backup")
+    stats = json.loads(out)
+
+    assert stats["failure_rate"] == pytest.approx(1 / 3)
+    assert stats["execution_time_ms"] == {"p50": 6000, "p95": 12000, "p99": 12000, "max": 12000}
+    assert stats["bucket"] is None
+    assert datetime.fromisoformat(stats["last_success"]).tzinfo is not None
+
+
+def test_a_series_has_a_line_for_each_task_and_period(run, url, history):
+    _, out, _ = run("stats", "--url", url, "--task", "backup", "--bucket", "1h")
+    heading, *rows = lines(out)
+
+    assert heading[:7] == [
+        "BEGIN (UTC)",
+        "TASK",
+        "RUNS",
+        "COMPLETED",
+        "FAILED",
+        "PARTIAL",
+        "STARTED",
+    ]
+    assert len(rows) == 12
+    assert {row[0][14:] for row in rows} == {"00:00Z"}
+    _, out, _ = run("stats", "--url", url, "--bucket", "1h", "--json")
+    assert len(out.splitlines()) == 13
+
+
+def test_stats_on_a_terminal_have_charts(run, url, history, terminal):
+    _, out, _ = run("stats", "--url", url, "--bucket", "1h")
+
+    assert "███▍" in out, "a bar for a third"
+    _, backup, runs, failed, crawl, crawls, caption = out.splitlines()
+    assert backup.startswith("backup  12    33.3%")
+    assert runs.split() == ["runs", "█" * 12]
+    assert sorted(failed.split()[1]) == sorted("▁" * 8 + "█" * 4)
+    assert crawl.startswith("crawl")
+    assert crawls.split()[1].count("█") == 1
+    assert caption.startswith("charts: 12 x 1 h 0 m, from ")
+    assert run("stats", "--url", url, "--task", "none", "--bucket", "1h")[1] == "no executions\n"
+
+
+def test_failures_are_a_line_for_each_kind(run, url, history):
+    status, out, err = run("failures", "--url", url)
+
+    assert (status, err) == (0, "")
+    _, (count, last, task, error) = lines(out)
+    assert (count, task) == ("4", "backup")
+    assert error == "TimeoutError: no answer in <number> s\\x1b[<number>"
+    assert datetime.fromisoformat(last) < datetime.now(UTC)
+    assert run("failures", "--url", url, "--error-type", "OSError")[1].count("\n") == 1
+    assert run("failures", "--url", url, "--error-contains", "NO ANSWER")[1].count("\n") == 2
+    assert run("failures", "--url", url, "--worker", "w-2")[1].count("\n") == 1
+
+
+def test_failures_as_json_come_with_an_example(run, url, history):
+    _, out, _ = run("failures", "--url", url, "--json", "--limit", "1")
+    group = json.loads(out)
+
+    assert (group["count"], group["task_identifier"]) == (4, "backup")
+    assert group["example"]["error_message"].startswith("no answer in ")
+    assert len(group["example"]) == 20
+
+
+def test_failures_on_a_terminal_have_bars_and_an_example(run, url, history, terminal):
+    _, out, _ = run("failures", "--url", url)
+
+    _, group, example = out.splitlines()
+    assert group.startswith("4         ██████████")
+    assert "for example job job-" in example
+    assert "\x1b" not in out
+    assert run("failures", "--url", url, "--task", "none")[1] == "no failures\n"
+
+
+def test_running_says_for_how_long(run, url, history, terminal):
+    _, out, _ = run("running", "--url", url)
+    assert " 3 h 0 m" in out
+    assert "██████████  crawl  job-99  w-2" in out
+    assert run("running", "--url", url, "--since", "1h")[1] == "nothing is running\n"
+
+
+def test_running_in_a_pipe(run, url, history):
+    _, out, _ = run("running", "--url", url)
+    assert [row[1:] for row in lines(out)[1:]] == [["3 h 0 m", "crawl", "job-99", "w-2"]]
+    _, out, _ = run("running", "--url", url, "--json", "--task", "crawl", "--worker", "w-2")
+    assert json.loads(out)["job_id"] == "job-99"
+    assert run("running", "--url", url, "--json", "--task", "backup")[1] == ""
+
+
+def test_charts_do_without_what_the_terminal_cannot_show(run, url, history, terminal, monkeypatch):
+    assert bar(0.5, 10, ascii_only=True) == "#####"
+    assert spark([0, 1, 8], ascii_only=True) == "_.#"
+
+
+@given(st.floats(0, 1), st.integers(1, 50))
+def test_a_bar_is_never_longer_than_its_width_and_shows_what_is_not_nothing(share, width):
+    for ascii_only in (True, False):
+        drawn = bar(share, width, ascii_only=ascii_only)
+        assert len(drawn) <= width
+        assert bool(drawn) == bool(share)
+
+
+@given(st.lists(st.integers(0, 10**12)))
+def test_a_spark_has_a_column_for_each_value(values):
+    drawn = spark(values)
+    assert len(drawn) == len(values)
+    assert all((column == "▁") == (value == 0) for column, value in zip(drawn, values, strict=True))
+    assert not any(values) or drawn[values.index(max(values))] == "█"
+
+
+# -- pages of list -------------------------------------------------------------------------------
+
+
+def test_list_goes_from_page_to_page(run, url, history):
+    options = ["--url", url, "--status", "completed", "--since", "1 day", "--limit", "3"]
+    status, out, err = run("list", *options, "--after", "start")
+    assert (status, err) == (0, "")
+    found = []
+    while True:
+        *rows, (name, cursor) = lines(out)
+        assert name == "next_cursor"
+        found += [row[4] for row in rows[1:]]
+        if not cursor:
+            break
+        _, out, _ = run("list", "--url", url, "--limit", "3", "--after", cursor)
+    assert found == [f"job-{n}" for n in range(12) if n % 3 != 2]
+
+
+def test_pages_as_json_end_with_the_next_cursor(run, url, history):
+    _, out, _ = run("list", "--url", url, "--json", "--limit", "12", "--after", "start")
+    *records, last = map(json.loads, out.splitlines())
+    assert len(records) == 12
+    _, out, _ = run("list", "--url", url, "--json", "--after", last["next_cursor"])
+    assert [json.loads(line).get("job_id") for line in out.splitlines()] == ["job-11", None]
+    assert json.loads(out.splitlines()[-1]) == {"next_cursor": None}
+
+
+def test_list_without_a_cursor_is_as_it_was_in_a_pipe(run, url, history):
+    assert len(lines(run("list", "--url", url, "--limit", "2")[1])) == 3
+    assert len(run("list", "--url", url, "--limit", "2", "--json")[1].splitlines()) == 2
+
+
+def test_a_terminal_says_how_to_go_on(run, url, history, terminal):
+    _, out, _ = run("list", "--url", url, "--limit", "2")
+    hint = out.splitlines()[-1]
+    assert hint.startswith("more: jobhistory list --limit 2 --after v1.")
+    _, out, _ = run(*hint.split()[2:], "--url", url)
+    assert " job-2\n" in out
+    assert "more:" not in run("list", "--url", url)[1]
+
+
+def test_a_cursor_has_its_criteria_and_takes_no_others(run, url, history):
+    _, out, _ = run("list", "--url", url, "--status", "failed", "--limit", "1", "--after", "start")
+    cursor = out.splitlines()[-1].split("\t")[1]
+
+    assert run("list", "--url", url, "--status", "failed", "--after", cursor)[0] == 0
+    status, _, err = run("list", "--url", url, "--task", "crawl", "--after", cursor)
+    assert status == 2
+    assert "made for other criteria: task_identifier was None and is 'crawl'" in err
+    status, _, err = run("list", "--url", url, "--after", "nonsense")
+    assert (status, err) == (
+        2,
+        "jobhistory: --after 'nonsense' is no cursor; give the next_cursor of a page as it was\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        (["--job-id", "job-3"], 1),
+        (["--correlation-id", "nightly"], 13),
+        (["--error-contains", "no ANSWER"], 4),
+        (["--min-time", "11s"], 2),
+        (["--oldest", "--limit", "1"], 1),
+    ],
+)
+def test_list_takes_the_newer_criteria_too(run, url, history, options, count):
+    assert len(lines(run("list", "--url", url, *options)[1])) == count + 1
+
+
+def test_list_all_prints_everything_as_it_comes(run, url, history):
+    assert len(lines(run("list", "--url", url, "--all")[1])) == 14
+    assert len(run("list", "--url", url, "--all", "--json", "--oldest")[1].splitlines()) == 13
+    for option, value in (("--limit", "5"), ("--after", "start")):
+        status, _, err = run("list", "--url", url, "--all", option, value)
+        assert status == 2
+        assert f"{option} " in err
+
+
+def test_a_reader_who_has_seen_enough_is_no_error_to_tell(url, history):
+    command = f"{sys.executable} -m jobhistory.cli list --all --json --url '{url}' | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
