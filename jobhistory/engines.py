@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, InvalidatePoolError, NoSuchModuleError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from jobhistory.errors import InvalidInput
 
@@ -23,6 +25,9 @@ _EXTRAS = {
     "aiosqlite": ("SQLite for asyncio needs aiosqlite", "async"),
 }
 
+_LAST_USED = "jobhistory.last_used"
+_IDLE_SECONDS = 1
+
 _EXAMPLE = "write it like 'sqlite:///history.db' or 'postgresql://user@host/app'"
 
 
@@ -30,8 +35,8 @@ def engine_from_url(url: str | URL) -> Engine:
     """Make an engine whose settings suit short, independent writes; nothing connects yet.
 
     SQLite: WAL mode, `synchronous=NORMAL`, a busy timeout of 5 seconds, `BEGIN IMMEDIATE` before
-    writes. Elsewhere connections are tested before they are used, and with psycopg each statement
-    is a transaction of its own, which saves two round trips.
+    writes. Elsewhere connections that have been idle for a second are tested before they are used,
+    and with psycopg each statement is a transaction of its own, which saves two round trips.
 
     Raises:
         InvalidInput: if it is no URL, or one of a database that would be gone with its connection.
@@ -43,7 +48,7 @@ def engine_from_url(url: str | URL) -> Engine:
     with _remedies():
         if parsed.get_backend_name() == "sqlite":
             return _set_up(create_engine(_file(parsed), **_SQLITE))
-        return create_engine(parsed, **_settings(parsed))
+        return _test_idle_connections(create_engine(parsed, **_settings(parsed)))
 
 
 def async_engine_from_url(url: str | URL) -> AsyncEngine:
@@ -67,7 +72,9 @@ def async_engine_from_url(url: str | URL) -> AsyncEngine:
             engine = create_async_engine(_file(parsed), **_SQLITE)
             _set_up(engine.sync_engine)
             return engine
-        return create_async_engine(parsed, **_settings(parsed))
+        engine = create_async_engine(parsed, **_settings(parsed))
+        _test_idle_connections(engine.sync_engine)
+        return engine
 
 
 def _read(url: str | URL) -> URL:
@@ -80,11 +87,32 @@ def _read(url: str | URL) -> URL:
 
 
 def _settings(url: URL) -> dict[str, Any]:
-    settings: dict[str, Any] = {"pool_pre_ping": True}
     # With psycopg, what is several statements is sent as one transaction all the same.
     if url.get_dialect().driver == "psycopg":
-        settings["isolation_level"] = "AUTOCOMMIT"
-    return settings
+        return {"isolation_level": "AUTOCOMMIT"}
+    return {}
+
+
+def _test_idle_connections(engine: Engine) -> Engine:
+    """Test a connection before it is used, unless it was in use just now.
+
+    SQLAlchemy's `pool_pre_ping` does so each time: a round trip more for each of our short calls.
+    """
+
+    def note(connection: Any, record: ConnectionPoolEntry) -> None:
+        record.info[_LAST_USED] = monotonic()
+
+    def test(connection: Any, record: ConnectionPoolEntry, proxy: object) -> None:
+        if monotonic() - record.info.get(_LAST_USED, monotonic()) < _IDLE_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError from error  # upon which the pool makes a new one
+
+    event.listen(engine, "checkin", note)
+    event.listen(engine, "checkout", test)
+    return engine
 
 
 @contextmanager

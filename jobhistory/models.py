@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 import uuid
 from collections.abc import Mapping
@@ -182,7 +181,9 @@ def detached(values: Mapping[str, Any]) -> HistoryRecord:
 
     Columns that are not among the values are `None`. The record shares nothing mutable with them.
     """
-    record = HistoryRecord(**{name: _own(name, values.get(name)) for name in COLUMN_NAMES})
+    record = HistoryRecord()
+    # One by one they would be noted as changes, only to be forgotten by the next line.
+    record.__dict__.update((name, _own(name, values.get(name))) for name in COLUMN_NAMES)
     make_transient_to_detached(record)
     return record
 
@@ -193,4 +194,13 @@ def values_of(record: HistoryRecord) -> dict[str, Any]:
 
 
 def _own(column: str, value: Any) -> Any:
-    return copy.deepcopy(value) if column in _JSON_COLUMNS else value
+    return _copied(value) if column in _JSON_COLUMNS and value is not None else value
+
+
+def _copied(value: Any) -> Any:
+    """A copy of JSON, which is faster than one of anything."""
+    if isinstance(value, dict):
+        return {key: _copied(inside) for key, inside in value.items()}
+    if isinstance(value, list):
+        return [_copied(inside) for inside in value]
+    return value
