@@ -89,7 +89,7 @@ def _read(url: str | URL) -> URL:
 def _settings(url: URL) -> dict[str, Any]:
     # With psycopg, what is several statements is sent as one transaction all the same.
     if url.get_dialect().driver == "psycopg":
-        return {"isolation_level": "AUTOCOMMIT"}
+        return {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
     return {}
 
 

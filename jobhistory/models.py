@@ -168,6 +168,7 @@ _index_executions_of_one(
 COLUMN_NAMES = tuple(column.key for column in inspect(HistoryRecord).column_attrs)
 """The fields of a record, in the order of the table."""
 
+_NO_VALUES = dict.fromkeys(COLUMN_NAMES)
 _JSON_COLUMNS = frozenset({"payload", "completed_steps", "failed_steps", "partial_results"})
 
 
@@ -182,19 +183,23 @@ def detached(values: Mapping[str, Any]) -> HistoryRecord:
     Columns that are not among the values are `None`. The record shares nothing mutable with them.
     """
     record = HistoryRecord()
-    # One by one they would be noted as changes, only to be forgotten by the next line.
-    record.__dict__.update((name, _own(name, values.get(name))) for name in COLUMN_NAMES)
+    # One by one they would be noted as changes, only to be forgotten by the last line.
+    record.__dict__.update(_NO_VALUES | dict(values))
+    _own_json(record.__dict__)
     make_transient_to_detached(record)
     return record
 
 
 def values_of(record: HistoryRecord) -> dict[str, Any]:
     """The values of all columns, sharing nothing mutable with the record."""
-    return {name: _own(name, getattr(record, name)) for name in COLUMN_NAMES}
+    values = {name: getattr(record, name) for name in COLUMN_NAMES}
+    _own_json(values)
+    return values
 
 
-def _own(column: str, value: Any) -> Any:
-    return _copied(value) if column in _JSON_COLUMNS and value is not None else value
+def _own_json(values: dict[str, Any]) -> None:
+    for name in _JSON_COLUMNS:
+        values[name] = _copied(values[name])
 
 
 def _copied(value: Any) -> Any:
