@@ -1,0 +1,63 @@
+"""Measure everything, and write a Markdown table and a PNG plot: `python -m benchmarks`.
+
+It takes some ten minutes on two cores and starts a PostgreSQL of its own, unless it is given one
+with `--url`. What counts are ratios, as the machine's own speed comes and goes. It needs the
+extra `benchmarks`, in a checkout.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from time import perf_counter
+
+from benchmarks import expiry, plot, questions, recording, storage
+from benchmarks.measuring import machine, server
+
+
+def main() -> None:
+    """Measure, print, and write."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--url", help="a PostgreSQL server in which databases may be created")
+    parser.add_argument(
+        "--rows", type=int, default=1_000_000, help="the rows of the largest history: 10000000"
+    )
+    parser.add_argument("--quick", action="store_true", help="only to see that it works")
+    parser.add_argument("--output", type=Path, default=Path("benchmark-results"))
+    options = parser.parse_args()
+    quick = options.quick
+    rows = 20_000 if quick else options.rows
+    sizes = sorted({size for size in (10_000, 1_000_000) if size < rows} | {rows})
+    rounds, pairs, many = (1, 20, 200) if quick else (9, 300, 5000)
+    begun = perf_counter()
+    with server(options.url) as url:
+        told = machine(url)
+        print(told, flush=True)
+        speeds = recording.measure(url, rounds, pairs, many)
+        tables = [recording.report(speeds)]
+        print(tables[-1].markdown(), flush=True)
+        beside = 10_000 if quick else 300_000
+        stored = storage.measure(url, 1 if quick else 5, pairs * 5, beside)
+        tables.append(storage.report(stored, beside))
+        print(tables[-1].markdown(), flush=True)
+        to_expire = 20_000 if quick else min(rows, 3_000_000)
+        expired, latencies = expiry.measure(url, to_expire, 1 if quick else 4)
+        tables.append(expiry.report(expired, latencies, to_expire))
+        print(tables[-1].markdown(), flush=True)
+        times = questions.measure(url, sizes, 2 if quick else 40, 1 if quick else 5)
+        tables.append(questions.report(times, sizes))
+        print(tables[-1].markdown(), flush=True)
+    slow = questions.beyond(times)
+    told += f"; {(perf_counter() - begun) / 60:.0f} minutes"
+    print(
+        f"pages beyond 5 ms or twice their time in the smallest history and 1 ms: {slow or 'none'}"
+    )
+    options.output.mkdir(parents=True, exist_ok=True)
+    parts = "\n".join(table.markdown() for table in tables)
+    (options.output / "results.md").write_text(f"{told}\n\n{parts}")
+    plot.draw(options.output / "results.png", speeds, stored, times, sizes, latencies)
+    print(f"written to {options.output}/results.md and results.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""How long answers take, in histories of several sizes."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import timedelta
+from time import perf_counter
+from uuid import UUID
+
+from sqlalchemy import URL
+
+from benchmarks.filling import NOW, fill
+from benchmarks.measuring import Table, new_database, new_engine
+from jobhistory import HistoryQuery, HistoryStore, create_store
+from jobhistory.criteria import Cursor
+
+Ask = Callable[[HistoryStore], object]
+
+DAY = {"from_": NOW - timedelta(days=1), "to": NOW}
+HOUR = {"from_": NOW - timedelta(hours=1), "to": NOW}
+
+
+def deep(**criteria: object) -> Ask:
+    """A page behind nine tenths of history."""
+    query = HistoryQuery(**criteria)
+    cursor = Cursor(query, NOW - timedelta(days=30), UUID(int=0)).text()
+    return lambda store: store.page(query, after=cursor)
+
+
+PAGES: dict[str, Ask] = {
+    "newest 100": lambda store: store.query(),
+    "newest 100 of a task": lambda store: store.query(task_identifier="task_3"),
+    "newest 100 of a rare task": lambda store: store.query(task_identifier="rare_task"),
+    "newest 100 of three tasks": lambda store: store.query(
+        task_identifier=["task_3", "task_4", "rare_task"]
+    ),
+    "newest 100 of a worker": lambda store: store.query(worker_id="worker-3"),
+    "newest 100 failures (3 %)": lambda store: store.query(status="failed"),
+    "failures of a task": lambda store: store.query(status="failed", task_identifier="task_7"),
+    "failures of a rare task": lambda store: store.query(
+        status="failed", task_identifier="rare_task"
+    ),
+    "partial successes (0.1 %)": lambda store: store.query(status="partial_success"),
+    "failures and partial successes": lambda store: store.query(
+        status=["failed", "partial_success"]
+    ),
+    "an error type": lambda store: store.query(error_type="builtins.ValueError"),
+    "a frequent text in errors": lambda store: store.query(error_contains="no answer from"),
+    "an hour": lambda store: store.query(**HOUR),
+    "by job id": lambda store: store.get_by_job_id("job-5000"),
+    "by correlation id": lambda store: store.get_by_correlation_id("request-300"),
+    "a page at nine tenths": deep(),
+    "the same, oldest first": deep(order="oldest"),
+    "the same of a task": deep(task_identifier="task_3"),
+    "the same of failures": deep(status="failed"),
+    "count, capped at 10,000": lambda store: store.count(cap=10_000),
+}
+"""Those whose cost must not grow with history."""
+
+WINDOWS: dict[str, Ask] = {
+    "what is running, of 24 h": lambda store: store.running(**DAY),
+    "statistics of 24 h": lambda store: store.stats(**DAY),
+    "statistics of 24 h, by the hour": lambda store: store.stats(**DAY, bucket="1h"),
+    "kinds of failures of 24 h": lambda store: store.failures(**DAY),
+    "a text that no error of 24 h has": lambda store: store.query(**DAY, error_contains="nowhere"),
+    "what is running, of all history": lambda store: store.running(),
+    "count of failures, exact": lambda store: store.count(status="failed"),
+}
+"""Those that read a window, or all."""
+
+
+def measure(
+    server: URL, sizes: Sequence[int], rounds: int, window_rounds: int
+) -> dict[str, list[float]]:
+    """For each question, the median of its times in milliseconds in each size."""
+    times: dict[str, list[list[float]]] = {name: [[] for _ in sizes] for name in (*PAGES, *WINDOWS)}
+    with ExitStack() as stack:
+        stores = []
+        for rows in sizes:
+            url = stack.enter_context(new_database(server, f"questions_{rows}"))
+            with new_engine(url) as engine:
+                fill(engine, rows)
+            stores.append(stack.enter_context(create_store(url)))
+        for questions, repeated in ((PAGES, rounds), (WINDOWS, window_rounds)):
+            for number in range(repeated + 6):  # the first ones until statements are prepared
+                for name, ask in questions.items():
+                    for place, store in enumerate(stores):
+                        begun = perf_counter()
+                        ask(store)
+                        if number >= 6 or questions is WINDOWS:
+                            times[name][place].append((perf_counter() - begun) * 1000)
+                if questions is WINDOWS and number + 1 == repeated:
+                    break
+    return {
+        name: [statistics.median(figures) for figures in of_sizes]
+        for name, of_sizes in times.items()
+    }
+
+
+def report(times: dict[str, list[float]], sizes: Sequence[int]) -> Table:
+    """Milliseconds by question and size, and how they grow."""
+    return Table(
+        "Questions",
+        "Milliseconds, medians; histories of 33 days each, so a larger one is a denser one. What "
+        "is below the gap reads all of its window, or all of history, and grows with it.",
+        ["question", *(f"{rows:,} rows" for rows in sizes), "last of first"],
+        [
+            *(_line(name, times[name]) for name in PAGES),
+            ["", *[""] * len(sizes), ""],
+            *(_line(name, times[name]) for name in WINDOWS),
+        ],
+    )
+
+
+def _line(name: str, figures: Sequence[float]) -> list[str]:
+    return [name, *(f"{figure:,.1f}" for figure in figures), f"{figures[-1] / figures[0]:.1f}"]
+
+
+def beyond(times: dict[str, list[float]]) -> list[str]:
+    """Which pages take longer than twice their time in the smallest history and 1 ms, or 5 ms."""
+    return [name for name in PAGES if times[name][-1] > min(5, 2 * times[name][0] + 1)]
