@@ -189,14 +189,14 @@ class MemoryHistory:
 
     def delete_expired(
         self, cutoff: datetime, low_water: datetime, batch_size: int
-    ) -> tuple[int, datetime]:
+    ) -> tuple[int, int, datetime]:
         """Forget all records that have expired, in one batch, as there is no one to be blocked."""
         with self._lock:
             started = [row for row in self._started.values() if _has_expired(row, cutoff)]
             for row in started:
                 del self._started[row["id"]]
             ended = self._ended.discard(lambda row: _has_expired(row, cutoff))
-        return len(started) + ended, cutoff
+        return len(started) + ended, 0, cutoff
 
     def _meeting(self, query: HistoryQuery) -> list[Row]:
         return [row for row in self._rows() if _meets(row, query)]

@@ -147,21 +147,19 @@ def count_expired(session: Session, cutoff: datetime) -> int:
 
 def delete_expired(
     session: Session, cutoff: datetime, low_water: datetime, batch_size: int
-) -> tuple[int, datetime]:
-    """Delete one batch, oldest first; return how many went, and the next batch's low-water mark.
+) -> tuple[int, int, datetime]:
+    """Delete one batch, oldest first; return how many went of how many, and a low-water mark.
 
     Rows that expired before `low_water` are not looked at. Rows that others hold locked stay.
     """
-    deleted = (
-        _execute(
-            session,
-            statements.DELETE_EXPIRED,
-            {"cutoff": cutoff, "low_water": low_water, "batch_size": batch_size},
-        )
-        .scalars()
-        .all()
-    )
-    return len(deleted), max(deleted, default=low_water)
+    parameters = {"cutoff": cutoff, "low_water": low_water, "batch_size": batch_size}
+    dialect = session.get_bind(HistoryRecord).dialect.name
+    if dialect in statements.DELETE_EXPIRED_AT_ONCE:
+        statement = statements.DELETE_EXPIRED_AT_ONCE[dialect]
+        deleted, found, last = _execute(session, statement, parameters).one()
+        return deleted, found, last or low_water
+    gone = _execute(session, statements.DELETE_EXPIRED, parameters).scalars().all()
+    return len(gone), len(gone), max(gone, default=low_water)
 
 
 def _insert_or_end(session: Session, rows: list[dict[str, Any]]) -> None:

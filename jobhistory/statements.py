@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
+    CTE,
     BigInteger,
     Boolean,
     ColumnElement,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     String,
     UpdateBase,
     Uuid,
+    any_,
     bindparam,
     case,
     delete,
@@ -172,20 +174,47 @@ _EXPIRED = _columns.expires_at <= bindparam("cutoff")
 COUNT_EXPIRED = select(func.count()).select_from(_table).where(_EXPIRED)
 """How many rows have expired at a cutoff."""
 
-# The CTE, unlike a plain subquery, runs once whatever the plan; else more than a batch could go.
-# SQLite has no SKIP LOCKED, and SQLAlchemy leaves it out there: its writers queue anyway.
-_doomed = (
-    select(_columns.id)
-    .where(_EXPIRED, _columns.expires_at >= bindparam("low_water"))
-    .order_by(_columns.expires_at)
-    .limit(bindparam("batch_size"))
-    .with_for_update(skip_locked=True)
-    .cte("doomed")
-)
+_place: ColumnElement[Any] = literal_column("ctid")
+
+
+def _doomed(address: ColumnElement[Any]) -> CTE:
+    # A CTE, unlike a plain subquery, runs once whatever the plan; else more than a batch could go.
+    # SQLite has no SKIP LOCKED, and SQLAlchemy leaves it out there: its writers queue anyway.
+    return (
+        select(address, _columns.expires_at)
+        .where(_EXPIRED, _columns.expires_at >= bindparam("low_water"))
+        .order_by(_columns.expires_at)
+        .limit(bindparam("batch_size"))
+        .with_for_update(skip_locked=True)
+        .cte("doomed")
+    )
+
+
+def _delete_expired() -> Select[Any]:
+    # By their places, which the locks keep, and counted where they are: twice as fast as by ids.
+    doomed = _doomed(_place)
+    places = func.array(select(doomed.c.ctid).scalar_subquery())
+    gone = delete(_table).where(_place == any_(places)).returning(literal_column("1")).cte("gone")
+    return select(
+        select(func.count()).select_from(gone).scalar_subquery(),
+        select(func.count()).select_from(doomed).scalar_subquery(),
+        select(func.max(doomed.c.expires_at)).scalar_subquery(),
+    )
+
+
+DELETE_EXPIRED_AT_ONCE = {"postgresql": _delete_expired()}
+"""By dialect: deletes one batch of expired rows, oldest first; `low_water` steps over those gone.
+
+It says how many it deleted and how many it found, and when the last of these expired. It may find
+one that somebody was just updating, and leave it.
+"""
+
 DELETE_EXPIRED = (
-    delete(_table).where(_columns.id.in_(select(_doomed.c.id))).returning(_columns.expires_at)
+    delete(_table)
+    .where(_columns.id.in_(select(_doomed(_columns.id).c.id)))
+    .returning(_columns.expires_at)
 )
-"""Deletes one batch of expired rows, oldest first; `low_water` steps over rows already deleted."""
+"""The same elsewhere, saying of each when it expired."""
 
 
 class _utc_text(GenericFunction[str]):  # noqa: N801 - it is named as in SQL

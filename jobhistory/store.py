@@ -267,11 +267,11 @@ class HistoryStore(Verbs):
             return self._history.count_expired(cutoff)
         low_water = statements.LONG_AGO
 
-        def delete_batch() -> int:
+        def delete_batch() -> tuple[int, bool]:
             # The mark spares each batch the dead rows that the ones before it left in the index.
             nonlocal low_water
-            deleted, low_water = self._history.delete_expired(cutoff, low_water, batch_size)
-            return deleted
+            deleted, found, low_water = self._history.delete_expired(cutoff, low_water, batch_size)
+            return deleted, found < batch_size
 
         return batches.run(delete_batch)
 
@@ -309,7 +309,7 @@ class HistoryStore(Verbs):
         duration = parse_duration(older_than, "older_than")
         low_water, cutoff = statements.LONG_AGO, _before(now, duration)
 
-        def reap_batch() -> int:
+        def reap_batch() -> tuple[int, bool]:
             nonlocal low_water
             query = HistoryQuery(
                 from_=low_water,
@@ -320,7 +320,7 @@ class HistoryStore(Verbs):
             )
             reaped = self._history.reap(query, now)
             low_water = max((row["started_at"] for row in reaped), default=low_water)
-            return len(reaped)
+            return len(reaped), len(reaped) < batch_size
 
         return batches.run(reap_batch)
 
@@ -357,22 +357,21 @@ class _Batches:
     ) -> None:
         check_count(size, "batch_size", example=1000)
         self._name = name
-        self._size = size
         self._limit = timedelta.max
         if time_limit is not None:
             self._limit = parse_duration(time_limit, "time_limit")
         self._progress = progress
 
-    def run(self, do_batch: Callable[[], int]) -> int:
-        """Call until it does less than a whole batch; say how much it did in all."""
+    def run(self, do_batch: Callable[[], tuple[int, bool]]) -> int:
+        """Call until it says that it was the last one; say how much it did in all."""
         begun = monotonic()
         total = 0
         while True:
-            done = do_batch()
+            done, is_last = do_batch()
             total += done
             if self._progress is not None:
                 self._progress(total)
-            if done < self._size:
+            if is_last:
                 return total
             if monotonic() - begun >= self._limit.total_seconds():
                 logger.warning(

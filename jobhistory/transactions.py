@@ -104,7 +104,7 @@ class DatabaseHistory(ABC):
 
     def delete_expired(
         self, cutoff: datetime, low_water: datetime, batch_size: int
-    ) -> tuple[int, datetime]:
+    ) -> tuple[int, int, datetime]:
         """Delete one batch of expired rows; see `operations.delete_expired`."""
         return self._run(
             lambda session: operations.delete_expired(session, cutoff, low_water, batch_size)

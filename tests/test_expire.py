@@ -168,7 +168,7 @@ def test_recorders_are_not_blocked_by_a_batch_that_is_not_yet_committed(postgres
         from jobhistory import statements
 
         expirer.execute(
-            statements.DELETE_EXPIRED,
+            statements.DELETE_EXPIRED_AT_ONCE["postgresql"],
             {"cutoff": NOW, "low_water": statements.LONG_AGO, "batch_size": 100},
         )
         event.listen(

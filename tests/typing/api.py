@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
@@ -14,17 +15,22 @@ import jobhistory
 from jobhistory import (
     AsyncHistoryStore,
     AsyncJoinedStore,
+    Count,
     ExecutionAlreadyFinished,
+    FailureGroup,
     HistoryQuery,
     HistoryRecord,
     HistoryStore,
     Job,
     JoinedStore,
     Limits,
+    Page,
     PartialResults,
+    Percentiles,
     Recorder,
     RecorderCounts,
     Status,
+    TaskStats,
     TrackedExecution,
     create_async_store,
     create_store,
@@ -70,6 +76,21 @@ assert_type(store.recent(3), list[HistoryRecord])
 assert_type(store.get_by_job_id(1), list[HistoryRecord])
 assert_type(store.get_by_correlation_id("c"), list[HistoryRecord])
 assert_type(store.query(HistoryQuery(status="failed"), limit=3), list[HistoryRecord])
+page = store.page({"status": "failed"}, after=None, limit=3)
+assert_type(page, Page)
+assert_type(page.records, list[HistoryRecord])
+assert_type(page.next_cursor, str | None)
+assert_type(store.iterate(order="oldest", batch_size=10), Iterator[HistoryRecord])
+assert_type(store.count(cap=5), Count)
+assert_type(store.count() + 1, int)
+assert_type(store.stats(bucket=timedelta(hours=1)), list[TaskStats])
+assert_type(store.stats()[0].failure_rate, float | None)
+assert_type(store.stats()[0].execution_time_ms, Percentiles)
+assert_type(store.failures(from_=datetime.now(UTC)), list[FailureGroup])
+assert_type(store.failures()[0].example, HistoryRecord)
+assert_type(store.running(), list[HistoryRecord])
+HistoryQuery(order="oldest", error_contains="x", min_execution_time_ms=5, job_id=uuid.uuid4())
+HistoryQuery(order="sideways")  # type: ignore[arg-type]
 store.query({"from": datetime.now(UTC)})
 HistoryQuery(status=[Status.FAILED, "started"], task_identifier={"a", "b"}, worker_id=5)
 HistoryQuery(state="failed")  # type: ignore[call-arg]
@@ -128,6 +149,9 @@ async def use_asyncio() -> None:
     AsyncHistoryStore(lambda: AsyncSession(async_engine))
     create_async_store(), create_async_store("sqlite:///app.db", buffer_size=5)
     async with create_async_store(sessions, history_retention="12h") as history:
+        assert_type(history.iterate(status="failed"), AsyncIterator[HistoryRecord])
+        assert_type((await history.page(limit=2)).records, list[HistoryRecord])
+        assert_type(await history.count(cap=5), Count)
         assert_type(history, AsyncHistoryStore)
         assert_type(await history.record_start(Job(1, "t"), "w", "c"), HistoryRecord)
         assert_type(await history.query(status="failed"), list[HistoryRecord])
