@@ -1,4 +1,7 @@
-"""Every verb once, as a function of a session: it neither begins, nor commits, nor closes it."""
+"""Every verb once, as a function of a session: it neither begins, nor commits, nor closes it.
+
+The sessions are the library's own: nobody else's objects are in them.
+"""
 
 from __future__ import annotations
 
@@ -106,8 +109,7 @@ def find(
 ) -> list[HistoryRecord]:
     """The records that a statement selects, in its order."""
     records = list(session.scalars(statement, parameters, execution_options=_options(session)))
-    for record in records:  # before the commit, which might expire them
-        session.expunge(record)
+    session.expunge_all()  # before the commit, which might expire them
     return records
 
 
@@ -131,11 +133,13 @@ def stats(session: Session, query: HistoryQuery, bucket: timedelta | None) -> li
 def failures(session: Session, query: HistoryQuery) -> list[FailureGroup]:
     """The kinds of failures, the most frequent first."""
     connection = session.connection(bind_arguments=_MAPPER)
-    if connection.dialect.name == "sqlite":  # which has no regular expressions of its own
+    # SQLite has no regular expressions of its own. Once, as it would refuse to replace the function
+    # while another statement of the connection is at work.
+    if connection.dialect.name == "sqlite" and statements.MASKED not in connection.info:
         connection.connection.create_function(statements.MASKED, 1, masked, deterministic=True)
+        connection.info[statements.MASKED] = True
     groups = [FailureGroup(*row) for row in _execute(session, statements.failures_of(query), None)]
-    for group in groups:
-        session.expunge(group.example)
+    session.expunge_all()
     return groups
 
 

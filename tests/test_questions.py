@@ -596,3 +596,15 @@ def test_questions_in_a_joined_session_see_what_it_has_not_committed(database):
         assert len(joined.page().records) == 2
         session.rollback()
     assert store.count() == 0
+
+
+def test_failures_may_be_asked_for_while_the_caller_reads_from_the_connection(database):
+    store = create_store(database.engine)
+    executions(store, {"error": "x"}, {"error": "y"})
+    with Session(database.engine) as session:
+        for _ in range(2):
+            rows = session.connection().exec_driver_sql("SELECT id FROM job_history")
+            rows.fetchone()
+            assert len(store.joined(session).failures()) == 2
+            rows.fetchone()
+        session.rollback()
