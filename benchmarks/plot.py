@@ -59,5 +59,5 @@ def draw(
     ways = list(expiry)
     bars = expiring.bar(ways, [percentile(expiry[way], 99) for way in ways], color="tab:blue")
     expiring.bar_label(bars, fmt="{:,.1f} ms")
-    expiring.set(title="A recorder's p99 while history expires, ms", yscale="log")
+    expiring.set(title="A recorder's p99 while history expires, ms")
     figure.savefig(path, dpi=80)
