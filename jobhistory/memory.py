@@ -156,10 +156,6 @@ class MemoryHistory:
         self._ending.pop(row["id"], None)
         self._ended.append(row)
 
-    def find_with(self, column: str, value: str) -> list[HistoryRecord]:
-        """All records with a value in a column, newest first."""
-        return [detached(row) for row in _newest_first(self._rows()) if row[column] == value]
-
     def find(self, query: HistoryQuery, after: Cursor | None = None) -> list[HistoryRecord]:
         """The records that meet the criteria, in their order, from a cursor on."""
         rows = _newest_first(self._meeting(query))
@@ -216,7 +212,6 @@ class JoinedMemory:
         self._session = session
         self._memory = memory
         self.find = memory.find
-        self.find_with = memory.find_with
         self.count = memory.count
         self.stats = memory.stats
         self.failures = memory.failures

@@ -70,14 +70,6 @@ _RUNNING_LONGEST_FIRST = (
     HistoryRecord.id.asc(),
 )
 
-# The criteria that are one value, and that of a column.
-_EXACT = (
-    HistoryRecord.job_id,
-    HistoryRecord.correlation_id,
-    HistoryRecord.worker_id,
-    HistoryRecord.error_type,
-)
-
 # Which rows can have a status, in the words of the partial indexes that hold just those rows.
 _INDEXED_BY = {
     Status.FAILED: HistoryRecord.error_type.is_not(None),
@@ -347,15 +339,6 @@ def reap(query: HistoryQuery) -> UpdateBase:
     )
 
 
-def records_with(column: str, value: str) -> Select[HistoryRecord]:
-    """All records with a value in a column, newest first."""
-    return (
-        select(HistoryRecord)
-        .where(getattr(HistoryRecord, column) == value)
-        .order_by(*_NEWEST_OF_ONE)
-    )
-
-
 def records_of(query: HistoryQuery, after: Cursor | None = None) -> Select[HistoryRecord]:
     """The records that meet the criteria, in their order, from a cursor on if there is one.
 
@@ -394,9 +377,8 @@ def _page(statement: Select[Any], query: HistoryQuery, after: Cursor | None) -> 
 
 def _is_of_one(query: HistoryQuery) -> bool:
     """Whether the executions have a value in common by which an index has them in order."""
-    return len(query.task_identifier or ()) == 1 or any(
-        getattr(query, column.key) is not None for column in _EXACT
-    )
+    ids = (query.job_id, query.correlation_id, query.worker_id, query.error_type)
+    return len(query.task_identifier or ()) == 1 or any(id_ is not None for id_ in ids)
 
 
 def _each_of_one_index(query: HistoryQuery) -> list[HistoryQuery]:
@@ -529,10 +511,14 @@ def _criteria(query: HistoryQuery) -> list[ColumnElement[bool]]:
         criteria.append(_one_of(HistoryRecord.status, query.status))
         if len(query.status) == 1 and query.status[0] in _INDEXED_BY:
             criteria.append(_INDEXED_BY[query.status[0]])
-    for column in _EXACT:
-        value = getattr(query, column.key)
-        if value is not None:
-            criteria.append(_one_of(column, (value,)))
+    if query.job_id is not None:
+        criteria.append(HistoryRecord.job_id == query.job_id)
+    if query.correlation_id is not None:
+        criteria.append(HistoryRecord.correlation_id == query.correlation_id)
+    if query.worker_id is not None:
+        criteria.append(_one_of(HistoryRecord.worker_id, (query.worker_id,)))
+    if query.error_type is not None:
+        criteria.append(_one_of(HistoryRecord.error_type, (query.error_type,)))
     if query.error_contains is not None:
         message = func.coalesce(HistoryRecord.error_message, "")
         criteria += [

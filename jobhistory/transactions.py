@@ -81,11 +81,6 @@ class DatabaseHistory(ABC):
         statement = statements.records_of(query, after)
         return self._run(lambda session: operations.find(session, statement))
 
-    def find_with(self, column: str, value: str) -> list[HistoryRecord]:
-        """All records with a value in a column, newest first."""
-        statement = statements.records_with(column, value)
-        return self._run(lambda session: operations.find(session, statement))
-
     def count(self, query: HistoryQuery, cap: int | None) -> Count:
         """How many executions meet the criteria, up to a cap."""
         return self._run(lambda session: operations.count(session, query, cap))

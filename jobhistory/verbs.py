@@ -33,8 +33,6 @@ class _History(Protocol):
 
     def find(self, query: HistoryQuery, after: Cursor | None = None) -> list[HistoryRecord]: ...
 
-    def find_with(self, column: str, value: str) -> list[HistoryRecord]: ...
-
     def count(self, query: HistoryQuery, cap: int | None) -> Count: ...
 
     def stats(self, query: HistoryQuery, bucket: timedelta | None) -> list[TaskStats]: ...
@@ -187,11 +185,12 @@ class Verbs:
 
     def get_by_job_id(self, job_id: Id) -> list[HistoryRecord]:
         """All executions of a job, newest first."""
-        return self._history.find_with("job_id", id_text(job_id, "job_id"))
+        return self._history.find(HistoryQuery(job_id=id_text(job_id, "job_id"), limit=None))
 
     def get_by_correlation_id(self, correlation_id: Id) -> list[HistoryRecord]:
         """All executions that a correlation id ties together, newest first."""
-        return self._history.find_with("correlation_id", id_text(correlation_id, "correlation_id"))
+        id_ = id_text(correlation_id, "correlation_id")
+        return self._history.find(HistoryQuery(correlation_id=id_, limit=None))
 
     def query(self, criteria: Criteria = None, **named: Any) -> list[HistoryRecord]:
         """The executions that meet all criteria, newest first, 100 at the most without a `limit`.
