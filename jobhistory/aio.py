@@ -313,7 +313,7 @@ class AsyncHistoryStore(_AsyncVerbs):
     async def expire(
         self,
         *,
-        batch_size: int = 1000,
+        batch_size: int = 2000,
         time_limit: Duration | None = None,
         dry_run: bool = False,
         progress: Callable[[int], None] | None = None,

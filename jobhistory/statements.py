@@ -347,12 +347,13 @@ def records_of(query: HistoryQuery, after: Cursor | None = None) -> Select[Histo
     parts = _each_of_one_index(query)
     if len(parts) == 1:
         return _page(select(HistoryRecord).where(*_criteria(query)), query, after)
-    ids = [
-        _page(select(HistoryRecord.id).where(*_criteria(part)), part, after).subquery()
-        for part in parts
-    ]
-    found = HistoryRecord.id.in_(union_all(*(select(each.c.id) for each in ids)))
-    return _page(select(HistoryRecord).where(found), query, None)
+    # Only places until the page is known: whole records are wide.
+    place: Select[Any] = select(HistoryRecord.started_at, HistoryRecord.id)
+    each = [_page(place.where(*_criteria(part)), part, after).subquery().c for part in parts]
+    found = union_all(*(select(of.started_at, of.id) for of in each)).subquery()
+    order = [each.asc() if query.order == "oldest" else each.desc() for each in found.c]
+    ids = select(found.c.id).order_by(*order).limit(query.limit)
+    return _page(select(HistoryRecord).where(HistoryRecord.id.in_(ids)), query, None)
 
 
 def _page(statement: Select[Any], query: HistoryQuery, after: Cursor | None) -> Select[Any]:

@@ -239,7 +239,7 @@ class HistoryStore(Verbs):
     def expire(
         self,
         *,
-        batch_size: int = 1000,
+        batch_size: int = 2000,
         time_limit: Duration | None = None,
         dry_run: bool = False,
         progress: Callable[[int], None] | None = None,

@@ -351,7 +351,7 @@ def show(
 
 @app.command()
 def expire(
-    batch_size: Annotated[int, typer.Option(help="How many rows one transaction deletes.")] = 1000,
+    batch_size: Annotated[int, typer.Option(help="How many rows one transaction deletes.")] = 2000,
     time_limit: Annotated[
         str | None, typer.Option(help="Stop after so long: '30s', '5 minutes'.")
     ] = None,
