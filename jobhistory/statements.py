@@ -348,7 +348,7 @@ def records_of(query: HistoryQuery, after: Cursor | None = None) -> Select[Histo
     if len(parts) == 1:
         return _page(select(HistoryRecord).where(*_criteria(query)), query, after)
     # Only places until the page is known: whole records are wide.
-    place: Select[Any] = select(HistoryRecord.started_at, HistoryRecord.id)
+    place: Any = select(HistoryRecord.started_at, HistoryRecord.id)
     each = [_page(place.where(*_criteria(part)), part, after).subquery().c for part in parts]
     found = union_all(*(select(of.started_at, of.id) for of in each)).subquery()
     order = [each.asc() if query.order == "oldest" else each.desc() for each in found.c]
