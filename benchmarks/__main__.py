@@ -28,7 +28,7 @@ def main() -> None:
     quick = options.quick
     rows = 20_000 if quick else options.rows
     sizes = sorted({size for size in (10_000, 1_000_000) if size < rows} | {rows})
-    rounds, pairs, many = (1, 20, 200) if quick else (9, 300, 5000)
+    rounds, pairs, many = (1, 20, 200) if quick else (21, 120, 2500)
     begun = perf_counter()
     with server(options.url) as url:
         told = machine(url)
@@ -37,7 +37,7 @@ def main() -> None:
         tables = [recording.report(speeds)]
         print(tables[-1].markdown(), flush=True)
         beside = 10_000 if quick else 300_000
-        stored = storage.measure(url, 1 if quick else 5, pairs * 5, beside)
+        stored = storage.measure(url, 1 if quick else 5, pairs * 12, beside)
         tables.append(storage.report(stored, beside))
         print(tables[-1].markdown(), flush=True)
         to_expire = 20_000 if quick else min(rows, 3_000_000)
