@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -35,8 +36,8 @@ def engine_from_url(url: str | URL) -> Engine:
     """Make an engine whose settings suit short, independent writes; nothing connects yet.
 
     SQLite: WAL mode, `synchronous=NORMAL`, a busy timeout of 5 seconds, `BEGIN IMMEDIATE` before
-    writes. Elsewhere connections that have been idle for a second are tested before they are used,
-    and with psycopg each statement is a transaction of its own, which saves two round trips.
+    writes. Elsewhere connections are tested before they are used, by a round trip if they have been
+    idle for a second; with psycopg each statement is a transaction, which saves two round trips.
 
     Raises:
         InvalidInput: if it is no URL, or one of a database that would be gone with its connection.
@@ -94,16 +95,20 @@ def _settings(url: URL) -> dict[str, Any]:
 
 
 def _test_idle_connections(engine: Engine) -> Engine:
-    """Test a connection before it is used, unless it was in use just now.
+    """Test a connection before it is used, by a round trip only if it was not in use just now.
 
-    SQLAlchemy's `pool_pre_ping` does so each time: a round trip more for each of our short calls.
+    SQLAlchemy's `pool_pre_ping` makes one each time, which our short calls feel. One that the
+    server has ended is told without: its socket has something to read.
     """
 
     def note(connection: Any, record: ConnectionPoolEntry) -> None:
         record.info[_LAST_USED] = monotonic()
 
     def test(connection: Any, record: ConnectionPoolEntry, proxy: object) -> None:
-        if monotonic() - record.info.get(_LAST_USED, monotonic()) < _IDLE_SECONDS:
+        last_used = record.info.get(_LAST_USED)
+        if last_used is None:  # it is new
+            return
+        if monotonic() - last_used < _IDLE_SECONDS and _is_silent(record.driver_connection):
             return
         try:
             engine.dialect.do_ping(connection)
@@ -113,6 +118,19 @@ def _test_idle_connections(engine: Engine) -> Engine:
     event.listen(engine, "checkin", note)
     event.listen(engine, "checkout", test)
     return engine
+
+
+def _is_silent(driver_connection: Any) -> bool:
+    """Whether the server has said nothing since its last answer, not even that it hangs up."""
+    try:
+        socket = driver_connection.fileno()
+    except Exception:  # the driver tells no socket, or has noticed itself
+        return False
+    if not hasattr(select, "poll"):
+        return not any(select.select([socket], [], [], 0))
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return not poll.poll(0)
 
 
 @contextmanager

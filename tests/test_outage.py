@@ -115,9 +115,27 @@ def test_sessions_that_the_server_ends_are_replaced(postgres_database, bind):
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
         )
+        count = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+        while other.scalar(count) > 1:  # to tell them to end is not to have seen them end
+            other.rollback()
     assert store.record_completion("1", "w", "c", 1).status is Status.COMPLETED
     store.close()
     engine.dispose()
+
+
+def test_a_connection_is_tested_by_a_round_trip_only_after_a_pause(postgres_database, monkeypatch):
+    pings = []
+    with create_store(postgres_database.url) as store:
+        ping = store._owned_engine.dialect.do_ping
+        monkeypatch.setattr(
+            store._owned_engine.dialect, "do_ping", lambda c: pings.append(c) or ping(c)
+        )
+        for _ in range(3):
+            store.query()
+        assert pings == []
+        monkeypatch.setattr("jobhistory.engines._IDLE_SECONDS", 0)
+        store.query()
+        assert len(pings) == 1
 
 
 def test_a_transaction_that_cannot_commit_leaves_no_trace(database):
