@@ -61,9 +61,9 @@ def middle(figures: Sequence[float], form: str = ",.0f") -> str:
     return f"{statistics.median(figures):{form}} ({least:{form}} - {most:{form}})"
 
 
-def percentile(figures: Sequence[float], percent: float) -> float:
+def percentile(figures: Sequence[float], percent: int) -> float:
     """The one at the nearest rank."""
-    return sorted(figures)[max(0, -(-len(figures) * percent // 100).__int__() - 1)]
+    return sorted(figures)[-(-len(figures) * percent // 100) - 1]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -63,22 +64,21 @@ def print_stats(
             print_tabbed([_SERIES_HEADINGS])
             print_tabbed(_series_cells(stats) for stats in series)
         return
-    if not totals:
+    # The one may have been asked for before the first execution, and the other after it.
+    if not totals or (bucket is not None and not series):
         console.print("no executions")
         return
+    charts = None if bucket is None else _Charts(series, bucket)
     rows = [_with_bar(_stats_cells(stats), 3, stats.failure_rate or 0, console) for stats in totals]
     widths = table_widths([_STATS_HEADINGS, *rows])
     print_row(console, _STATS_HEADINGS, widths, ["bold"] * len(widths))
     for stats, row in zip(totals, rows, strict=True):
         failed = "red" if stats.failed else ""
         print_row(console, row, widths, ["", "", failed, "red"])
-        if bucket is not None:
-            _print_series(console, stats.task_identifier, series, bucket)
-    if bucket is not None:
-        begun, count, _ = _periods(series, bucket)
-        length = took(bucket // timedelta(milliseconds=1))
-        caption = f"charts: {count} x {length}, from {moment_text(begun)} on"
-        console.print(Text(caption, "dim"), soft_wrap=True)
+        if charts is not None:
+            charts.print_task(console, stats.task_identifier)
+    if charts is not None:
+        console.print(Text(charts.caption, "dim"), soft_wrap=True)
 
 
 def print_failures(groups: Sequence[FailureGroup]) -> None:
@@ -155,9 +155,7 @@ def _stats_cells(stats: TaskStats) -> tuple[str, ...]:
 
 
 def _series_cells(stats: TaskStats) -> tuple[str, ...]:
-    counts = (
-        *(stats.executions, stats.completed, stats.failed, stats.partial_success, stats.started),
-    )
+    counts = (stats.executions, stats.completed, stats.failed, stats.partial_success, stats.started)
     return (
         moment_text(stats.bucket) if stats.bucket else "-",
         shown(stats.task_identifier),
@@ -178,27 +176,31 @@ def _with_bar(
     return (*cells[:place], chart, *cells[place:])
 
 
-def _print_series(
-    console: Console, task: str, series: Sequence[TaskStats], bucket: timedelta
-) -> None:
-    _, count, numbers = _periods(series, bucket)
-    runs, failed = [0] * count, [0] * count
-    for stats, number in zip(series, numbers, strict=True):
-        if stats.task_identifier == task and number >= 0:
-            runs[number], failed[number] = stats.executions, stats.failed
-    ascii_only = console.options.ascii_only
-    console.print(Text(f"    runs    {spark(runs, ascii_only=ascii_only)}", "cyan"), no_wrap=True)
-    if any(failed):
-        chart = spark(failed, ascii_only=ascii_only)
-        console.print(Text(f"    failed  {chart}", "red"), no_wrap=True)
+class _Charts:
+    """A series as a column for each period, of each task; of a long one, the last periods."""
 
+    def __init__(self, series: Sequence[TaskStats], bucket: timedelta) -> None:
+        begun = [stats.bucket for stats in series if stats.bucket is not None]
+        count = min(_MOST_COLUMNS, (max(begun) - min(begun)) // bucket + 1)
+        first = max(begun) - (count - 1) * bucket
+        length = took(bucket // timedelta(milliseconds=1))
+        self.caption = f"charts: {count} x {length}, from {moment_text(first)} on"
+        self._runs: defaultdict[str, list[int]] = defaultdict(lambda: [0] * count)
+        self._failed: defaultdict[str, list[int]] = defaultdict(lambda: [0] * count)
+        for stats, each in zip(series, begun, strict=True):
+            if each >= first:
+                number = (each - first) // bucket
+                self._runs[stats.task_identifier][number] = stats.executions
+                self._failed[stats.task_identifier][number] = stats.failed
 
-def _periods(series: Sequence[TaskStats], bucket: timedelta) -> tuple[datetime, int, list[int]]:
-    """When the charts begin, how many periods they have, and in which one each member is."""
-    begun = [stats.bucket for stats in series if stats.bucket is not None]
-    count = min(_MOST_COLUMNS, (max(begun) - min(begun)) // bucket + 1)
-    first = max(begun) - (count - 1) * bucket
-    return first, count, [(each - first) // bucket for each in begun]
+    def print_task(self, console: Console, task: str) -> None:
+        """Print the charts of a task, that of its failures only if there are any."""
+        ascii_only = console.options.ascii_only
+        runs = spark(self._runs[task], ascii_only=ascii_only)
+        console.print(Text(f"    runs    {runs}", "cyan"), no_wrap=True)
+        if any(self._failed[task]):
+            failed = spark(self._failed[task], ascii_only=ascii_only)
+            console.print(Text(f"    failed  {failed}", "red"), no_wrap=True)
 
 
 def _error_line(group: FailureGroup) -> str:
