@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from threading import Lock
+from threading import RLock
 from typing import Generic, TypeVar
 
 from jobhistory.errors import check_count
@@ -29,7 +29,8 @@ class RingBuffer(Generic[T]):
         """Forget everything, in a forked child."""
         self._items: deque[T] = deque(maxlen=self._size)
         # list(deque) raises RuntimeError if another thread appends meanwhile without the GIL.
-        self._lock = Lock()
+        # Reentrant: a signal handler may run while its own thread holds the lock.
+        self._lock = RLock()
 
     def append(self, item: T) -> None:
         """Add an item, which pushes out the oldest one if the buffer is full."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from enum import Enum, auto
 from typing import Any, TypeVar
 
 from sqlalchemy import Engine, Pool, QueuePool
@@ -30,6 +31,22 @@ _parents_pools: list[Pool] = []
 """In a forked child: what it has inherited and must neither use nor close."""
 
 
+class Purpose(Enum):
+    """What a transaction is for, which decides how long it may take."""
+
+    RECORD = auto()
+    """A recording call of a job, which must not wait for long."""
+
+    RECORD_MANY = auto()
+    """Many rows at once: `record_many`, and the batches of a `Recorder`."""
+
+    READ = auto()
+    """A question."""
+
+    MAINTAIN = auto()
+    """A batch of expiry, or of the search for lost workers."""
+
+
 class DatabaseHistory(ABC):
     """The `operations` on a database, and the ring buffer after the commit of what they wrote."""
 
@@ -39,70 +56,84 @@ class DatabaseHistory(ABC):
 
     @abstractmethod
     def _run(
-        self, operation: Callable[[Session], T], buffer: Callable[[T], None] = lambda _: None
+        self,
+        purpose: Purpose,
+        operation: Callable[[Session], T],
+        buffer: Callable[[T], None] = lambda _: None,
     ) -> T:
         """Run an operation in a session, and `buffer` what it returned after its commit."""
 
     def insert(self, row: Row) -> HistoryRecord:
         """Write a new row, and return its record."""
-        return self._run(lambda session: operations.insert(session, row))
+        return self._run(Purpose.RECORD, lambda session: operations.insert(session, row))
 
     def insert_ended(self, row: Row) -> HistoryRecord:
         """Write the row of an execution that has ended, and return its record."""
         return self._run(
-            lambda session: operations.insert(session, row), lambda _: self._ring.append(row)
+            Purpose.RECORD,
+            lambda session: operations.insert(session, row),
+            lambda _: self._ring.append(row),
         )
 
     def insert_many_ended(self, rows: list[Row]) -> None:
         """Write the rows of executions that have ended."""
         self._run(
+            Purpose.RECORD_MANY,
             lambda session: operations.insert_many(session, rows),
             lambda _: self._ring.extend(rows),
         )
 
     def end(self, outcome: Outcome) -> HistoryRecord:
         """Write how an execution ended, and return its record; see `operations.end`."""
-        record, _ = self._run(lambda session: operations.end(session, outcome), self._buffer_new)
+        record, _ = self._run(
+            Purpose.RECORD, lambda session: operations.end(session, outcome), self._buffer_new
+        )
         return record
 
     def write(self, batch: Batch, *, again: bool) -> Written:
         """Write a batch; see `operations.write`."""
         return self._run(
+            Purpose.RECORD_MANY,
             lambda session: operations.write(session, batch, again=again),
             lambda written: self._ring.extend(written.ended),
         )
 
     def reap(self, query: HistoryQuery, now: datetime) -> list[Row]:
         """End one batch of started executions as lost, and return their rows."""
-        return self._run(lambda session: operations.reap(session, query, now), self._ring.extend)
+        return self._run(
+            Purpose.MAINTAIN,
+            lambda session: operations.reap(session, query, now),
+            self._ring.extend,
+        )
 
     def find(self, query: HistoryQuery, after: Cursor | None = None) -> list[HistoryRecord]:
         """The records that meet the criteria, in their order, from a cursor on."""
         statement = statements.records_of(query, after)
-        return self._run(lambda session: operations.find(session, statement))
+        return self._run(Purpose.READ, lambda session: operations.find(session, statement))
 
     def count(self, query: HistoryQuery, cap: int | None) -> Count:
         """How many executions meet the criteria, up to a cap."""
-        return self._run(lambda session: operations.count(session, query, cap))
+        return self._run(Purpose.READ, lambda session: operations.count(session, query, cap))
 
     def stats(self, query: HistoryQuery, bucket: timedelta | None) -> list[TaskStats]:
         """The statistics of each task, in each bucket of time."""
-        return self._run(lambda session: operations.stats(session, query, bucket))
+        return self._run(Purpose.READ, lambda session: operations.stats(session, query, bucket))
 
     def failures(self, query: HistoryQuery) -> list[FailureGroup]:
         """The kinds of failures, the most frequent first."""
-        return self._run(lambda session: operations.failures(session, query))
+        return self._run(Purpose.READ, lambda session: operations.failures(session, query))
 
     def count_expired(self, cutoff: datetime) -> int:
         """How many rows have expired at the cutoff."""
-        return self._run(lambda session: operations.count_expired(session, cutoff))
+        return self._run(Purpose.READ, lambda session: operations.count_expired(session, cutoff))
 
     def delete_expired(
         self, cutoff: datetime, low_water: datetime, batch_size: int
     ) -> tuple[int, int, datetime]:
         """Delete one batch of expired rows; see `operations.delete_expired`."""
         return self._run(
-            lambda session: operations.delete_expired(session, cutoff, low_water, batch_size)
+            Purpose.MAINTAIN,
+            lambda session: operations.delete_expired(session, cutoff, low_water, batch_size),
         )
 
     def _buffer_new(self, ended: tuple[HistoryRecord, bool]) -> None:
@@ -142,7 +173,10 @@ class OwnTransactions(DatabaseHistory):
             self._engine.dispose(close=False)
 
     def _run(
-        self, operation: Callable[[Session], T], buffer: Callable[[T], None] = lambda _: None
+        self,
+        purpose: Purpose,
+        operation: Callable[[Session], T],
+        buffer: Callable[[T], None] = lambda _: None,
     ) -> T:
         try:
             with self._prepare(self._session_factory()) as session:
@@ -189,7 +223,10 @@ class CallersTransaction(DatabaseHistory):
         self._own = own
 
     def _run(
-        self, operation: Callable[[Session], T], buffer: Callable[[T], None] = lambda _: None
+        self,
+        purpose: Purpose,
+        operation: Callable[[Session], T],
+        buffer: Callable[[T], None] = lambda _: None,
     ) -> T:
         connection = self._session.connection(bind_arguments=_MAPPER)
         # A session of our own on the caller's connection, as the records in the caller's are the

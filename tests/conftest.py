@@ -45,10 +45,11 @@ class Database:
 
 
 class FakeClock:
-    """A clock that only moves when it is told to."""
+    """A clock that only moves when it is told to; it begins years ago, so that advancing it does
+    not bring it beyond the server's own clock."""
 
     def __init__(self) -> None:
-        self.now = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
+        self.now = datetime(2015, 11, 1, 12, 0, tzinfo=UTC)
 
     def __call__(self) -> datetime:
         return self.now

@@ -37,7 +37,7 @@ queries = st.builds(
     limit=st.none() | st.integers(1, 100),
 )
 cursors = st.builds(Cursor, queries, st.datetimes(timezones=st.just(UTC)), st.uuids())
-CURSOR = Cursor(HistoryQuery(status="failed"), datetime(2026, 11, 1, tzinfo=UTC), UUID(int=7))
+CURSOR = Cursor(HistoryQuery(status="failed"), datetime(2015, 11, 1, tzinfo=UTC), UUID(int=7))
 
 
 def packed(content):
@@ -78,17 +78,17 @@ def test_nothing_else_is_a_cursor(text):
         {},
         7,
         "text",
-        ["2026-11-01T00:00:00+00:00", "00" * 16],
-        ["2026-11-01T00:00:00", "00" * 16, {"order": "newest"}],
-        ["2026-11-01T00:00:00+00:00", 7, {}],
-        ["2026-11-01T00:00:00+00:00", "00" * 16, {"limit": 5}],
-        ["2026-11-01T00:00:00+00:00", "00" * 16, {"state": "x"}],
-        ["2026-11-01T00:00:00+00:00", "00" * 16, {"from_": 5}],
-        ["2026-11-01T00:00:00+00:00", "00" * 16, {"status": {"a": {}}}],
-        ["2026-11-01T00:00:00+00:00", "00" * 16, [["order", "newest"]]],
+        ["2015-11-01T00:00:00+00:00", "00" * 16],
+        ["2015-11-01T00:00:00", "00" * 16, {"order": "newest"}],
+        ["2015-11-01T00:00:00+00:00", 7, {}],
+        ["2015-11-01T00:00:00+00:00", "00" * 16, {"limit": 5}],
+        ["2015-11-01T00:00:00+00:00", "00" * 16, {"state": "x"}],
+        ["2015-11-01T00:00:00+00:00", "00" * 16, {"from_": 5}],
+        ["2015-11-01T00:00:00+00:00", "00" * 16, {"status": {"a": {}}}],
+        ["2015-11-01T00:00:00+00:00", "00" * 16, [["order", "newest"]]],
         b"[" * 200_000,
         b" " * 5_000_000 + b"[]",
-        b'["2026-11-01T00:00:00+00:00", "' + b"0" * 32 + b'", {"job_id": ' + b"9" * 5000 + b"}]",
+        b'["2015-11-01T00:00:00+00:00", "' + b"0" * 32 + b'", {"job_id": ' + b"9" * 5000 + b"}]",
     ],
 )
 def test_what_was_packed_like_a_cursor_but_is_none_is_refused(content):

@@ -14,7 +14,7 @@ from jobhistory import HistoryRecord, Job, Status, create_store
 from jobhistory import store as store_module
 from jobhistory.models import new_id
 
-NOW = datetime(2026, 11, 1, tzinfo=UTC)
+NOW = datetime(2015, 11, 1, tzinfo=UTC)
 
 
 def fill(database, expired, kept=10):

@@ -13,7 +13,7 @@ from jobhistory.statements import _masked
 EXAMPLES = {
     "no order 42": "no order <number>",
     "took 3.14s, -5 or +7 of 1,000": "took <number>, <number> or <number> of <number>",
-    "job-42 in 2026-11-24T10:20:30.5Z": (
+    "job-42 in 2015-11-24T10:20:30.5Z": (
         "job-<number> in <number>-<number>-<number>:<number>:<number>"
     ),
     "user 123e4567-e89b-12d3-a456-426614174000 is gone": "user <id> is gone",

@@ -15,7 +15,7 @@ from jobhistory import HistoryQuery, HistoryRecord, Job, Recorder, Status, creat
 from jobhistory.criteria import Cursor
 from jobhistory.models import new_id
 
-NOW = datetime(2026, 11, 1, tzinfo=UTC)
+NOW = datetime(2015, 11, 1, tzinfo=UTC)
 ROWS = 20_000
 OLD = range(18_000, 19_000)
 RARE = {7: "rare_task", 11: "rare_task", 1003: "rare_task"}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import threading
 from collections import deque
 
@@ -62,3 +63,22 @@ def test_threads_append_and_read_at_once_and_nothing_is_lost_or_out_of_order():
     final = ring.last()
     last_of_each = dict(final)
     assert all(number == 4999 for number in last_of_each.values())
+
+
+def test_a_signal_handler_may_read_what_its_own_thread_is_changing():
+    ring = RingBuffer(3)
+    seen = []
+
+    def items():
+        yield "a"
+        signal.raise_signal(signal.SIGUSR1)
+        yield "b"
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: seen.extend(ring.last()))
+    try:
+        ring.extend(items())
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+    assert set(seen) <= {"a"}
+    assert ring.last() == ["a", "b"]

@@ -111,7 +111,7 @@ def test_the_orm_writes_and_reads_records_as_well(database):
         "worker_id": "w",
         "status": Status.STARTED,
         "attempt_number": 1,
-        "started_at": datetime(2026, 11, 1, tzinfo=UTC),
+        "started_at": datetime(2015, 11, 1, tzinfo=UTC),
     }
     with Session(database.engine) as session:
         session.add(HistoryRecord(**row))
