@@ -59,7 +59,7 @@ FROM (
 
 def fill(engine: Engine, rows: int, *, at_a_time: int = 500_000) -> None:
     """Make the table, fill it, and index it then, which is faster than the other way round."""
-    migrate.upgrade(engine, "0001")
+    migrate.upgrade(engine, "jobhistory_0001")
     for first in range(1, rows + 1, at_a_time):
         with engine.begin() as connection:
             connection.execute(

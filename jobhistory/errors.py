@@ -107,9 +107,9 @@ class SchemaOutOfDate(JobHistoryError, RuntimeError):
     """The history table is not the one that this version of the library reads and writes.
 
     Attributes:
-        current: the revision that the database is at, `None` if it has none.
+        current: the revision of the table, `None` if it has none.
         head: the revision that this version needs.
-        differences: how the table differs although the revision is right, one text each.
+        differences: how the table differs from the model, such as `"column x is missing"`.
     """
 
     def __init__(self, current: str | None, head: str, differences: tuple[str, ...] = ()) -> None:
@@ -119,22 +119,38 @@ class SchemaOutOfDate(JobHistoryError, RuntimeError):
         self.differences = differences
 
     def __str__(self) -> str:
-        if self.differences:
-            return f"the history table was changed by hand: {'; '.join(self.differences)}"
+        differences = "; ".join(self.differences)
+        if differences and self.current == self.head:
+            return (
+                f"the history table is damaged: {differences}; "
+                "repair it with the statements that 'jobhistory db sql' prints"
+            )
+        if differences and self.current is None:
+            return (
+                "something other than 'jobhistory db upgrade' made the history table, and it is "
+                f"not up to date: {differences}; upgrade it with the tool that made it, or repair "
+                "it with the statements that 'jobhistory db sql' prints"
+            )
+        if differences:
+            return (
+                f"the history table is at revision {self.current}, which no longer exists: save "
+                "the rows that you need, drop the tables job_history and "
+                "job_history_alembic_version, and run 'jobhistory db upgrade'"
+            )
         if self.current is None:
             return (
                 "this database has no history table; create it with 'jobhistory db upgrade' "
                 "or jobhistory.migrate.upgrade(engine)"
             )
-        # Revisions are numbers padded with zeros, so their texts compare as they do.
+        # The ids end in numbers padded with zeros, so they compare as texts.
         if self.current > self.head:
             return (
                 f"the history table is at revision {self.current}, newer than the {self.head} "
-                "of this version of jobhistory; mend it with 'pip install --upgrade jobhistory'"
+                "of this version of jobhistory; upgrade with 'pip install --upgrade jobhistory'"
             )
         return (
-            f"the history table is at revision {self.current} and not at {self.head}; bring it "
-            "there with 'jobhistory db upgrade' or jobhistory.migrate.upgrade(engine)"
+            f"the history table is at revision {self.current} and not at {self.head}; upgrade it "
+            "with 'jobhistory db upgrade' or jobhistory.migrate.upgrade(engine)"
         )
 
 

@@ -1,35 +1,64 @@
-"""The schema of the history table: bring it to a revision, tell which it has, check it.
+"""The schema of the history table: create, upgrade, downgrade and check it.
 
-Every function takes an `Engine`, or a `Connection` for those who want the change in a transaction
-of their own: with a connection nothing is committed, that is left to the caller. `schema` names the
-database schema that holds the table; without it, it is the connection's default.
+Every function takes an `Engine` or a `Connection`. With a connection, the function works in the
+connection's transaction and leaves the commit to the caller. For asyncio, hand the function to
+`run_sync`::
 
-The revisions keep their own version table, so they live beside those of an app in one database.
+    async with engine.begin() as connection:
+        await connection.run_sync(migrate.upgrade)
+
+`schema` names the database schema that holds the table; the default is the connection's own.
+
+The revisions have their own version table, so they coexist with an app's migrations in one
+database. They use none of Alembic's global state, so an app's revision may call
+`migrate.upgrade(op.get_bind())`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from io import StringIO
 from pathlib import Path
-from typing import Any, TextIO
+from time import sleep
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
-from sqlalchemy import Column, Connection, Engine, MetaData, String, Table, inspect, select, text
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    MetaData,
+    String,
+    Table,
+    delete,
+    func,
+    inspect,
+    select,
+)
 from sqlalchemy.schema import CreateSchema
 
+from jobhistory.differences import compare
 from jobhistory.engines import shown_url
 from jobhistory.errors import InvalidInput, JobHistoryError, SchemaOutOfDate
-from jobhistory.models import TABLE_NAME
+from jobhistory.models import COLUMN_NAMES, TABLE_NAME
+
+if TYPE_CHECKING:
+    from alembic.migration import MigrationContext
+    from alembic.runtime.migration import RevisionStep
+    from alembic.script import ScriptDirectory
+
+    # The steps that lead on from the heads of a database.
+    _Steps: TypeAlias = Callable[[Any, Any], list[RevisionStep]]
 
 VERSION_TABLE = "job_history_alembic_version"
 
-# Alembic can tell it from the scripts, but takes longer to import than the rest of the library.
-HEAD = "0003"
+# Alembic can find it in the scripts, but takes longer to import than the rest of the library.
+HEAD = "jobhistory_0002"
 """The revision that this version of the library needs."""
 
 # The key of a PostgreSQL advisory lock: "jobhist" in ASCII.
 _LOCK = 0x6A6F6268697374
+_POLL_SECONDS = 0.05
 
 
 def upgrade(
@@ -37,66 +66,130 @@ def upgrade(
 ) -> None:
     """Create the history table, or bring it to a later revision.
 
-    Safe to call at once from several processes: one does the work, the others wait for it. A
-    `schema` that does not exist is created.
+    Several processes may call this at the same time: one does the work, the others wait. With an
+    engine, each revision is a transaction, so a failure keeps the revisions before it. A `schema`
+    that does not exist is created. A table that something else made is adopted if it equals the
+    model.
+
+    On PostgreSQL, the role needs CREATE on the schema, and must own the table to change it. At the
+    newest revision, SELECT on the version table is enough.
 
     Raises:
-        InvalidInput: if there is no such revision; or no such schema, where none can be made.
-        SchemaOutOfDate: if the table is at a revision that only a later version knows.
+        InvalidInput: if there is no such revision, or no such schema on SQLite.
+        SchemaOutOfDate: if this version of the library does not know the table's revision, or if
+            something else made the table and it differs from the model.
     """
+    scripts = _scripts()
     with transaction(bind) as connection:
         _ensure_schema(connection, schema)
         _refuse_newer(connection, schema)
-        _alembic("upgrade", revision, connection=connection, schema=schema)
+        _adopt(connection, schema, scripts)
+        with _naming(revision):
+            steps = _up(scripts, revision)(_version(connection, schema) or (), None)
+    for step in steps:
+        with transaction(bind) as connection:
+            # Between the transactions, another process may have taken this step.
+            _run(connection, schema, _up(scripts, step.to_revisions))
 
 
 def downgrade(bind: Engine | Connection, revision: str, *, schema: str | None = None) -> None:
-    """Bring the table back to an earlier revision; `"base"` drops it, and all history with it.
+    """Bring the table back to an earlier revision, in one transaction.
+
+    `"base"` drops the table and all history.
 
     Raises:
-        InvalidInput, SchemaOutOfDate: as `upgrade`.
+        InvalidInput: if there is no such revision.
+        SchemaOutOfDate: as `upgrade`.
     """
+    scripts = _scripts()
     with transaction(bind) as connection:
         _refuse_newer(connection, schema)
-        _alembic("downgrade", revision, connection=connection, schema=schema)
+        _adopt(connection, schema, scripts)
+        with _naming(revision):
+            _run(connection, schema, lambda heads, _: scripts._downgrade_revs(revision, heads))
 
 
 def current(bind: Engine | Connection, *, schema: str | None = None) -> str | None:
-    """The revision that the database is at; `None` if the history table is not there."""
-    with _connection(bind) as connection:
-        if not inspect(connection).has_table(VERSION_TABLE, schema=schema):
-            return None
-        versions = Table(VERSION_TABLE, MetaData(schema=schema), Column("version_num", String(32)))
-        return connection.scalar(select(versions.c.version_num))
+    """Return the revision of the history table; `None` if there is no table.
 
-
-def check(bind: Engine | Connection, *, schema: str | None = None) -> None:
-    """Make sure that the table is as this version of the library needs it.
-
-    Raises:
-        SchemaOutOfDate: if its revision is another, or it differs from what the revision made.
+    A table that something else made, such as `create_all`, has no revision either, until `upgrade`
+    adopts it.
     """
     with _connection(bind) as connection:
-        found = current(connection, schema=schema)
-        if found != HEAD:
+        return _version(connection, schema) if _has_table(connection, schema) else None
+
+
+def check(bind: Engine | Connection, *, schema: str | None = None) -> tuple[str, ...]:
+    """Return what the app added to the history table, such as `"index ix_my_payload"`.
+
+    The table is up to date if it has everything that the model has; additions do no harm. Needs no
+    privilege except SELECT on the version table.
+
+    Raises:
+        SchemaOutOfDate: if the table is missing, at another revision, or lacks something.
+    """
+    with _connection(bind) as connection:
+        if not _has_table(connection, schema):
+            raise SchemaOutOfDate(None, HEAD)
+        _refuse_newer(connection, schema)
+        found = _version(connection, schema)
+        if found != HEAD and found in _known(_scripts()):
             raise SchemaOutOfDate(found, HEAD)
-        differences = _differences(connection, schema)
+        differences, additions = compare(connection, schema)
         if differences:
             raise SchemaOutOfDate(found, HEAD, differences)
+        return additions
+
+
+def refuse_outdated(connection: Connection, *, schema: str | None = None) -> None:
+    """Refuse a table that is missing, at another revision, or lacks a column.
+
+    Unlike `check`, this does not import Alembic.
+
+    Raises:
+        SchemaOutOfDate: if it is.
+    """
+    found = current(connection, schema=schema)
+    if found is None and _has_table(connection, schema):
+        columns = inspect(connection).get_columns(TABLE_NAME, schema=schema)
+        missing = [name for name in COLUMN_NAMES if name not in {each["name"] for each in columns}]
+        if missing:
+            differences = tuple(f"column {name} is missing" for name in missing)
+            raise SchemaOutOfDate(None, HEAD, differences)
+    elif found != HEAD:
+        raise SchemaOutOfDate(found, HEAD)
 
 
 def write_sql(
     dialect: str, output: TextIO, revision: str = "head", *, schema: str | None = None
 ) -> None:
-    """Write the SQL of an upgrade, for those whose databases are changed by hand.
+    """Write the SQL of an upgrade, for databases that are changed by hand.
 
     Args:
         dialect: `"postgresql"` or `"sqlite"`.
         output: where the SQL goes.
-        revision: where to; `"0001:0002"` tells where from, too.
-        schema: which must exist when the SQL is run.
+        revision: the target; `"jobhistory_0001:jobhistory_0002"` also names the start.
+        schema: an existing schema.
     """
-    _alembic("upgrade", revision, output=output, dialect=dialect, schema=schema)
+    from alembic.operations import Operations
+
+    if dialect not in ("postgresql", "sqlite"):
+        raise InvalidInput("dialect", dialect, "is not supported; give 'postgresql' or 'sqlite'")
+    scripts = _scripts()
+    start, _, target = revision.rpartition(":")
+    with _naming(revision):
+        context = _context(
+            schema,
+            dialect_name=dialect,
+            starting_rev=start or None,
+            script=scripts,
+            as_sql=True,
+            output_buffer=output,
+            literal_binds=True,
+            fn=_up(scripts, target),
+        )
+        with context.begin_transaction():
+            context.run_migrations(op=Operations(context))
 
 
 def include_object(
@@ -111,10 +204,10 @@ def include_object(
 
 
 def scripts_location() -> Path:
-    """The folder of the revisions: the installed package's, or the one of a checkout.
+    """Return the folder of the revisions: that of the installed package, or of a checkout.
 
     Raises:
-        JobHistoryError: if neither is there.
+        JobHistoryError: if neither exists.
     """
     package = Path(__file__).parent
     if (package / "migrations" / "env.py").is_file():
@@ -126,6 +219,56 @@ def scripts_location() -> Path:
 
 
 @contextmanager
+def transaction(bind: Engine | Connection) -> Iterator[Connection]:
+    """Begin a transaction that excludes other migrations; commit it unless it is the caller's."""
+    with _connection(bind) as connection:
+        is_ours = connection is not bind
+        if connection.dialect.name == "sqlite":
+            _begin_immediate(connection)
+        else:
+            if is_ours:
+                # The engine's level may commit each statement, or not see what others committed.
+                connection.execution_options(isolation_level="READ COMMITTED")
+            _wait_for_lock(connection, is_ours)
+        yield connection
+        if is_ours:
+            connection.commit()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    """Take SQLite's write lock before the first read.
+
+    A transaction that has read cannot write once another one has written.
+    """
+    is_callers = connection.in_transaction()
+    if not is_callers:
+        connection.begin()  # upon which a listener of the app may have emitted BEGIN
+    driver_connection: Any = connection.connection.driver_connection
+    if driver_connection.in_transaction:
+        if is_callers:
+            return
+        connection.exec_driver_sql("COMMIT")  # of the listener's or the driver's empty transaction
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _wait_for_lock(connection: Connection, may_roll_back: bool) -> None:
+    """Take PostgreSQL's lock, which ends with the transaction.
+
+    The wait is a poll without a snapshot: CREATE INDEX CONCURRENTLY, run by the lock's holder,
+    would wait for a statement that waits for the lock.
+    """
+    lock = select(func.pg_try_advisory_xact_lock(_LOCK))
+    while not connection.scalar(lock):
+        if may_roll_back:
+            connection.rollback()
+        if connection.dialect.is_async:  # the holder may be a task of this event loop
+            adapted: Any = connection.connection.dbapi_connection
+            adapted.run_async(lambda _: asyncio.sleep(_POLL_SECONDS))
+        else:
+            sleep(_POLL_SECONDS)
+
+
+@contextmanager
 def _connection(bind: Engine | Connection) -> Iterator[Connection]:
     if isinstance(bind, Connection):
         yield bind
@@ -133,29 +276,36 @@ def _connection(bind: Engine | Connection) -> Iterator[Connection]:
         with bind.connect() as connection:
             yield connection
     else:
-        shown = shown_url(bind) if isinstance(bind, str) else bind
-        raise InvalidInput(
-            "bind", shown, "is neither an Engine nor a Connection; give create_engine(url)"
+        raise InvalidInput("bind", *_wrong_bind(bind))
+
+
+def _wrong_bind(bind: Any) -> tuple[object, str]:
+    if hasattr(bind, "sync_engine"):
+        return bind, (
+            "is for asyncio; hand the function to an AsyncConnection: "
+            "await connection.run_sync(migrate.upgrade)"
         )
+    if hasattr(bind, "engine"):
+        return bind, (
+            "only prints SQL, as 'alembic --sql' does; call jobhistory.migrate.write_sql instead"
+        )
+    shown = shown_url(bind) if isinstance(bind, str) else bind
+    return shown, "is neither an Engine nor a Connection; give create_engine(url)"
 
 
-@contextmanager
-def transaction(bind: Engine | Connection) -> Iterator[Connection]:
-    """One transaction for all that is changed, with a lock that makes others wait."""
-    with _connection(bind) as connection:
-        is_sqlite = connection.dialect.name == "sqlite"
-        if connection is not bind and not is_sqlite:
-            # An engine may commit every statement by itself; a migration must not.
-            connection.execution_options(isolation_level=connection.default_isolation_level)
-        if is_sqlite:
-            if not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
-                # sqlite3 begins none by itself before DDL.
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-        elif connection.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-        yield connection
-        if connection is not bind:
-            connection.commit()
+def _has_table(connection: Connection, schema: str | None, name: str = TABLE_NAME) -> bool:
+    return inspect(connection).has_table(name, schema=schema)
+
+
+def _versions(schema: str | None) -> Table:
+    return Table(VERSION_TABLE, MetaData(schema=schema), Column("version_num", String(32)))
+
+
+def _version(connection: Connection, schema: str | None) -> str | None:
+    """Return what the version table says."""
+    if not _has_table(connection, schema, VERSION_TABLE):
+        return None
+    return connection.scalar(select(_versions(schema).c.version_num))
 
 
 def _ensure_schema(connection: Connection, schema: str | None) -> None:
@@ -169,46 +319,72 @@ def _ensure_schema(connection: Connection, schema: str | None) -> None:
 
 
 def _refuse_newer(connection: Connection, schema: str | None) -> None:
-    found = current(connection, schema=schema)
+    found = _version(connection, schema)
     if found is not None and found > HEAD:
         raise SchemaOutOfDate(found, HEAD)
 
 
-def _differences(connection: Connection, schema: str | None) -> tuple[str, ...]:
-    from alembic.util import AutogenerateDiffsDetected
-
-    try:
-        _alembic("check", connection=connection, schema=schema)
-    except AutogenerateDiffsDetected as detected:
-        return tuple(_describe(difference) for difference in detected.diffs)
-    return ()
-
-
-def _describe(difference: Any) -> str:
-    # ("remove_index", Index), ("add_column", schema, table, Column), or, of one column,
-    # [("modify_nullable", schema, table, column, ...), ...]
-    if isinstance(difference, list):
-        return "; ".join(_describe(part) for part in difference)
-    what, *subject = difference
-    if what.startswith("modify"):
-        return f"{what} {subject[2]}"
-    return f"{what} {getattr(subject[-1], 'name', subject[-1])}"
+def _adopt(connection: Connection, schema: str | None, scripts: ScriptDirectory) -> None:
+    """Make the version table agree with a table that the revisions did not make, or with none."""
+    found = _version(connection, schema)
+    exists = _has_table(connection, schema)
+    if exists == (found in _known(scripts)):
+        return
+    if exists:
+        differences, _ = compare(connection, schema)
+        if differences:
+            raise SchemaOutOfDate(found, HEAD, differences)
+    if found is not None:
+        connection.execute(delete(_versions(schema)))
+    if exists:
+        _context(schema, connection=connection).stamp(scripts, HEAD)
 
 
-def _alembic(command: str, *args: Any, output: TextIO | None = None, **attributes: Any) -> None:
-    import alembic.command
-    from alembic.config import Config
+def _scripts() -> ScriptDirectory:
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory(str(scripts_location()))
+
+
+def _known(scripts: ScriptDirectory) -> set[str | None]:
+    return {script.revision for script in scripts.walk_revisions()}
+
+
+def _up(scripts: ScriptDirectory, target: Any) -> _Steps:
+    return lambda heads, _: scripts._upgrade_revs(target, heads)
+
+
+def _run(connection: Connection, schema: str | None, steps: _Steps) -> None:
+    from alembic.operations import Operations
+
+    context = _context(schema, connection=connection, fn=steps)
+    context.run_migrations(op=Operations(context))
+
+
+def _context(
+    schema: str | None,
+    *,
+    connection: Connection | None = None,
+    dialect_name: str | None = None,
+    **options: Any,
+) -> MigrationContext:
+    from alembic.migration import MigrationContext
+
+    return MigrationContext.configure(
+        connection,
+        dialect_name=dialect_name,
+        opts={"version_table": VERSION_TABLE, "version_table_schema": schema, **options},
+    )
+
+
+@contextmanager
+def _naming(revision: str) -> Iterator[None]:
+    """Name the revision in Alembic's errors."""
     from alembic.util import CommandError
 
-    # A connection, never a URL as text: that would have to show its password or to lose it.
-    config = Config(stdout=StringIO(), output_buffer=output, attributes=attributes)
-    config.set_main_option("script_location", str(scripts_location()).replace("%", "%%"))
-    sql = {} if output is None else {"sql": True}
     try:
-        getattr(alembic.command, command)(config, *args, **sql)
+        yield
     except CommandError as error:
-        if not args:
-            raise
         raise InvalidInput(
-            "revision", args[0], f"cannot be reached: {error}; write it like 'head' or {HEAD!r}"
+            "revision", revision, f"cannot be reached: {error}; write it like 'head' or {HEAD!r}"
         ) from error

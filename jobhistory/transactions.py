@@ -207,11 +207,11 @@ class OwnTransactions(DatabaseHistory):
                 connection = session.connection(bind_arguments=_MAPPER)
                 translated = connection.get_execution_options().get("schema_translate_map") or {}
                 schema = translated.get(None) if self._schema is None else self._schema
-                revision = migrate.current(connection, schema=schema)
+                migrate.refuse_outdated(connection, schema=schema)
         except SQLAlchemyError:  # then the first error is the one to hear of
             return
-        if revision != migrate.HEAD:
-            raise SchemaOutOfDate(revision, migrate.HEAD) from error
+        except SchemaOutOfDate as wrong:
+            raise wrong from error
 
 
 class CallersTransaction(DatabaseHistory):

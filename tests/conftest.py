@@ -171,6 +171,13 @@ def bare_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Da
 
 
 @pytest.fixture
+def bare_postgres_url(postgres: Server) -> Iterator[URL]:
+    """The URL of a PostgreSQL database of its own in which there is nothing yet."""
+    with _new_postgres_database(postgres) as url:
+        yield url
+
+
+@pytest.fixture
 def event_loop_thread() -> Iterator[EventLoop]:
     loop = EventLoop()
     yield loop

@@ -212,7 +212,7 @@ def test_db_commands(run, bare_database):
     options = ["--url", bare_database.url.render_as_string(hide_password=False)]
 
     assert run("db", "current", *options) == (0, "there is no history table\n", "")
-    assert run("db", "upgrade", "0001", *options) == (0, "0001\n", "")
+    assert run("db", "upgrade", "jobhistory_0001", *options) == (0, "jobhistory_0001\n", "")
     assert run("db", "check", *options)[0] == 1
     status, out, _ = run("db", "check", "--json", *options)
     assert status == 1
@@ -236,7 +236,7 @@ def test_db_commands(run, bare_database):
         (["--url", "postgresql://"], "TIMESTAMP WITH TIME ZONE"),
         (["--url", "postgresql://app:hunter2@nowhere/db"], "WITH (fillfactor = 80)"),
         (["--url", "postgresql://", "--schema", "audit"], "audit.job_history"),
-        (["0001:0002", "--url", "postgresql://"], "WHERE error_type IS NOT NULL"),
+        (["jobhistory_0001:head", "--url", "postgresql://"], "WHERE error_type IS NOT NULL"),
     ],
 )
 def test_db_sql_prints_the_statements_without_a_database(run, options, told):
@@ -273,7 +273,7 @@ def test_the_default_database_is_a_file_of_the_user_made_on_first_use(run, tmp_p
 
 
 def test_the_default_database_is_upgraded_by_itself(run):
-    assert run("db", "downgrade", "0001")[1] == "0001\n"
+    assert run("db", "downgrade", "jobhistory_0001")[1] == "jobhistory_0001\n"
     assert run("list")[0] == 0
     assert run("db", "current")[1] == f"{migrate.HEAD}\n"
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import io
 import os
+import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import URL, StaticPool, create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from jobhistory import InvalidInput, Job, SchemaOutOfDate, create_store, migrate
 from jobhistory.models import Base
+from tests.sqlite_engines import SQLITE_ENGINES
 
 ROOT = Path(__file__).parent.parent
 
@@ -141,7 +146,7 @@ def test_upgrade_is_repeatable_and_keeps_the_rows(database):
     assert len(store.query()) == 1
 
 
-def test_several_may_upgrade_at_once(bare_database):
+def test_several_processes_may_upgrade_at_once(bare_database):
     script = (
         "import sys\n"
         "from sqlalchemy import create_engine\n"
@@ -159,6 +164,70 @@ def test_several_may_upgrade_at_once(bare_database):
     migrate.check(bare_database.engine)
 
 
+@pytest.mark.parametrize("kind", SQLITE_ENGINES)
+@pytest.mark.parametrize("wal", [False, True])
+def test_every_way_to_set_up_transactions_on_sqlite_will_do(tmp_path, kind, wal):
+    url = URL.create("sqlite", database=str(tmp_path / "app.db"))
+    engine = SQLITE_ENGINES[kind](url)
+    with sqlite3.connect(url.database) as raw:
+        raw.execute(f"PRAGMA journal_mode = {'WAL' if wal else 'DELETE'}")
+    raw.close()
+    migrate.upgrade(engine, "jobhistory_0001")
+    migrate.upgrade(engine)
+    assert migrate.check(engine) == ()
+    migrate.downgrade(engine, "base")
+    assert tables(engine) == [migrate.VERSION_TABLE]
+    with engine.begin() as connection:
+        migrate.upgrade(connection)
+        assert migrate.check(connection) == ()
+    with engine.connect() as connection:
+        migrate.downgrade(connection, "base")
+        connection.rollback()
+    migrate.check(engine)
+    migrate.downgrade(engine, "base")
+    engine.dispose()
+
+    engines = [SQLITE_ENGINES[kind](url) for _ in range(4)]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(migrate.upgrade, engines))
+    migrate.check(engine)
+    for each in [engine, *engines]:
+        each.dispose()
+
+
+def test_a_migration_keeps_what_another_session_wrote_through_a_shared_connection():
+    """In memory there is one connection, with one transaction."""
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    with engine.connect() as connection:
+        connection.execute(text("CREATE TABLE app (id INTEGER)"))
+        connection.execute(text("INSERT INTO app VALUES (1)"))
+        migrate.upgrade(engine)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM app")) == 1
+    engine.dispose()
+
+
+def test_who_waits_for_the_lock_holds_no_snapshot_and_no_lock(postgres_database):
+    """So that a migration may CREATE INDEX CONCURRENTLY, which waits for all of them."""
+    url = postgres_database.url.update_query_dict({"application_name": "waiter"})
+    engine = create_engine(url, isolation_level="REPEATABLE READ")
+    states = text(
+        "SELECT backend_xid, backend_xmin, state FROM pg_stat_activity "
+        "WHERE application_name = 'waiter'"
+    )
+    with postgres_database.engine.connect() as holder, ThreadPoolExecutor() as pool:
+        holder.execute(text(f"SELECT pg_advisory_lock({migrate._LOCK})"))
+        waiting = pool.submit(migrate.upgrade, engine)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.3)
+        with postgres_database.engine.connect() as observer:
+            seen = observer.execute(states).all()
+        holder.execute(text(f"SELECT pg_advisory_unlock({migrate._LOCK})"))
+        waiting.result(10)
+    engine.dispose()
+    assert seen == [(None, None, "idle")]
+
+
 def test_on_a_connection_the_commit_is_the_callers(bare_database):
     with bare_database.engine.connect() as connection:
         migrate.upgrade(connection)
@@ -172,15 +241,15 @@ def test_on_a_connection_the_commit_is_the_callers(bare_database):
     migrate.check(bare_database.engine)
 
 
-def test_a_migration_that_fails_leaves_nothing_even_if_the_engine_commits_each_statement(
-    bare_database,
-):
+def test_a_revision_that_fails_leaves_the_ones_before_it_whole(bare_database):
+    """Even if the engine commits each statement."""
     engine = bare_database.engine.execution_options(isolation_level="AUTOCOMMIT")
-    with engine.begin() as connection:  # in the way of the second revision
+    with engine.begin() as connection:  # in the way of one of the indexes
         connection.execute(text("CREATE TABLE ix_job_history_started_at (id INTEGER)"))
     with pytest.raises(DBAPIError, match="ix_job_history_started_at"):
         migrate.upgrade(engine)
-    assert tables(engine) == ["ix_job_history_started_at"]
+    assert migrate.current(engine) == "jobhistory_0001"
+    assert structure(engine)["indexes"] == []
 
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE ix_job_history_started_at"))
@@ -191,15 +260,15 @@ def test_a_migration_that_fails_leaves_nothing_even_if_the_engine_commits_each_s
 def test_check_names_a_missing_and_an_old_schema(bare_database):
     with pytest.raises(SchemaOutOfDate, match="jobhistory db upgrade"):
         migrate.check(bare_database.engine)
-    migrate.upgrade(bare_database.engine, "0001")
-    with pytest.raises(SchemaOutOfDate, match="at revision 0001"):
+    migrate.upgrade(bare_database.engine, "jobhistory_0001")
+    with pytest.raises(SchemaOutOfDate, match="at revision jobhistory_0001"):
         migrate.check(bare_database.engine)
 
 
 def test_a_schema_of_a_later_version_is_left_alone(database):
     set_revision = text("UPDATE job_history_alembic_version SET version_num = :revision")
     with database.engine.begin() as connection:
-        connection.execute(set_revision, {"revision": "0099"})
+        connection.execute(set_revision, {"revision": "jobhistory_0099"})
     for change in (migrate.upgrade, migrate.check, lambda e: migrate.downgrade(e, "base")):
         with pytest.raises(SchemaOutOfDate, match="pip install --upgrade jobhistory"):
             change(database.engine)
@@ -207,22 +276,10 @@ def test_a_schema_of_a_later_version_is_left_alone(database):
         connection.execute(set_revision, {"revision": migrate.HEAD})
 
 
-@pytest.mark.parametrize("revision", ["0099", "0001:0002", "nonsense"])
+@pytest.mark.parametrize("revision", ["0099", "jobhistory_0001:jobhistory_0002", "nonsense"])
 def test_a_revision_that_cannot_be_reached_is_named(bare_database, revision):
     with pytest.raises(InvalidInput, match=f"revision '{revision}' cannot be reached"):
         migrate.upgrade(bare_database.engine, revision)
-
-
-def test_check_names_what_was_changed_by_hand(bare_database):
-    migrate.upgrade(bare_database.engine)
-    with bare_database.engine.begin() as connection:
-        connection.execute(text("DROP INDEX ix_job_history_expires_at"))
-        connection.execute(text("ALTER TABLE job_history ADD COLUMN colour VARCHAR"))
-    with pytest.raises(SchemaOutOfDate) as caught:
-        migrate.check(bare_database.engine)
-
-    assert "add_index ix_job_history_expires_at" in caught.value.differences
-    assert "remove_column colour" in caught.value.differences
 
 
 def test_a_schema_that_sqlite_cannot_have_is_refused(tmp_path):
@@ -238,6 +295,36 @@ def test_migrating_takes_an_engine_or_a_connection(bind):
         with pytest.raises(InvalidInput, match="neither an Engine nor a Connection") as caught:
             call(bind)
         assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("driver", ["aiosqlite", "psycopg", "asyncpg"])
+def test_asyncio_hands_the_functions_to_run_sync(request, event_loop_thread, tmp_path, driver):
+    """Also to several tasks at once: the wait for each other does not block the event loop."""
+    if driver == "aiosqlite":
+        engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/async.db")
+    else:
+        bare = request.getfixturevalue("bare_postgres_url")
+        engine = create_async_engine(bare.set(drivername=f"postgresql+{driver}"))
+
+    async def upgrade():
+        async with engine.begin() as connection:
+            await connection.run_sync(migrate.upgrade)
+
+    async def main():
+        await asyncio.gather(*[upgrade() for _ in range(3)])
+        async with engine.connect() as connection:
+            assert await connection.run_sync(migrate.current) == migrate.HEAD
+            assert await connection.run_sync(migrate.check) == ()
+        with pytest.raises(InvalidInput, match="connection.run_sync"):
+            migrate.upgrade(engine)
+        async with engine.connect() as connection:
+            with pytest.raises(InvalidInput, match="connection.run_sync"):
+                migrate.upgrade(connection)
+        async with engine.begin() as connection:
+            await connection.run_sync(migrate.downgrade, "base")
+        await engine.dispose()
+
+    event_loop_thread.run(main())
 
 
 @pytest.mark.parametrize("schema", [None, "audit"])
@@ -276,7 +363,7 @@ def test_alembics_own_command_line_works_from_the_root(bare_database):
     for arguments in ["upgrade head", "check", "current", "downgrade base", "upgrade head"]:
         done = alembic(bare_database, *arguments.split())
         assert done.returncode == 0, done.stderr
-    assert "0001 -> 0002" in done.stderr
+    assert "jobhistory_0001 -> jobhistory_0002" in done.stderr
     assert alembic(bare_database, "current").stdout.split() == [migrate.HEAD, "(head)"]
     assert "CREATE TABLE job_history" in alembic(bare_database, "upgrade", "head", "--sql").stdout
     migrate.check(bare_database.engine)

@@ -1,6 +1,6 @@
 """Create the history table.
 
-Revision ID: 0001
+Revision ID: jobhistory_0001
 Revises:
 Create Date: 2026-11-23
 """
@@ -9,13 +9,13 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
-revision = "0001"
+revision = "jobhistory_0001"
 down_revision = None
 branch_labels = None
 depends_on = None
 
 
-def upgrade() -> None:
+def upgrade(op=op) -> None:
     name = sa.String(255)
     moment = sa.DateTime(timezone=True)
     # SQLite would make a lone number of its own out of JSON in a column that is declared JSON.
@@ -52,5 +52,5 @@ def upgrade() -> None:
     )
 
 
-def downgrade() -> None:
+def downgrade(op=op) -> None:
     op.drop_table("job_history", schema=op.get_context().version_table_schema)

@@ -1,0 +1,60 @@
+"""Index the history table: for expiry, and for each kind of question.
+
+Revision ID: jobhistory_0002
+Revises: jobhistory_0001
+Create Date: 2026-11-24
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "jobhistory_0002"
+down_revision = "jobhistory_0001"
+branch_labels = None
+depends_on = None
+
+TABLE = "job_history"
+# Name, columns, and the column whose values select the rows of a partial index.
+BY_TIME = [
+    ("ix_job_history_expires_at", "expires_at", None),
+    ("ix_job_history_started_at", "started_at", None),
+    ("ix_job_history_failed_started_at", "started_at", "error_type"),
+    ("ix_job_history_partial_started_at", "started_at", "failed_steps"),
+]
+BY_VALUE_AND_TIME = [
+    ("ix_job_history_correlation_id_started_at", "correlation_id", None),
+    ("ix_job_history_job_id_started_at", "job_id", None),
+    ("ix_job_history_task_identifier_started_at", "task_identifier", None),
+    ("ix_job_history_worker_id_started_at", "worker_id", None),
+    ("ix_job_history_error_type_started_at", "error_type", "error_type"),
+    ("ix_job_history_failed_task_identifier_started_at", "task_identifier", "error_type"),
+    ("ix_job_history_partial_task_identifier_started_at", "task_identifier", "failed_steps"),
+]
+
+
+def upgrade(op=op) -> None:
+    # PostgreSQL must not read the index of all executions instead, which has another order.
+    is_postgresql = op.get_context().dialect.name == "postgresql"
+    started_at = sa.text("started_at NULLS FIRST") if is_postgresql else "started_at"
+    for name, column, only in BY_TIME:
+        create_index(op, name, [column], only)
+    for name, column, only in BY_VALUE_AND_TIME:
+        create_index(op, name, [column, started_at], only)
+
+
+def create_index(op, name, columns, only) -> None:
+    where = None if only is None else sa.text(f"{only} IS NOT NULL")
+    op.create_index(
+        name,
+        TABLE,
+        columns,
+        schema=op.get_context().version_table_schema,
+        postgresql_where=where,
+        sqlite_where=where,
+    )
+
+
+def downgrade(op=op) -> None:
+    schema = op.get_context().version_table_schema
+    for name, *_ in [*BY_TIME, *BY_VALUE_AND_TIME]:
+        op.drop_index(name, table_name=TABLE, schema=schema)
