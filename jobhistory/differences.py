@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -45,6 +46,7 @@ def compare(connection: Connection, schema: str | None) -> Comparison:
         warnings.simplefilter("ignore", SAWarning)
         found = _found_by_alembic(connection, schema)
         _compare_constraints(connection, schema, differences, additions)
+        differences += _other_predicates(connection, schema)
     replaced = {_name(item) for kind, item in found if kind == "remove_index"}
     missing = {_name(item) for kind, item in found if kind == "add_index"}
     for kind, item in found:
@@ -93,7 +95,7 @@ def _found_by_alembic(connection: Connection, schema: str | None) -> list[tuple[
 def _compare_constraints(
     connection: Connection, schema: str | None, differences: list[str], additions: list[str]
 ) -> None:
-    """Compare what Alembic does not: the primary key and the CHECK constraints."""
+    """Compare the primary key and the CHECK constraints, as Alembic does not."""
     inspector = inspect(connection)
     key = inspector.get_pk_constraint(TABLE_NAME, schema=schema)["constrained_columns"]
     if "id" not in key:  # a partitioned table's has further columns
@@ -110,6 +112,23 @@ def _compare_constraints(
         if refused:
             differences.append(f"constraint {_STATUS_CHECK} refuses {', '.join(refused)}")
     additions += [f"constraint {name or text}" for name, text in checks.items()]
+
+
+def _other_predicates(connection: Connection, schema: str | None) -> Iterable[str]:
+    """Compare the predicates of partial indexes, as Alembic does not."""
+    dialect = connection.dialect.name
+
+    def condition(options: Any) -> str:
+        where = options.get(f"{dialect}_where")
+        # PostgreSQL adds parentheses.
+        return "" if where is None else re.sub(r"[()\s]", "", str(where)).lower()
+
+    ours = {index.name: index for index in Base.metadata.tables[TABLE_NAME].indexes}
+    for index in inspect(connection).get_indexes(TABLE_NAME, schema=schema):
+        if index["name"] in ours:
+            wanted = condition(ours[index["name"]].dialect_kwargs)
+            if condition(index.get("dialect_options", {})) != wanted:
+                yield f"index {index['name']} holds other rows"
 
 
 def _modifications(modification: Any, dialect: Dialect) -> Iterable[str]:

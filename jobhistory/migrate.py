@@ -130,6 +130,7 @@ def check(bind: Engine | Connection, *, schema: str | None = None) -> tuple[str,
     """
     with _connection(bind) as connection:
         if not _has_table(connection, schema):
+            _refuse_no_schema(connection, schema)
             raise SchemaOutOfDate(None, HEAD)
         _refuse_newer(connection, schema)
         found = _version(connection, schema)
@@ -316,6 +317,13 @@ def _ensure_schema(connection: Connection, schema: str | None) -> None:
             "schema", schema, "is not attached, and SQLite has no other schemas; leave it out"
         )
     connection.execute(CreateSchema(schema))
+
+
+def _refuse_no_schema(connection: Connection, schema: str | None) -> None:
+    if schema is None and connection.dialect.default_schema_name is None:
+        raise InvalidInput(
+            "schema", schema, "stands for none: grant this role USAGE on one, or name it: 'audit'"
+        )
 
 
 def _refuse_newer(connection: Connection, schema: str | None) -> None:
