@@ -315,10 +315,10 @@ def test_asyncio_hands_the_functions_to_run_sync(request, event_loop_thread, tmp
         async with engine.connect() as connection:
             assert await connection.run_sync(migrate.current) == migrate.HEAD
             assert await connection.run_sync(migrate.check) == ()
-        with pytest.raises(InvalidInput, match="connection.run_sync"):
+        with pytest.raises(InvalidInput, match="run_sync"):
             migrate.upgrade(engine)
         async with engine.connect() as connection:
-            with pytest.raises(InvalidInput, match="connection.run_sync"):
+            with pytest.raises(InvalidInput, match="run_sync"):
                 migrate.upgrade(connection)
         async with engine.begin() as connection:
             await connection.run_sync(migrate.downgrade, "base")

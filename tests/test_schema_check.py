@@ -245,7 +245,7 @@ def test_a_role_without_a_schema_is_told_so(role, bare_postgres_url):
     migrate.upgrade(owner)
     migrate.upgrade(owner, schema="audit")
     app = as_role(owner, role, "REVOKE ALL ON SCHEMA public FROM public")
-    with pytest.raises(InvalidInput, match="schema None .* grant this role USAGE"):
+    with pytest.raises(InvalidInput, match="grant this role USAGE"):
         migrate.check(app)
     with pytest.raises(ProgrammingError, match="permission denied for schema audit"):
         migrate.check(app, schema="audit")
