@@ -123,12 +123,14 @@ def _other_predicates(connection: Connection, schema: str | None) -> Iterable[st
         # PostgreSQL adds parentheses.
         return "" if where is None else re.sub(r"[()\s]", "", str(where)).lower()
 
-    ours = {index.name: index for index in Base.metadata.tables[TABLE_NAME].indexes}
-    for index in inspect(connection).get_indexes(TABLE_NAME, schema=schema):
-        if index["name"] in ours:
-            wanted = condition(ours[index["name"]].dialect_kwargs)
-            if condition(index.get("dialect_options", {})) != wanted:
-                yield f"index {index['name']} holds other rows"
+    found = {
+        index["name"]: condition(index.get("dialect_options", {}))
+        for index in inspect(connection).get_indexes(TABLE_NAME, schema=schema)
+    }
+    for index in Base.metadata.tables[TABLE_NAME].indexes:
+        wanted = condition(index.dialect_kwargs)
+        if found.get(index.name, wanted) != wanted:
+            yield f"index {index.name} holds other rows"
 
 
 def _modifications(modification: Any, dialect: Dialect) -> Iterable[str]:
