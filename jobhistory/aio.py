@@ -7,18 +7,20 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import URL
+from sqlalchemy import URL, Engine
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
     async_scoped_session,
     async_sessionmaker,
 )
+from sqlalchemy.orm import Session, sessionmaker
 
 from jobhistory.answers import Count, FailureGroup, TaskStats
+from jobhistory.binds import READING, engine_of
 from jobhistory.clock import Clock, utc_now
 from jobhistory.criteria import Page
-from jobhistory.engines import async_engine_from_url
+from jobhistory.engines import async_engine_from_url, check_dialect
 from jobhistory.errors import InvalidInput
 from jobhistory.executions import PartialResults
 from jobhistory.models import HistoryRecord
@@ -62,11 +64,16 @@ def create_async_store(
         owned_engine = async_engine_from_url(bind)
         session_factory = async_sessionmaker(owned_engine)
     else:
+        _refuse_synchronous("bind", bind, "create_store")
         raise InvalidInput(
             "bind",
             bind,
-            "is no async_sessionmaker, AsyncEngine or URL; give async_sessionmaker(engine)",
+            "is no async_sessionmaker, AsyncEngine or URL; give async_sessionmaker(engine), or "
+            "another callable that makes sessions to AsyncHistoryStore",
         )
+    engine = engine_of(session_factory)
+    if engine is not None:
+        check_dialect(engine, "bind")
     store = AsyncHistoryStore(
         session_factory,
         buffer_size=buffer_size,
@@ -78,6 +85,25 @@ def create_async_store(
     )
     store._owned_engine = owned_engine
     return store
+
+
+def _refuse_synchronous(argument: str, value: object, instead: str) -> None:
+    if isinstance(value, (Engine, sessionmaker)):
+        raise InvalidInput(argument, value, f"is not for asyncio; give it to {instead}")
+
+
+class _SynchronousSessions:
+    """Makes the sessions that are inside of an app's sessions for asyncio."""
+
+    def __init__(self, make_session: Callable[[], AsyncSession]) -> None:
+        self._make_session = make_session
+
+    def __call__(self) -> Session:
+        return self._make_session().sync_session
+
+    def __getattr__(self, name: str) -> Any:
+        # What the app's own factory is configured with: its engines are known before they are used.
+        return getattr(self._make_session, name)
 
 
 class _AsyncVerbs:
@@ -214,7 +240,8 @@ class _AsyncVerbs:
         # SQLite is at work in a thread, which would go on: abandoned, its statement keeps its lock.
         if self._make_session is None:
             return True
-        return self._make_session().get_bind(HistoryRecord).dialect.name != "sqlite"
+        session = self._make_session().sync_session
+        return session.get_bind(**READING).dialect.name != "sqlite"
 
     async def _in_greenlet(self, operation: Callable[..., T], *args: Any, **named: Any) -> T:
         return await self._greenlets.run_sync(lambda _: operation(*args, **named))
@@ -253,9 +280,9 @@ class AsyncHistoryStore(_AsyncVerbs):
                 session_factory,
                 "would hand out the session in which the app is at work; give its session_factory",
             )
-        make_session = session_factory
+        _refuse_synchronous("session_factory", session_factory, "HistoryStore")
         self._store = HistoryStore(
-            None if make_session is None else lambda: make_session().sync_session,
+            None if session_factory is None else _SynchronousSessions(session_factory),
             buffer_size=buffer_size,
             history_retention=history_retention,
             limits=limits,
@@ -263,7 +290,7 @@ class AsyncHistoryStore(_AsyncVerbs):
             schema=schema,
             clock=clock,
         )
-        super().__init__(self._store, make_session)
+        super().__init__(self._store, session_factory)
         self._owned_engine: AsyncEngine | None = None
 
     def joined(

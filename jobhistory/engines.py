@@ -29,6 +29,8 @@ _EXTRAS = {
 _LAST_USED = "jobhistory.last_used"
 _IDLE_SECONDS = 1
 
+_SUPPORTED = ("sqlite", "postgresql")
+
 _EXAMPLE = "write it like 'sqlite:///history.db' or 'postgresql://user@host/app'"
 
 
@@ -78,12 +80,40 @@ def async_engine_from_url(url: str | URL) -> AsyncEngine:
         return engine
 
 
+def check_dialect(engine: Engine, argument: str) -> None:
+    """Check that the library supports the database of an engine.
+
+    Raises:
+        InvalidInput: if it does not; it names the argument and the dialect.
+    """
+    _check_dialect(engine.dialect.name, engine.url, argument)
+
+
+def _check_dialect(name: str, url: URL, argument: str) -> None:
+    if name not in _SUPPORTED:
+        raise InvalidInput(
+            argument,
+            shown_url(url),
+            f"uses {name!r}, but jobhistory supports only PostgreSQL and SQLite; {_EXAMPLE}",
+        )
+
+
 def _read(url: str | URL) -> URL:
     try:
         parsed = make_url(url)
-        parsed.get_dialect()
-    except (ArgumentError, NoSuchModuleError, ValueError):
+    except (ArgumentError, ValueError):
         raise InvalidInput("bind", shown_url(url), f"is not a database URL; {_EXAMPLE}") from None
+    name, plus, driver = parsed.drivername.partition("+")
+    if name == "postgres":  # as hosting platforms write it, and libpq reads it
+        name = "postgresql"
+        parsed = parsed.set(drivername=f"{name}{plus}{driver}")
+    _check_dialect(name, parsed, "bind")
+    try:
+        parsed.get_dialect()
+    except NoSuchModuleError:
+        raise InvalidInput(
+            "bind", shown_url(url), f"names no driver that SQLAlchemy has; {_EXAMPLE}"
+        ) from None
     return parsed
 
 

@@ -5,13 +5,15 @@ The sessions are the library's own: nobody else's objects are in them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select
+from sqlalchemy import Connection, Select
 from sqlalchemy.orm import Session
 
-from jobhistory import pg_copy, statements
+from jobhistory import binds, pg_copy, statements
 from jobhistory.answers import FIRST_BUCKET, Count, FailureGroup, Percentiles, TaskStats
 from jobhistory.criteria import HistoryQuery
 from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound
@@ -19,12 +21,22 @@ from jobhistory.executions import OUTCOME_COLUMNS, Batch, ExecutionKey, Outcome,
 from jobhistory.masks import masked
 from jobhistory.models import COLUMN_NAMES, HistoryRecord, detached, values_of
 
-OPTIONS = "jobhistory.execution_options"
-"""Under this key, the `info` of a session may hold options for the execution of our statements."""
+_OPTIONS = "jobhistory.execution_options"
+_CONNECTION = "jobhistory.connection"
 
 
-# The mapper finds the engine in a session that is bound class by class.
-_MAPPER = {"mapper": HistoryRecord}
+def prepare(session: Session, options: dict[str, Any], bind: binds.Bind | None = None) -> Session:
+    """Set what all statements of an operation have in common, and return the session.
+
+    Args:
+        options: the execution options of the statements.
+        bind: the engine or connection that the statements run on, for a session with a choice.
+    """
+    # SQLAlchemy 2.1 has options of the session, too.
+    session.info[_OPTIONS] = {**getattr(session, "execution_options", {}), **options}
+    if bind is not None:
+        session.info[_CONNECTION] = session.connection(bind_arguments={"bind": bind})
+    return session
 
 
 def insert(session: Session, row: dict[str, Any]) -> HistoryRecord:
@@ -37,7 +49,7 @@ def insert_many(session: Session, rows: list[dict[str, Any]]) -> None:
     """Write new rows, by the fastest way that the database has."""
     if not rows:
         return
-    connection = session.connection(bind_arguments=_MAPPER)
+    connection = _connection(session)
     if connection.dialect.driver == "psycopg":
         pg_copy.copy_rows(connection, rows, _options(session))
     else:
@@ -108,8 +120,9 @@ def find(
     session: Session, statement: Select[HistoryRecord], parameters: dict[str, Any] | None = None
 ) -> list[HistoryRecord]:
     """The records that a statement selects, in its order."""
-    records = list(session.scalars(statement, parameters, execution_options=_options(session)))
-    session.expunge_all()  # before the commit, which might expire them
+    with _loading(session) as loading:
+        records = list(loading.scalars(statement, parameters, execution_options=_options(session)))
+        loading.expunge_all()  # before the commit, which might expire them
     return records
 
 
@@ -120,7 +133,7 @@ def count(session: Session, query: HistoryQuery, cap: int | None) -> Count:
 
 def stats(session: Session, query: HistoryQuery, bucket: timedelta | None) -> list[TaskStats]:
     """The statistics of each task, and each bucket of time if there is one, in this order."""
-    dialect = session.get_bind(HistoryRecord).dialect.name
+    dialect = _connection(session).dialect.name
     rows = _execute(session, statements.stats_of(query, bucket, dialect), None)
     values: list[tuple[Any, ...]] = [
         (*row[:7], Percentiles(*row[7:11]), Percentiles(*row[11:15]), *row[15:]) for row in rows
@@ -132,14 +145,17 @@ def stats(session: Session, query: HistoryQuery, bucket: timedelta | None) -> li
 
 def failures(session: Session, query: HistoryQuery) -> list[FailureGroup]:
     """The kinds of failures, the most frequent first."""
-    connection = session.connection(bind_arguments=_MAPPER)
+    connection = _connection(session)
     # SQLite has no regular expressions of its own. Once, as it would refuse to replace the function
     # while another statement of the connection is at work.
     if connection.dialect.name == "sqlite" and statements.MASKED not in connection.info:
         connection.connection.create_function(statements.MASKED, 1, masked, deterministic=True)
         connection.info[statements.MASKED] = True
-    groups = [FailureGroup(*row) for row in _execute(session, statements.failures_of(query), None)]
-    session.expunge_all()
+    statement = statements.failures_of(query)
+    with _loading(session) as loading:
+        rows = loading.execute(statement, execution_options=_options(session))
+        groups = [FailureGroup(*row) for row in rows]
+        loading.expunge_all()
     return groups
 
 
@@ -157,7 +173,7 @@ def delete_expired(
     Rows that expired before `low_water` are not looked at. Rows that others hold locked stay.
     """
     parameters = {"cutoff": cutoff, "low_water": low_water, "batch_size": batch_size}
-    dialect = session.get_bind(HistoryRecord).dialect.name
+    dialect = _connection(session).dialect.name
     if dialect in statements.DELETE_EXPIRED_AT_ONCE:
         statement = statements.DELETE_EXPIRED_AT_ONCE[dialect]
         deleted, found, last = _execute(session, statement, parameters).one()
@@ -166,9 +182,16 @@ def delete_expired(
     return len(gone), len(gone), max(gone, default=low_water)
 
 
+def place_of(session: Session) -> tuple[Connection, str | None]:
+    """Return the connection of an operation, and the schema that holds the table there."""
+    connection = _connection(session)
+    options = {**connection.get_execution_options(), **_options(session)}
+    return connection, (options.get("schema_translate_map") or {}).get(None)
+
+
 def _insert_or_end(session: Session, rows: list[dict[str, Any]]) -> None:
     if rows:
-        dialect = session.get_bind(HistoryRecord).dialect
+        dialect = _connection(session).dialect
         statement = statements.INSERT_OR_END[dialect.name]
         _execute(session, statement, [_complete(row) for row in rows])
 
@@ -224,12 +247,25 @@ def _key_parameters(key: ExecutionKey) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def _loading(session: Session) -> Iterator[Session]:
+    """Give a session that loads records over the operation's connection."""
+    if not binds.routes(session):
+        yield session
+        return
+    # Such a session would choose an engine anew, perhaps a follower that lacks what we just wrote.
+    with Session(_connection(session), join_transaction_mode="rollback_only") as on_connection:
+        yield on_connection
+
+
 def _options(session: Session) -> dict[str, Any]:
-    options: dict[str, Any] = session.info.get(OPTIONS, {})
+    options: dict[str, Any] = session.info.get(_OPTIONS, {})
     return options
 
 
+def _connection(session: Session) -> Connection:
+    return session.info.get(_CONNECTION) or session.connection()
+
+
 def _execute(session: Session, statement: Any, parameters: Any) -> Any:
-    return session.execute(
-        statement, parameters, execution_options=_options(session), bind_arguments=_MAPPER
-    )
+    return _connection(session).execute(statement, parameters, execution_options=_options(session))

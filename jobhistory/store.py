@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from time import monotonic
@@ -14,9 +15,10 @@ from sqlalchemy import URL, Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from jobhistory import statements
+from jobhistory.binds import engine_of
 from jobhistory.clock import Clock, utc_now
 from jobhistory.criteria import HistoryQuery
-from jobhistory.engines import engine_from_url
+from jobhistory.engines import check_dialect, engine_from_url
 from jobhistory.errors import InvalidInput, check_count
 from jobhistory.executions import RowBuilder
 from jobhistory.memory import MemoryHistory
@@ -48,6 +50,11 @@ def create_store(
         bind: a `sessionmaker` or an `Engine` of the app, which is used and never touched; or a URL,
             for which the store makes an engine that `close()` disposes; or `None`.
 
+    A store on the app's engine takes a second connection from its pool while the app holds one, so
+    a pool needs room for both: with `pool_size=1, max_overflow=0` and a session in a transaction, a
+    call waits for `pool_timeout` and then raises. A store made from a URL has connections of its
+    own, and `joined` uses the one that the session holds.
+
     The other arguments are those of `HistoryStore`. No table is created: `jobhistory.migrate` does.
 
     Raises:
@@ -64,9 +71,18 @@ def create_store(
         owned_engine = engine_from_url(bind)
         session_factory = sessionmaker(owned_engine)
     else:
+        _refuse_asyncio("bind", bind, "create_async_store")
         raise InvalidInput(
-            "bind", bind, "is no sessionmaker, Engine or URL; give sessionmaker(engine)"
+            "bind",
+            bind,
+            "is no sessionmaker, Engine or URL; give sessionmaker(engine), or another callable "
+            "that makes sessions to HistoryStore",
         )
+    engine = engine_of(session_factory)
+    if engine is not None:
+        check_dialect(engine, "bind")
+        if engine.dialect.is_async:
+            raise InvalidInput("bind", bind, "is for asyncio; give it to create_async_store")
     store = HistoryStore(
         session_factory,
         buffer_size=buffer_size,
@@ -78,6 +94,15 @@ def create_store(
     )
     store._owned_engine = owned_engine
     return store
+
+
+def _refuse_asyncio(argument: str, value: object, instead: str) -> None:
+    # Whoever has such a value has imported the module, which needs greenlet.
+    asyncio_ = sys.modules.get("sqlalchemy.ext.asyncio")
+    if asyncio_ is None:
+        return
+    if isinstance(value, (asyncio_.AsyncEngine, asyncio_.async_sessionmaker)):
+        raise InvalidInput(argument, value, f"is for asyncio; give it to {instead}")
 
 
 class HistoryStore(Verbs):
@@ -124,6 +149,7 @@ class HistoryStore(Verbs):
         clock: Clock = utc_now,
     ) -> None:
         check_count(buffer_size, "buffer_size", example=1000)
+        _refuse_asyncio("session_factory", session_factory, "AsyncHistoryStore")
         if isinstance(session_factory, scoped_session):
             raise InvalidInput(
                 "session_factory",

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from enum import Enum, auto
+from itertools import count
+from random import uniform
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine, Pool, QueuePool
-from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
+from sqlalchemy.util import await_
+from sqlalchemy.util.concurrency import in_greenlet
 
-from jobhistory import migrate, operations, statements
+from jobhistory import binds, migrate, operations, statements
 from jobhistory.after_commit import after_commit
 from jobhistory.answers import Count, FailureGroup, TaskStats
 from jobhistory.criteria import Cursor, HistoryQuery
+from jobhistory.database_errors import is_conflict, is_missing_object, is_missing_table
 from jobhistory.errors import SchemaOutOfDate
 from jobhistory.executions import Batch, Outcome, Written
-from jobhistory.forks import renew_in_children
-from jobhistory.models import HistoryRecord, values_of
+from jobhistory.models import TABLE_NAME, HistoryRecord, values_of
 from jobhistory.ring import RingBuffer
 
 T = TypeVar("T")
 Row = dict[str, Any]
 
-_MAPPER = {"mapper": HistoryRecord}
-
-_parents_pools: list[Pool] = []
-"""In a forked child: what it has inherited and must neither use nor close."""
+_MOST_ATTEMPTS = 10
+_FIRST_PAUSE = 0.005
 
 
 class Purpose(Enum):
@@ -141,10 +144,9 @@ class DatabaseHistory(ABC):
         if is_new:
             self._ring.append(values_of(record))
 
-    def _prepare(self, session: Session) -> Session:
-        if self._schema is not None:
-            session.info[operations.OPTIONS] = {"schema_translate_map": {None: self._schema}}
-        return session
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {} if self._schema is None else {"schema_translate_map": {None: self._schema}}
 
 
 class OwnTransactions(DatabaseHistory):
@@ -158,19 +160,11 @@ class OwnTransactions(DatabaseHistory):
     ) -> None:
         super().__init__(ring, schema)
         self._session_factory = session_factory
-        self._engine: Engine | None = None
-        renew_in_children(self)
+        self._engines = binds.Engines(session_factory)
 
     def joined(self, session: Session) -> CallersTransaction:
         """The same history, as the operations of a caller who is at work in a session."""
         return CallersTransaction(session, self)
-
-    def begin_anew(self) -> None:
-        """Leave the parent's connections to the parent, in a forked child."""
-        # A pool of one connection holds a database in memory, which the child has a copy of.
-        if self._engine is not None and isinstance(self._engine.pool, QueuePool):
-            _parents_pools.append(self._engine.pool)  # or they were closed as garbage
-            self._engine.dispose(close=False)
 
     def _run(
         self,
@@ -178,40 +172,62 @@ class OwnTransactions(DatabaseHistory):
         operation: Callable[[Session], T],
         buffer: Callable[[T], None] = lambda _: None,
     ) -> T:
-        try:
-            with self._prepare(self._session_factory()) as session:
-                if self._engine is None:
-                    self._engine = session.get_bind(HistoryRecord).engine
-                with session.begin():
-                    result = operation(session)
-                # Not after the session's end: to give back its connection may fail.
-                buffer(result)
-                return result
-        except (ProgrammingError, OperationalError) as error:
-            self.refuse_wrong_schema(error)
-            raise
+        for attempt in count(1):
+            try:
+                return self._run_once(purpose, operation, buffer)
+            except DBAPIError as error:
+                self.refuse_wrong_schema(error)
+                if not is_conflict(error) or attempt == _MOST_ATTEMPTS:
+                    raise
+            # Between the two that were in each other's way, chance decides who is first next time.
+            _sleep(uniform(0, _FIRST_PAUSE * attempt**2))  # noqa: S311
+        raise AssertionError("unreachable")
 
-    def refuse_wrong_schema(self, error: ProgrammingError | OperationalError) -> None:
-        """Find out whether an error is due to the schema, in a transaction of its own.
+    def _run_once(
+        self, purpose: Purpose, operation: Callable[[Session], T], buffer: Callable[[T], None]
+    ) -> T:
+        arguments = binds.READING if purpose is Purpose.READ else binds.WRITING
+        with self._session_factory() as session:
+            bind = self._engines.bind_of(session, arguments)
+            with session.begin():
+                operations.prepare(session, self._options, bind)
+                result = operation(session)
+            # Not after the session's end: to give back its connection may fail.
+            buffer(result)
+            return result
 
-        Looked into only now, so that the schema costs nothing as long as it is right.
+    def refuse_wrong_schema(self, error: DBAPIError, session: Session | None = None) -> None:
+        """Raise `SchemaOutOfDate` if an error is due to the schema.
 
-        Raises:
-            SchemaOutOfDate: if it is.
+        It asks for the revision only if a table, a column or a schema does not exist, so other
+        errors cost no query.
+
+        Args:
+            session: the prepared session to ask in, so that no second connection is needed; without
+                it, the question has a transaction of its own. An aborted transaction answers
+                nothing; then an error that names the table as missing is enough.
         """
-        # An error without a statement is one of connecting.
-        if error.statement is None or error.connection_invalidated:
+        if not is_missing_object(error):
             return
         try:
-            with self._session_factory() as session, session.begin():
-                connection = session.connection(bind_arguments=_MAPPER)
-                translated = connection.get_execution_options().get("schema_translate_map") or {}
-                schema = translated.get(None) if self._schema is None else self._schema
-                migrate.refuse_outdated(connection, schema=schema)
-        except SQLAlchemyError:  # then the first error is the one to hear of
-            return
+            if session is None:
+                with self._session_factory() as session:
+                    bind = self._engines.bind_of(session, binds.WRITING)
+                    with session.begin():
+                        self._refuse_outdated(operations.prepare(session, self._options, bind))
+            else:
+                self._refuse_outdated(session)
         except SchemaOutOfDate as wrong:
             raise wrong from error
+        except SQLAlchemyError:
+            # The first error is the one to raise, unless it tells enough.
+            if session is not None and is_missing_table(error, TABLE_NAME):
+                raise SchemaOutOfDate(None, migrate.HEAD) from error
+
+    @staticmethod
+    def _refuse_outdated(session: Session) -> None:
+        connection, schema = operations.place_of(session)
+        migrate.refuse_outdated(connection, schema=schema)
 
 
 class CallersTransaction(DatabaseHistory):
@@ -228,15 +244,22 @@ class CallersTransaction(DatabaseHistory):
         operation: Callable[[Session], T],
         buffer: Callable[[T], None] = lambda _: None,
     ) -> T:
-        connection = self._session.connection(bind_arguments=_MAPPER)
+        connection = self._session.connection(bind_arguments=dict(binds.WRITING))
         # A session of our own on the caller's connection, as the records in the caller's are the
         # caller's. It ends without a trace: only a rollback of it would reach the transaction.
         session = Session(connection, join_transaction_mode="rollback_only")
         try:
-            with self._prepare(session):
+            with operations.prepare(session, self._options):
                 result = operation(session)
-        except (ProgrammingError, OperationalError) as error:
-            self._own.refuse_wrong_schema(error)
+        except DBAPIError as error:
+            self._own.refuse_wrong_schema(error, session)
             raise
         after_commit(self._session, lambda: buffer(result))
         return result
+
+
+def _sleep(seconds: float) -> None:
+    if in_greenlet():  # of a store for asyncio, whose event loop must go on
+        await_(asyncio.sleep(seconds))
+    else:
+        time.sleep(seconds)

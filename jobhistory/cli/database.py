@@ -12,6 +12,7 @@ from sqlalchemy.exc import ArgumentError
 
 from jobhistory import migrate
 from jobhistory.engines import engine_from_url
+from jobhistory.errors import InvalidInput
 from jobhistory.store import HistoryStore, create_store
 
 _CONNECT_SECONDS = "5"
@@ -20,7 +21,10 @@ _CONNECT_SECONDS = "5"
 @contextmanager
 def open_engine(url: str | None) -> Iterator[Engine]:
     """An engine for a URL, or for the user's own history file, which is kept up to date."""
-    engine = engine_from_url(_default_url() if url is None else _impatient(url))
+    try:
+        engine = engine_from_url(_default_url() if url is None else _impatient(url))
+    except InvalidInput as error:
+        raise InvalidInput("--url", error.value, error.remedy) from None
     try:
         if url is None and (migrate.current(engine) or "") < migrate.HEAD:
             migrate.upgrade(engine)
