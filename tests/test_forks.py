@@ -9,10 +9,20 @@ import threading
 import traceback
 
 import pytest
-from sqlalchemy import StaticPool, create_engine, event, text
-from sqlalchemy.orm import sessionmaker
+from sqlalchemy import Delete, StaticPool, Update, create_engine, event, text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
 
-from jobhistory import Job, Status, create_async_store, create_store, migrate
+from jobhistory import (
+    AsyncHistoryStore,
+    HistoryRecord,
+    HistoryStore,
+    Job,
+    Status,
+    create_async_store,
+    create_store,
+    migrate,
+)
 from tests.conftest import async_engine
 
 # Python 3.12 warns of what is tested here.
@@ -92,6 +102,134 @@ def test_children_share_no_connection_and_have_ring_buffers_of_their_own(databas
     assert len(records) == (CHILDREN + 2) * ROUNDS
     assert {r.status for r in records} == {Status.COMPLETED}
     store.close()
+    engine.dispose()
+
+
+def used(engine):
+    """The engine, with a connection in its pool, as `migrate.upgrade` or the app would leave it."""
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+    return engine
+
+
+class Routing(Session):
+    """Chooses between two engines that no sessionmaker knows."""
+
+    leader = follower = None
+
+    def get_bind(self, mapper=None, clause=None):
+        is_write = self._flushing or isinstance(clause, Update | Delete)
+        return self.leader if is_write else self.follower
+
+
+UNUSED = {
+    "engine": create_store,
+    "sessionmaker": lambda engine: create_store(sessionmaker(engine)),
+    "binds": lambda engine: create_store(sessionmaker(binds={HistoryRecord: engine})),
+    "configured later": lambda engine: _configured_later(engine),
+    "callable": lambda engine: HistoryStore(lambda: Session(engine)),
+    "options": lambda engine: HistoryStore(lambda: Session(engine.execution_options(a=1))),
+    "routing": lambda engine: create_store(sessionmaker(class_=Routing)),
+}
+
+
+def _configured_later(engine):
+    sessions = sessionmaker()
+    store = create_store(sessions)
+    sessions.configure(bind=engine)
+    return store
+
+
+@pytest.mark.parametrize("kind", UNUSED)
+@pytest.mark.parametrize("how", ["os.fork", "multiprocessing"])
+def test_a_store_that_was_not_used_before_the_fork(database, how, kind, monkeypatch):
+    engine = used(create_engine(database.url))
+    follower = used(create_engine(database.url))
+    monkeypatch.setattr(Routing, "leader", engine)
+    monkeypatch.setattr(Routing, "follower", follower)
+    store = UNUSED[kind](engine)
+    parents, inherited = set(), []
+
+    def names(connection):
+        return connection.info.backend_pid if database.name == "postgresql" else id(connection)
+
+    for each in (engine, follower):
+        with each.connect() as connection:
+            parents.add(names(connection.connection.driver_connection))
+        event.listen(each, "checkout", lambda c, *_: names(c) in parents and inherited.append(c))
+
+    def work(number):
+        record(store, f"child-{number}")
+        # Each question may be the first that this child asks another engine.
+        assert len(store.get_by_job_id(f"child-{number}-0")) == 1
+        assert len(store.get_by_job_id(f"child-{number}-1")) == 1
+        assert inherited == [], "a child used a connection of its parent"
+        count = engine.pool.checkedin()
+        assert count == 1, "the child's second call used the connection of the first"
+
+    if how == "os.fork":
+        for number in range(CHILDREN):
+            pid = os.fork()
+            if pid == 0:
+                status = 1
+                try:
+                    work(number)
+                    status = 0
+                finally:
+                    os._exit(status)
+            assert os.waitpid(pid, 0)[1] == 0
+    else:
+        in_children(work)
+    record(store, "parent")
+    records = store.query(limit=None)
+    assert len(records) == (CHILDREN + 1) * ROUNDS
+    assert {r.status for r in records} == {Status.COMPLETED}
+    assert inherited, "the parent kept its connections"
+    engine.dispose()
+    follower.dispose()
+
+
+@pytest.mark.parametrize("kind", ["engine", "sessionmaker", "callable"])
+def test_a_store_for_asyncio_that_was_not_used_before_the_fork(database, kind):
+    async def scenario(store, prefix):
+        for number in range(ROUNDS):
+            ids = (f"{prefix}-{number}", "worker", "forks")
+            await store.record_start(Job(ids[0], "t"), *ids[1:])
+            await store.record_completion(*ids, number)
+        return len(await store.recent())
+
+    async def use(engine):
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    loop = asyncio.new_event_loop()
+    with async_engine(database, loop.run_until_complete) as engine:
+        loop.run_until_complete(use(engine))
+        store = {
+            "engine": create_async_store,
+            "sessionmaker": lambda engine: create_async_store(async_sessionmaker(engine)),
+            "callable": lambda engine: AsyncHistoryStore(lambda: AsyncSession(engine)),
+        }[kind](engine)
+        children = in_children(lambda number: asyncio.run(scenario(store, f"child-{number}")))
+        loop.run_until_complete(scenario(store, "parent"))
+        assert children == [ROUNDS] * CHILDREN
+        assert engine.pool.checkedin() == 1
+        records = loop.run_until_complete(store.query(limit=None))
+        assert len(records) == (CHILDREN + 1) * ROUNDS
+    loop.close()
+
+
+def test_two_stores_on_one_engine_take_it_over_from_the_parent_once(database):
+    engine = used(create_engine(database.url))
+    stores = [HistoryStore(lambda: Session(engine)) for _ in range(2)]
+
+    def work(number):
+        record(stores[0], f"first-{number}")
+        pool = engine.pool
+        record(stores[1], f"second-{number}")
+        assert engine.pool is pool, "or the connections in it would be lost"
+
+    in_children(work)
     engine.dispose()
 
 
