@@ -103,7 +103,7 @@ def test_a_url_gets_an_engine_of_the_librarys_own_for_asyncio(database, named):
     ("bind", "says"),
     [
         (42, "is no async_sessionmaker"),
-        (create_engine("sqlite://"), "is no async_sessionmaker"),
+        (create_engine("sqlite://"), "is not for asyncio; give it to create_store"),
         ("sqlite://", "is a database of one connection"),
         ("sqlite+pysqlite:///x.db", "names no asyncio driver"),
         ("postgresql+psycopg2://u:hunter2@h/d", "bind"),

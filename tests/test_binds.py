@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
-from jobhistory import HistoryRecord, HistoryStore, Job, SchemaOutOfDate, create_store, migrate
+from jobhistory import (
+    AsyncHistoryStore,
+    HistoryRecord,
+    HistoryStore,
+    InvalidInput,
+    Job,
+    SchemaOutOfDate,
+    create_async_store,
+    create_store,
+    migrate,
+)
 from jobhistory.models import Base
 
 IDS = ("job-1", "worker-1", "request-1")
@@ -216,3 +229,108 @@ def test_a_session_of_the_app_reads_records_like_any_model(database):
     with Session(database.engine) as session:
         (record,) = session.query(HistoryRecord).filter_by(status="completed")
         assert record.job_id == "job-1"
+
+
+def engine_of_another_database(**options):
+    """An engine for MySQL, of whose driver there is only a name."""
+    driver = SimpleNamespace(paramstyle="format", __version__="1", version_info=(1, 4, 0))
+    return create_engine("mysql://user:hunter2@host/db?password=hunter2", module=driver, **options)
+
+
+class Unbound(Session):
+    """A session that chooses its engine by itself."""
+
+    def get_bind(self, mapper=None, clause=None):
+        return engine_of_another_database()
+
+
+OTHER_DATABASES = {
+    "a URL": ("bind", lambda: create_store("mysql://user:hunter2@host/db")),
+    "an unknown URL": ("bind", lambda: create_store("mongodb://user:hunter2@host/db")),
+    "a URL for asyncio": ("bind", lambda: create_async_store("mysql+aiomysql://u:hunter2@host/db")),
+    "an engine": ("bind", lambda: create_store(engine_of_another_database())),
+    "a sessionmaker": ("bind", lambda: create_store(sessionmaker(engine_of_another_database()))),
+    "binds": (
+        "bind",
+        lambda: create_store(sessionmaker(binds={Base: engine_of_another_database()})),
+    ),
+    "a factory": (
+        "session_factory",
+        lambda: HistoryStore(sessionmaker(engine_of_another_database())),
+    ),
+    "at first use": (
+        "session_factory",
+        lambda: HistoryStore(lambda: Session(engine_of_another_database())).query(),
+    ),
+    "by a session's choice": (
+        "session_factory",
+        lambda: create_store(sessionmaker(class_=Unbound)).query(),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_DATABASES)
+def test_other_databases_are_refused(kind):
+    argument, make = OTHER_DATABASES[kind]
+    with pytest.raises(InvalidInput, match="supports only PostgreSQL and SQLite") as caught:
+        make()
+    assert caught.value.argument == argument
+    assert "hunter2" not in str(caught.value)
+    assert ("mongodb" if "unknown" in kind else "mysql") in str(caught.value)
+
+
+def test_other_databases_of_the_app_are_its_own_affair(database):
+    sessions = sessionmaker(engine_of_another_database(), binds={HistoryRecord: database.engine})
+    record_one(create_store(sessions))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "driver"), [("postgres", "psycopg"), ("postgres+psycopg", "psycopg")]
+)
+def test_a_url_may_say_postgres(postgres_database, scheme, driver):
+    url = postgres_database.url.set(drivername=scheme).render_as_string(hide_password=False)
+    with create_store(url) as store:
+        record_one(store)
+        assert store._owned_engine.dialect.driver == driver
+
+
+MISTAKEN = {
+    "create_store(AsyncEngine)": (create_store, lambda async_, sync: async_, "create_async_store"),
+    "create_store(async_sessionmaker)": (
+        create_store,
+        lambda async_, sync: async_sessionmaker(async_),
+        "create_async_store",
+    ),
+    "create_store(sessionmaker(AsyncEngine))": (
+        create_store,
+        lambda async_, sync: sessionmaker(async_),
+        "create_async_store",
+    ),
+    "HistoryStore": (
+        HistoryStore,
+        lambda async_, sync: async_sessionmaker(async_),
+        "AsyncHistoryStore",
+    ),
+    "create_async_store(Engine)": (create_async_store, lambda async_, sync: sync, "create_store"),
+    "create_async_store(sessionmaker)": (
+        create_async_store,
+        lambda async_, sync: sessionmaker(sync),
+        "create_store",
+    ),
+    "AsyncHistoryStore": (
+        AsyncHistoryStore,
+        lambda async_, sync: sessionmaker(sync),
+        "HistoryStore",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MISTAKEN)
+def test_what_is_for_asyncio_and_what_is_not_is_told_apart(tmp_path, kind):
+    make, bind_of, instead = MISTAKEN[kind]
+    bind = bind_of(
+        create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/h.db"),
+        create_engine(f"sqlite:///{tmp_path}/h.db"),
+    )
+    with pytest.raises(InvalidInput, match=f"give it to {instead}$"):
+        make(bind)

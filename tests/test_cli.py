@@ -291,8 +291,9 @@ def test_the_url_comes_from_the_environment(run, url, history, monkeypatch):
         ("list --limit 0", "limit 0 is not a whole number"),
         (
             "list --url nonsense",
-            "bind '...' is not a database URL; write it like 'sqlite:///history.db'",
+            "--url '...' is not a database URL; write it like 'sqlite:///history.db'",
         ),
+        ("list --url mysql://u:hunter2@h/d", "--url 'mysql://...' uses 'mysql', but jobhistory"),
         ("expire --batch-size 0", "batch_size 0 is not a whole number"),
         ("expire --time-limit 5", "time_limit '5' is not a duration"),
         ("nosuch", "No such command 'nosuch'"),

@@ -1,0 +1,377 @@
+"""Every operation on the engines and through the sessions that apps have."""
+
+from __future__ import annotations
+
+import random
+import threading
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import Delete, Update, create_engine, event
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from jobhistory import (
+    ExecutionAlreadyFinished,
+    HistoryRecord,
+    Job,
+    SchemaOutOfDate,
+    Status,
+    create_async_store,
+    create_store,
+    migrate,
+)
+from tests.facades import Synchronous
+
+MANY = 30
+
+
+def exercise(store, clock):
+    """Call every operation of a store once and check what it returns."""
+    begin, complete = store.record_start, store.record_completion
+    begin(Job("1", "t", {"a": [1.5, None]}), "w", "c")
+    clock.advance(seconds=1)
+    assert complete("1", "w", "c", 5).status is Status.COMPLETED
+    assert complete("1", "w", "c", 5).execution_time_ms == 5, "again"
+    with pytest.raises(ExecutionAlreadyFinished):
+        store.record_failure("1", "w", "c", 5, "boom")
+    begin(Job("2", "t"), "w", "c")
+    store.record_failure("2", "w", "c", 5, ValueError("order 7 is lost"))
+    begin(Job("3", "t"), "w", "c")
+    store.record_partial_success("3", "w", "c", 5, {"failed_steps": ["upload"]})
+    ended = {"task_identifier": "u", "worker_id": "w", "correlation_id": "c"}
+    store.record_execution(ended, job_id="4", status="completed")
+    many = [{**ended, "job_id": f"m-{n}", "status": "completed"} for n in range(MANY)]
+    assert store.record_many(many) == MANY
+    assert store.record_many([{**many[0], "job_id": "last"}]) == 1
+    begin(Job("5", "t"), "w", "c")
+    total = MANY + 6
+
+    assert [r.payload for r in store.get_by_job_id("1")] == [{"a": [1.5, None]}]
+    assert len(store.get_by_correlation_id("c")) == len(store.query(limit=None)) == total
+    page = store.page(limit=2)
+    assert len(store.page(limit=2, after=page.next_cursor).records) == 2
+    assert sum(1 for _ in store.iterate(batch_size=10)) == total
+    assert store.count() == total
+    assert {s.task_identifier: s.executions for s in store.stats()} == {"t": 4, "u": MANY + 2}
+    assert [f.count for f in store.failures()] == [1]
+    assert [r.job_id for r in store.running()] == ["5"]
+    clock.advance(hours=2)
+    assert store.reap_lost("1h") == 1
+    assert store.expire(dry_run=True) == 0
+    clock.advance(days=40)
+    assert store.expire(dry_run=True) == store.expire(batch_size=10) == total
+    assert len(store.recent()) == total
+
+
+def exercise_joined(store, sessions):
+    """Record in the transactions of an app's sessions, of which one is rolled back."""
+    for job_id, ends in (("kept", "commit"), ("gone", "rollback")):
+        with sessions() as session:
+            joined = store.joined(session)
+            joined.record_start(Job(job_id, "joined"), "w", "c")
+            joined.record_completion(job_id, "w", "c", 1)
+            joined.record_many(
+                [
+                    {
+                        "job_id": f"{job_id}-too",
+                        "task_identifier": "joined",
+                        "worker_id": "w",
+                        "correlation_id": "c",
+                        "status": "completed",
+                    }
+                ]
+            )
+            assert len(joined.get_by_job_id(job_id)) == 1
+            getattr(session, ends)()
+    found = store.query(task_identifier="joined")
+    assert sorted(r.job_id for r in found) == ["kept", "kept-too"]
+
+
+@contextmanager
+def engine_for(url, **options):
+    engine = create_engine(url, **options)
+    yield engine
+    assert engine.pool.checkedout() == 0
+    engine.dispose()
+
+
+def of_driver(url, driver):
+    return url.set(drivername=f"postgresql+{driver}")
+
+
+ENGINES = {
+    "psycopg2": lambda url: engine_for(of_driver(url, "psycopg2")),
+    "AUTOCOMMIT": lambda url: engine_for(url, isolation_level="AUTOCOMMIT"),
+    "REPEATABLE READ": lambda url: engine_for(url, isolation_level="REPEATABLE READ"),
+    "SERIALIZABLE": lambda url: engine_for(url, isolation_level="SERIALIZABLE"),
+    "psycopg2 SERIALIZABLE": lambda url: engine_for(
+        of_driver(url, "psycopg2"), isolation_level="SERIALIZABLE"
+    ),
+    "pool of one": lambda url: engine_for(url, pool_size=1, max_overflow=0, pool_timeout=1),
+}
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_every_operation_on_an_engine_of_the_app(postgres_database, clock, kind):
+    with ENGINES[kind](postgres_database.url) as engine:
+        store = create_store(engine, clock=clock)
+        exercise(store, clock)
+        if kind != "AUTOCOMMIT":  # where a rollback takes nothing back
+            exercise_joined(store, sessionmaker(engine))
+
+
+# Routing
+
+
+class Routing(Session):
+    """SQLAlchemy's example: flushes, UPDATE and DELETE use the leader, the rest the followers."""
+
+    leader, followers = None, ()
+
+    def get_bind(self, mapper=None, clause=None):
+        if mapper and not issubclass(mapper.class_, HistoryRecord):
+            raise AssertionError("not a class of ours")
+        if self._flushing or isinstance(clause, Update | Delete):
+            return self.leader
+        return random.choice(self.followers)
+
+
+@contextmanager
+def read_only(database):
+    """Another engine for a database, whose connections refuse to write."""
+    with engine_for(database.url) as engine:
+
+        @event.listens_for(engine, "connect")
+        def refuse_writes(connection, _):
+            cursor = connection.cursor()
+            if database.name == "sqlite":
+                cursor.execute("PRAGMA query_only = ON")
+            else:
+                cursor.execute("SET default_transaction_read_only = on")
+                connection.commit()
+            cursor.close()
+
+        yield engine
+
+
+@pytest.fixture
+def routing(database, monkeypatch):
+    """A routing session's class, and the statements on its leader and on its followers."""
+    on_leader, on_followers = [], []
+    with read_only(database) as first, read_only(database) as second:
+        for engine, statements in (
+            (database.engine, on_leader),
+            (first, on_followers),
+            (second, on_followers),
+        ):
+            event.listen(
+                engine,
+                "before_cursor_execute",
+                lambda *a, statements=statements: statements.append(a[2]),
+            )
+        monkeypatch.setattr(Routing, "leader", database.engine)
+        monkeypatch.setattr(Routing, "followers", (first, second))
+        yield Routing, on_leader, on_followers
+
+
+def test_a_routing_session_writes_to_the_leader_and_reads_from_followers(routing, clock):
+    session_class, on_leader, on_followers = routing
+    store = create_store(sessionmaker(class_=session_class), clock=clock)
+    exercise(store, clock)
+
+    asked = [statement for statement in on_followers if "job_history" in statement]
+    assert asked
+    assert all(statement.lstrip().startswith("SELECT") for statement in asked)
+    assert any(statement.startswith("INSERT") for statement in on_leader)
+    exercise_joined(store, lambda: session_class())
+
+
+def test_what_a_write_reads_comes_from_the_leader(routing, clock):
+    session_class, on_leader, on_followers = routing
+    store = create_store(sessionmaker(class_=session_class), clock=clock)
+    store.record_start(Job("1", "t"), "w", "c")
+    store.record_completion("1", "w", "c", 1)
+    store.record_completion("1", "w", "c", 1)
+
+    assert [s.split()[0] for s in on_leader if "job_history" in s][-3:] == [
+        "UPDATE",
+        "UPDATE",
+        "SELECT",
+    ]
+    assert [s for s in on_followers if "job_history" in s] == []
+
+
+def test_a_routing_session_for_asyncio(postgres_database, event_loop_thread, clock):
+    leader, follower = (create_async_engine(postgres_database.url) for _ in range(2))
+    statements = []
+    event.listen(
+        follower.sync_engine, "before_cursor_execute", lambda *a: statements.append(a[2].split()[0])
+    )
+
+    class AsyncRouting(Routing):
+        pass
+
+    AsyncRouting.leader, AsyncRouting.followers = leader.sync_engine, (follower.sync_engine,)
+    sessions = async_sessionmaker(sync_session_class=AsyncRouting)
+    exercise(Synchronous(create_async_store(sessions, clock=clock), event_loop_thread), clock)
+    assert set(statements) == {"SELECT"}
+    for engine in (leader, follower):
+        event_loop_thread.run(engine.dispose())
+
+
+def test_engines_by_class(database, clock, tmp_path):
+    with engine_for(f"sqlite:///{tmp_path}/other.db") as other:
+        binds = {HistoryRecord: database.engine}
+        store = create_store(sessionmaker(other, binds=binds), clock=clock)
+        exercise(store, clock)
+        exercise_joined(store, sessionmaker(other, binds=binds))
+
+
+# Isolation levels
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_the_loser_of_a_race_hears_that_the_execution_has_ended(postgres_database, level, driver):
+    url = of_driver(postgres_database.url, driver)
+    with engine_for(url, isolation_level=level) as engine:
+        store = create_store(engine)
+        ends = [
+            lambda: store.record_completion("1", "w", "c", 1),
+            lambda: store.record_failure("1", "w", "c", 1, "boom"),
+        ]
+        for _ in range(10):
+            store.record_start(Job("1", "t"), "w", "c")
+            barrier, raised = threading.Barrier(len(ends)), []
+
+            def end(record, barrier=barrier, raised=raised):
+                barrier.wait()
+                try:
+                    record()
+                except Exception as error:
+                    raised.append(type(error))
+
+            threads = [threading.Thread(target=end, args=(each,)) for each in ends]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert raised == [ExecutionAlreadyFinished]
+
+
+def conflicting(engine, times):
+    """Let the next statements of an engine fail as one that met another transaction does."""
+    remaining = [times]
+
+    @event.listens_for(engine, "before_cursor_execute", retval=True)
+    def fail(connection, cursor, statement, parameters, context, executemany):
+        if "job_history" in statement and remaining[0]:
+            remaining[0] -= 1
+            return "DO $$ BEGIN RAISE 'conflict' USING ERRCODE = '40001'; END $$", {}
+        return statement, parameters
+
+    return remaining
+
+
+def test_a_conflict_repeats_the_transaction_a_limited_number_of_times(postgres_database):
+    with engine_for(postgres_database.url) as engine:
+        store = create_store(engine)
+        remaining = conflicting(engine, 3)
+        store.record_start(Job("1", "t"), "w", "c")
+        assert remaining == [0]
+        assert len(store.query()) == 1
+
+        remaining[0] = 1000
+        with pytest.raises(Exception, match="conflict") as caught:
+            store.record_completion("1", "w", "c", 1)
+        assert caught.value.orig.sqlstate == "40001"
+        assert 1 < 1000 - remaining[0] < 50
+        assert store.recent() == []
+
+
+def test_a_store_for_asyncio_repeats_without_blocking_the_loop(
+    postgres_database, event_loop_thread
+):
+    engine = create_async_engine(of_driver(postgres_database.url, "asyncpg"))
+    remaining = conflicting(engine.sync_engine, 3)
+    store = Synchronous(create_async_store(engine), event_loop_thread)
+    store.record_start(Job("1", "t"), "w", "c")
+    assert remaining == [0]
+    event_loop_thread.run(engine.dispose())
+
+
+def test_a_conflict_in_the_callers_transaction_is_the_callers(postgres_database):
+    with engine_for(postgres_database.url) as engine:
+        store = create_store(engine)
+        remaining = conflicting(engine, 1000)
+        with Session(engine) as session, pytest.raises(Exception, match="conflict"):
+            store.joined(session).record_start(Job("1", "t"), "w", "c")
+        assert remaining == [999]
+
+
+# Errors
+
+
+def connections(engine):
+    """The connections that an engine gives out from now on."""
+    given = []
+    event.listen(engine, "checkout", lambda connection, *_: given.append(connection))
+    return given
+
+
+ERRORS = ["55P03", "57014", "25006", "42501", "42601"]
+
+
+@pytest.mark.parametrize("state", ERRORS)
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_an_error_costs_no_more_queries(postgres_database, state, driver):
+    with engine_for(of_driver(postgres_database.url, driver)) as engine:
+        store = create_store(engine)
+        statements = []
+
+        @event.listens_for(engine, "before_cursor_execute", retval=True)
+        def fail(connection, cursor, statement, parameters, context, executemany):
+            statements.append(statement)
+            return f"DO $$ BEGIN RAISE 'failed' USING ERRCODE = '{state}'; END $$", ()
+
+        given = connections(engine)
+        with pytest.raises(DBAPIError, match="failed"):
+            store.record_start(Job("1", "t"), "w", "c")
+        assert len(statements) == len(given) == 1
+
+
+def test_a_busy_database_costs_no_more_queries(tmp_path):
+    url = f"sqlite:///{tmp_path}/history.db"
+    with engine_for(url, connect_args={"timeout": 0}) as engine:
+        migrate.upgrade(engine)
+        store = create_store(engine)
+        with engine.connect() as blocking:
+            blocking.exec_driver_sql("BEGIN EXCLUSIVE")
+            statements = []
+            event.listen(engine, "before_cursor_execute", lambda *a: statements.append(a[2]))
+            with pytest.raises(OperationalError, match="locked"):
+                store.record_start(Job("1", "t"), "w", "c")
+        assert {statement.split()[0] for statement in statements} == {"INSERT"}
+
+
+def test_a_missing_table_is_told_without_a_second_connection(bare_database):
+    options = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 30}
+    with engine_for(bare_database.url, **options) as engine:
+        given = connections(engine)
+        with Session(engine) as session, pytest.raises(SchemaOutOfDate):
+            create_store(engine).joined(session).record_start(Job("1", "t"), "w", "c")
+        assert len(given) == 1
+
+
+@pytest.mark.parametrize("call", ["record_start", "query"])
+def test_asyncpg_names_a_missing_schema_too(bare_database, event_loop_thread, call):
+    if bare_database.name != "postgresql":
+        pytest.skip("asyncpg is for PostgreSQL")
+    engine = create_async_engine(of_driver(bare_database.url, "asyncpg"))
+    for schema in (None, "nowhere"):
+        store = Synchronous(create_async_store(engine, schema=schema), event_loop_thread)
+        with pytest.raises(SchemaOutOfDate):
+            store.query() if call == "query" else store.record_start(Job("1", "t"), "w", "c")
+    event_loop_thread.run(engine.dispose())
