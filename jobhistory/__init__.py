@@ -18,7 +18,8 @@ from jobhistory.errors import (
 from jobhistory.executions import Job, PartialResults
 from jobhistory.models import HistoryRecord
 from jobhistory.recorder import Recorder, RecorderCounts
-from jobhistory.sanitize import Limits, redact_secrets
+from jobhistory.sanitize import Limits
+from jobhistory.secrets import redact_secrets
 from jobhistory.status import Status
 from jobhistory.store import HistoryStore, JoinedStore, create_store
 from jobhistory.tracking import TrackedExecution, current_execution

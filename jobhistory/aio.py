@@ -25,7 +25,8 @@ from jobhistory.errors import InvalidInput
 from jobhistory.executions import PartialResults
 from jobhistory.models import HistoryRecord
 from jobhistory.retention import Duration
-from jobhistory.sanitize import Limits, Redact, redact_secrets
+from jobhistory.sanitize import Limits, Redact
+from jobhistory.secrets import redact_secrets
 from jobhistory.store import HistoryStore
 from jobhistory.tasks import to_its_end
 from jobhistory.texts import Id

@@ -1,8 +1,8 @@
 """Make what a job carries fit to be stored, whatever it is: nothing here raises.
 
 Three things happen to a value before any SQL: what JSON or PostgreSQL cannot hold becomes text that
-they can, what sits under a key that names a secret is redacted, and what is too large is cut to a
-bound, saying so and saying how large it was.
+they can, secrets are redacted, and what is too large is cut to a bound, with a mark that tells how
+large it was.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import math
 import re
 import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
-from dataclasses import dataclass, fields, is_dataclass
+from contextlib import suppress
+from dataclasses import dataclass, fields
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -23,27 +24,35 @@ from os import PathLike
 from typing import Any, TypeAlias
 from uuid import UUID
 
+from sqlalchemy import Row
+
+from jobhistory.attributes import attributes_of
 from jobhistory.errors import check_count
+from jobhistory.secrets import (
+    REDACTED,
+    looks_secret,
+    redact_arguments,
+    redact_secrets,
+    redact_text,
+)
 from jobhistory.texts import NAME_LENGTH, byte_length, cut_name, cut_text, holdable
 
 Redact: TypeAlias = Callable[[str, Any], Any]
-"""Given a key and the value under it, what to store for the value: itself, or something else."""
+"""Takes a name and the value under it; returns what to store: the value, or something else."""
 
-REDACTED = "[redacted]"
 TEXT_ERROR_TYPE = "Error"
 
 _MAX_DEPTH = 64  # json.dumps recurses, and so do the readers of what it wrote
 _MAX_INTEGER_BITS = 2048  # Python refuses to print or parse longer integers than some 640 digits
 _SMALL = 2**63  # below it, there is nothing to look into
-_SMALLEST_LIMIT = 1024  # room for a mark that says what was cut, at every level of nesting
-
-_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
-# Matched against a key's words in lower case, joined by "_". A plural "tokens" is mostly a count.
-_SECRET = re.compile(
-    r"(?:^|_)(?:auth|authorization|bearer|cookies?|jwt|pass|pwd|[a-z]*token"
-    r"|(?:api|access|private|encryption|signing)_?key)(?:_|$)"
-    r"|passw|passphrase|secret|credential"
+# Texts that hold no secret and need no change, as most do: ids, paths, times, words, addresses.
+_PLAIN = re.compile(
+    r"(?!-)[\w.,/@+\-]*+|[\d:.TZ+\- ]*+|(?!.*earer )[\w.,/@+!? ]*+|https?://[\w./\-]*+", re.ASCII
 )
+_NAMES = frozenset(["field", "header", "key", "name", "option", "parameter", "variable"]).union(
+    ["Field", "Header", "Key", "Name", "Option", "Parameter", "Variable"]
+)
+_SMALLEST_LIMIT = 1024  # room for a mark that says what was cut, at every level of nesting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,17 +73,6 @@ class Limits:
             check_count(size, f"limits.{limit.name}", least=_SMALLEST_LIMIT, example=65536)
 
 
-@lru_cache(maxsize=4096)  # as payloads of one kind have the same keys
-def looks_secret(key: str) -> bool:
-    """Whether a key names a secret, in any usual spelling: `api_key`, `apiKey`, `X-Auth-Token`."""
-    return _SECRET.search("_".join(_WORDS.findall(key)).lower()) is not None
-
-
-def redact_secrets(key: str, value: Any) -> Any:
-    """The default `redact`: `"[redacted]"` for a value whose key names a secret."""
-    return REDACTED if looks_secret(key) else value
-
-
 _holdable_key = lru_cache(maxsize=4096)(holdable)
 
 json_text: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False).encode
@@ -87,6 +85,8 @@ class Sanitizer:
 
     limits: Limits
     redact: Redact | None
+    """Judges what stands under a name: in mappings, objects, pairs, and JSON in texts. Other text
+    is redacted by the default rules. With `None`, nothing is redacted."""
 
     def payload(self, value: Any) -> Any:
         """A job's payload as JSON can hold it."""
@@ -103,11 +103,11 @@ class Sanitizer:
 
     def message(self, value: Any) -> str:
         """The text of anything, cut at its end."""
-        return cut_text(_text(value), self.limits.message)
+        return _Walk(self.redact, self.limits.message).text(_text(value))
 
     def stack(self, text: Any) -> str:
         """The text of a stack, cut in its middle, as both its ends tell where it broke."""
-        return cut_text(_text(text), self.limits.stack, keep_tail=True)
+        return _Walk(self.redact, self.limits.stack).text(_text(text), keep_tail=True)
 
     def failure(self, error: BaseException | str) -> tuple[str, str, str | None]:
         """The type, message and stack of an error; one that is text has a type but no stack."""
@@ -147,7 +147,9 @@ class _Walk:
         # What most values are, told at a glance; their subclasses are looked at more closely.
         kind = type(value)
         if kind is str:
-            return cut_text(value, self._allowance)
+            if len(value) <= self._allowance and _PLAIN.fullmatch(value):
+                return value
+            return self.text(value)
         if value is None or kind is bool or (kind is int and -_SMALL < value < _SMALL):
             return value
         try:
@@ -159,6 +161,21 @@ class _Walk:
         except Exception as error:  # code of the value's own class may raise anything
             return _unshowable(value, error)
 
+    def text(self, text: str, *, keep_tail: bool = False) -> str:
+        """The text, redacted and cut."""
+        return cut_text(text, self._allowance, keep_tail=keep_tail, clean=self._clean)
+
+    def _clean(self, text: str) -> str:
+        text = holdable(text)
+        if self._redact is None or not text:
+            return text
+        if text[0] in "{[" and text[-1] in "]}":
+            with suppress(ValueError, RecursionError):
+                value = json.loads(text)
+                plain = self.plain(value)
+                return text if plain == value else json_text(plain)
+        return redact_text(text)
+
     def _plain(self, value: Any) -> Any:
         match value:
             case None | bool():
@@ -166,7 +183,7 @@ class _Walk:
             case Enum():
                 return self.plain(value.value)
             case str():
-                return cut_text(str.__str__(value), self._allowance)
+                return self.text(str.__str__(value))
             case Integral():
                 number = int(value)
                 return number if number.bit_length() <= _MAX_INTEGER_BITS else hex(number)
@@ -176,16 +193,23 @@ class _Walk:
                 return self._bytes_text(memoryview(value))
             case datetime() | date() | time():
                 return cut_text(value.isoformat(), self._allowance)
-            case timedelta() | Decimal() | UUID() | PathLike():
+            case timedelta() | Decimal() | UUID():
                 return cut_text(str(value), self._allowance)
+            case PathLike():
+                return self.text(str(value))
             case Mapping():
                 return self._inside(value, len(value), lambda: self._object(value.items()))
+            case tuple() if names := getattr(type(value), "_fields", None):  # a NamedTuple
+                pairs = list(zip(names, value, strict=False))
+                return self._inside(value, len(pairs), lambda: self._object(pairs))
+            case Row():
+                return self.plain(value._mapping)
             case Collection():
                 return self._inside(value, len(value), lambda: self._list(value))
-        if is_dataclass(value) and not isinstance(value, type):
-            pairs = [(field.name, getattr(value, field.name, None)) for field in fields(value)]
-            return self._inside(value, len(pairs), lambda: self._object(pairs))
-        return cut_text(repr(value), self._allowance)
+        attributes = attributes_of(value)
+        if attributes:
+            return self._inside(value, len(attributes), lambda: self._object(attributes.items()))
+        return self.text(repr(value))
 
     def _inside(self, value: Any, size: int, walk: Callable[[], Any]) -> Any:
         """Walk into a mapping or collection, unless that would go round in circles or too far."""
@@ -204,19 +228,43 @@ class _Walk:
 
     def _object(self, pairs: Collection[tuple[Any, Any]]) -> dict[str, Any]:
         plain: dict[str, Any] = {}
+        by_default = self._redact is redact_secrets
         for key, item in islice(pairs, self._most_items):
             name = self._key(key)
             if name in plain:  # 1 and "1" are two keys in Python, and one in JSON
                 name = f"{name} [{len(plain)}]"
-            plain[name] = self.plain(self._redacted(name, item))
+            if by_default:  # the same, without a call for each key
+                plain[name] = REDACTED if looks_secret(name) else self.plain(item)
+            else:
+                plain[name] = self.plain(self._redacted(name, item))
+        if "value" in plain or "Value" in plain:
+            self._redact_named(plain)
         if len(pairs) > self._most_items:
             plain["..."] = f"[cut, {len(pairs)} keys]"
         return plain
+
+    def _redact_named(self, plain: dict[str, Any]) -> None:
+        """Redact the value of what is like `{"name": "DB_PASSWORD", "value": "..."}`."""
+        for value in plain.keys() & {"value", "Value"}:
+            for name in plain.keys() & _NAMES:
+                if isinstance(plain[name], str):
+                    self._redact_item(plain, value, plain[name])
+
+    def _redact_item(self, plain: Any, place: Any, name: str) -> None:
+        """Redact what is at a place in a mapping or list, by a name that is not its key."""
+        redacted = self._redacted(name, plain[place])
+        if redacted is not plain[place]:
+            plain[place] = self.plain(redacted)
 
     def _list(self, items: Collection[Any]) -> list[Any]:
         plain = [self.plain(item) for item in islice(items, self._most_items)]
         if isinstance(items, Set):  # the same set always gives the same list
             plain.sort(key=json_text)
+        elif plain and type(plain[0]) is str and self._redact is not None:
+            if len(plain) == 2:  # such as ("Authorization", "Bearer ...")
+                self._redact_item(plain, 1, plain[0])
+            if any(type(item) is str and item[:1] == "-" for item in plain):
+                plain = redact_arguments(plain)
         if len(items) > self._most_items:
             plain.append(f"... [cut, {len(items)} items]")
         return plain
@@ -237,10 +285,9 @@ class _Walk:
 
     def _bytes_text(self, view: memoryview) -> str:
         if view.nbytes <= self._allowance:
-            shown = view.tobytes().decode(errors="backslashreplace")
-            return cut_text(shown, self._allowance)
+            return self.text(view.tobytes().decode(errors="backslashreplace"))
         head = view.cast("B")[: self._allowance].tobytes().decode(errors="backslashreplace")
-        return holdable(head[: self._allowance]) + f"... [cut, {view.nbytes} bytes]"
+        return self._clean(head[: self._allowance]) + f"... [cut, {view.nbytes} bytes]"
 
 
 def _plain_float(number: float) -> float | str:

@@ -25,7 +25,8 @@ from jobhistory.memory import MemoryHistory
 from jobhistory.models import HistoryRecord, detached
 from jobhistory.retention import Duration, parse_duration, parse_retention
 from jobhistory.ring import RingBuffer
-from jobhistory.sanitize import Limits, Redact, Sanitizer, redact_secrets
+from jobhistory.sanitize import Limits, Redact, Sanitizer
+from jobhistory.secrets import redact_secrets
 from jobhistory.texts import Id
 from jobhistory.tracking import OnHistoryError, Tracked, Tracker
 from jobhistory.transactions import OwnTransactions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+from collections.abc import Callable
 from typing import TypeAlias
 from uuid import UUID
 
@@ -16,6 +17,8 @@ NAME_LENGTH = 255
 """How many characters an id, a task identifier or an error type may have."""
 
 _ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+_MARGIN = 1024
+_SPACE = re.compile(r"\s+")
 _UNHOLDABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -37,25 +40,42 @@ def byte_length(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def cut_text(text: str, limit: int, *, keep_tail: bool = False) -> str:
+def cut_text(
+    text: str,
+    limit: int,
+    *,
+    keep_tail: bool = False,
+    clean: Callable[[str], str] = holdable,
+) -> str:
     """Holdable text of at most `limit` bytes; its end, or with `keep_tail` its middle, is cut.
 
     The cut says how large the text was. Only the mark itself may be longer than a tiny limit.
+
+    Args:
+        clean: makes the text holdable, and may replace parts of it.
     """
     if len(text) <= limit:  # a longer one may be huge, and is cut before it is looked through
-        if text.isascii() and "\0" not in text:
-            return text
-        clean = holdable(text)
-        if byte_length(clean) <= limit:
-            return clean
+        cleaned = clean(text)
+        if byte_length(cleaned) <= limit:
+            return cleaned
     size = byte_length(text)
     mark = f"\n... [cut, {size} bytes in all] ...\n" if keep_tail else f"... [cut, {size} bytes]"
     room = max(0, limit - len(mark))
     tail = room // 2 if keep_tail else 0
     head = room - tail
-    first = holdable(text[:head]).encode()[:head].decode(errors="ignore")
-    last = holdable(text[-tail:]).encode()[-tail:].decode(errors="ignore") if tail else ""
+    # Cleaned with a margin, as what is to be replaced may reach across the cut.
+    first = clean(text[: head + _MARGIN]).encode()[:head].decode(errors="ignore")
+    if not tail:
+        return first + mark
+    last = clean(_without_first_word(text, tail)).encode()[-tail:].decode(errors="ignore")
     return first + mark + last
+
+
+def _without_first_word(text: str, length: int) -> str:
+    """The last `length` characters and some before them, which begin with a whole word if any."""
+    end = text[-length - _MARGIN :]
+    space = _SPACE.search(end, 0, max(0, len(end) - length))
+    return end if space is None or len(end) == len(text) else end[space.end() :]
 
 
 def cut_name(text: str) -> str:

@@ -21,19 +21,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if error.name not in ("platformdirs", "rich", "typer"):
             raise
         sys.exit("jobhistory: the command line needs: pip install 'jobhistory[cli]'")
+    from jobhistory.cli.output import one_line
     from jobhistory.errors import reason
+
+    class OneLine(logging.Formatter):
+        """What is logged, as a line that cannot forge others."""
+
+        def format(self, record: logging.LogRecord) -> str:
+            return one_line(super().format(record))
 
     if isinstance(sys.stdout, TextIOWrapper):  # names may hold what the encoding does not
         sys.stdout.reconfigure(errors="backslashreplace")
-    logging.basicConfig(format="jobhistory: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine("jobhistory: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     try:
         app(arguments, prog_name="jobhistory")
     except InvalidInput as error:
-        print(f"jobhistory: {error}", file=sys.stderr)
+        print(f"jobhistory: {one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # who reads the output has seen enough, as `head` has
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - or Python would flush into the pipe
         sys.exit(1)
     except (JobHistoryError, SQLAlchemyError, ModuleNotFoundError, OSError) as error:
-        print(f"jobhistory: {reason(error)}", file=sys.stderr)
+        print(f"jobhistory: {one_line(reason(error))}", file=sys.stderr)
         sys.exit(1)

@@ -15,10 +15,10 @@ from jobhistory.answers import FailureGroup, Percentiles, TaskStats
 from jobhistory.cli.charts import bar, spark
 from jobhistory.cli.output import (
     moment_text,
+    one_line,
     print_row,
     print_tabbed,
     record_json,
-    shown,
     table_widths,
     took,
 )
@@ -88,8 +88,8 @@ def print_failures(groups: Sequence[FailureGroup]) -> None:
         (
             str(group.count),
             moment_text(group.last_seen),
-            shown(group.task_identifier),
-            shown(_error_line(group)),
+            one_line(group.task_identifier),
+            one_line(_error_line(group)),
         )
         for group in groups
     ]
@@ -110,7 +110,7 @@ def print_failures(groups: Sequence[FailureGroup]) -> None:
     for row, group in zip(rows, groups, strict=True):
         print_row(console, row, widths, ["", "red", "", "", "red"], cut=True)
         since = moment_text(group.first_seen)
-        example = f"    since {since}, for example job {shown(group.example.job_id)}"
+        example = f"    since {since}, for example job {one_line(group.example.job_id)}"
         console.print(Text(example, "dim"), soft_wrap=True)
 
 
@@ -122,7 +122,7 @@ def print_running(records: Sequence[HistoryRecord], now: datetime) -> None:
         (
             moment_text(record.started_at),
             took(time // timedelta(milliseconds=1)),
-            *map(shown, (record.task_identifier, record.job_id, record.worker_id)),
+            *map(one_line, (record.task_identifier, record.job_id, record.worker_id)),
         )
         for record, time in zip(records, times, strict=True)
     ]
@@ -145,7 +145,7 @@ def print_running(records: Sequence[HistoryRecord], now: datetime) -> None:
 
 def _stats_cells(stats: TaskStats) -> tuple[str, ...]:
     return (
-        shown(stats.task_identifier),
+        one_line(stats.task_identifier),
         str(stats.executions),
         "-" if stats.failure_rate is None else f"{stats.failure_rate:.1%}",
         *_times(stats.execution_time_ms),
@@ -158,7 +158,7 @@ def _series_cells(stats: TaskStats) -> tuple[str, ...]:
     counts = (stats.executions, stats.completed, stats.failed, stats.partial_success, stats.started)
     return (
         moment_text(stats.bucket) if stats.bucket else "-",
-        shown(stats.task_identifier),
+        one_line(stats.task_identifier),
         *map(str, counts),
         *_times(stats.execution_time_ms),
         took(stats.queue_time_ms.p95),
@@ -204,5 +204,4 @@ class _Charts:
 
 
 def _error_line(group: FailureGroup) -> str:
-    message = " ".join(group.message.split())
-    return f"{group.error_type}: {message}" if message else group.error_type
+    return f"{group.error_type}: {group.message}" if group.message else group.error_type

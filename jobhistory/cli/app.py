@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import sys
 from collections.abc import Callable, Iterable
@@ -28,7 +27,6 @@ from jobhistory.errors import ExecutionNotFound, InvalidInput, SchemaOutOfDate, 
 from jobhistory.executions import Job
 from jobhistory.models import HistoryRecord, new_id
 from jobhistory.retention import parse_duration
-from jobhistory.sanitize import REDACTED, looks_secret
 from jobhistory.store import HistoryStore
 
 app = typer.Typer(
@@ -71,8 +69,6 @@ ErrorContains = Annotated[
     str | None, typer.Option(help="Failed with this text in its error, in either case.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
-
-_URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")
 
 
 def _print_version(wanted: bool) -> None:
@@ -123,7 +119,7 @@ def run(
     job = Job(
         str(new_id()) if job_id is None else job_id,
         Path(command[0]).name if task is None else task,
-        {"command": _without_secrets(command)},
+        {"command": command},
     )
     ids = (
         f"{socket.gethostname()}:{os.getpid()}",
@@ -496,24 +492,6 @@ def _attempt(record: Callable[[], None], what: str) -> None:
         _say(f"not recorded: {what}: {reason(error)}")
 
 
-def _without_secrets(command: list[str]) -> list[str]:
-    shown: list[str] = []
-    for argument in command:
-        is_value = bool(shown) and shown[-1].startswith("-") and "=" not in shown[-1]
-        if is_value and looks_secret(shown[-1]):
-            shown.append(REDACTED)
-        else:
-            shown.append(_URL_PASSWORD.sub(rf"\1{REDACTED}@", _without_assigned_secret(argument)))
-    return shown
-
-
-def _without_assigned_secret(argument: str) -> str:
-    for separator in re.finditer(r"([\w-]+)\s*[=:]", argument):
-        if looks_secret(separator[1]):
-            return argument[: separator.end()] + REDACTED
-    return argument
-
-
 def _moment(text: str | None, option: str, now: datetime) -> datetime | None:
     if text is None:
         return None
@@ -569,12 +547,12 @@ def _print_revision(revision: str | None, json: bool) -> None:
     if json:
         output.print_json({"revision": revision, "head": migrate.HEAD})
     else:
-        print(revision or "there is no history table")
+        print(output.one_line(revision or "there is no history table"))
 
 
 def _say(message: str) -> None:
     if sys.stderr is not None:  # without it, print would take standard output
-        print(f"jobhistory: {message}", file=sys.stderr, flush=True)
+        print(f"jobhistory: {output.one_line(message)}", file=sys.stderr, flush=True)
 
 
 def _fail(message: str) -> NoReturn:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import zip_longest
+from textwrap import indent
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
@@ -21,6 +22,7 @@ _STYLES = {
     Status.FAILED: "bold red",
     Status.PARTIAL_SUCCESS: "yellow",
 }
+_LABEL_WIDTH = 21
 _HEADINGS = ("STARTED (UTC)", "STATUS", "TOOK", "TASK", "JOB", "ERROR")
 
 
@@ -101,12 +103,13 @@ def print_details(records: Iterable[HistoryRecord]) -> None:
     for number, record in enumerate(records):
         if number:
             console.print()
-        title = Text(shown(record.task_identifier), "bold").append("  ", "")
+        title = Text(one_line(record.task_identifier), "bold").append("  ", "")
         console.print(title.append(record.status.value, _STYLES[record.status]))
         for name, value in _details(record):
-            console.print(Text(f"  {name:<19}", "dim").append(shown(value), "not dim"))
+            lines = indent(shown(value), " " * _LABEL_WIDTH).lstrip()
+            console.print(Text(f"  {name}".ljust(_LABEL_WIDTH), "dim").append(lines, "not dim"))
         if record.error_stack:
-            console.print(Text(shown(record.error_stack.rstrip())))
+            console.print(Text(indent(shown(record.error_stack.rstrip()), "  ")))
 
 
 def took(milliseconds: int | None) -> str:
@@ -124,16 +127,13 @@ def took(milliseconds: int | None) -> str:
 
 
 def _cells(record: HistoryRecord) -> tuple[str, ...]:
-    return tuple(
-        " ".join(shown(cell).split())
-        for cell in (
-            moment_text(record.started_at),
-            record.status.value,
-            took(record.execution_time_ms),
-            record.task_identifier,
-            record.job_id,
-            _error_line(record),
-        )
+    return (
+        moment_text(record.started_at),
+        record.status.value,
+        took(record.execution_time_ms),
+        one_line(record.task_identifier),
+        one_line(record.job_id),
+        one_line(_error_line(record)),
     )
 
 
@@ -167,12 +167,18 @@ def moment_text(moment: datetime, timespec: str = "seconds") -> str:
 
 
 def shown(text: str) -> str:
-    """The text without control characters."""
-    # A terminal obeys control characters, and these texts come from anywhere.
+    """Return the text with escapes for all that a terminal obeys, except tabs and line breaks."""
+    # Not printable are the control characters of ASCII and of Latin-1, which terminals obey, and
+    # those of Unicode that change the direction of what follows.
     return "".join(
         char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
         for char in text
     )
+
+
+def one_line(text: str) -> str:
+    """Return the text as one line and one field: a space for each run of spaces and line breaks."""
+    return " ".join(shown(text).split())
 
 
 def _json_text(value: object) -> str:

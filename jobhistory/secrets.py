@@ -1,0 +1,366 @@
+"""Find secrets by the names that they stand under, in running text and among arguments.
+
+Names decide, not values: a text is searched for what follows a name that names a secret, and for
+the places where URLs and commands have passwords. Each search takes time linear in the length of
+the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+REDACTED = "[redacted]"
+
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+# Matched against a name's words in lower case, joined by "_". The names are those of Sentry's and
+# Rails' scrubbers (except addresses, which are no secrets), and some more.
+_SECRET = re.compile(
+    r"passw|passphrase|passcode|credential|social_?security"
+    r"|(?:^|_)(?:"
+    r"(?:|db|my|pg|root|smtp|ssh|user)pass|pwd|pw"
+    r"|[a-z]*secrets?|secret(?:id|key|token|value)"
+    r"|[a-z]*token|(?:access|api|auth|bearer|csrf|device|id|refresh|session)_?tokens"
+    r"|(?:access|account|api|app|auth|consumer|deploy|encryption|license|master|private|secret"
+    r"|service|session|shared|signing|ssh|storage)_?keys?"
+    r"|jwts?|bearer|cookies?|csrf|xsrf|symfony|connect_sid|[a-z]*sess(?:ion)?ids?"
+    r"|session_(?:cookie|data|hash|ids?)"
+    r"|auth(?:_(?:code|data|header|string))?$|authorization(?:_(?:code|header))?$|session$"
+    r"|[ht]?otp|pin$|pin_(?:code|number)|cv[cv]2?|ssn|dsn|signature|hmac|sig$"
+    r"|(?:cc|card)_?num(?:ber)?|credit_?card"
+    r"|(?:backup|mfa|recovery|security|verification)_?(?:codes?|answer)"
+    r")(?:_|$)"
+)
+# A name that begins or ends like this says something about a secret: `token_count`, `has_password`.
+_HARMLESS = re.compile(
+    r"^(?:has|is|max|min|needs?|no|num|requires?)_"
+    r"|_(?:alg|algorithm|at|attempts|backend|budget|counts?|days|denied|disabled|enabled|endpoint"
+    r"|errors?|exception|expired|expires|expiration|expiry|failed|failure|found|in|index|invalid"
+    r"|kind|len|length|lifetime|limits?|methods?|minutes|mismatch|missing|mode|name|policy"
+    r"|provider|rates?|required|revoked|scheme|seconds|size|status|strategy|timeout|total|ttl"
+    r"|types?|usage|valid|version|warning)$"
+)
+
+
+@lru_cache(maxsize=4096)  # as payloads of one kind have the same keys
+def looks_secret(name: str) -> bool:
+    """Return whether a name names a secret, in any usual spelling: `api_key`, `X-Auth-Token`."""
+    words = "_".join(_WORDS.findall(name)).lower()
+    return _SECRET.search(words) is not None and _HARMLESS.search(words) is None
+
+
+def redact_secrets(name: str, value: Any) -> Any:
+    """Return `"[redacted]"` for a value whose name names a secret; the default `redact`."""
+    return REDACTED if looks_secret(name) else value
+
+
+def redact_text(text: str) -> str:
+    """Return the text with `"[redacted]"` for the secrets in it.
+
+    These are the passwords of URLs; values behind the names of secrets, as in `password=...`,
+    `"api_key": "..."`, `Authorization: ...` and `--token ...`; and the passwords of well-known
+    commands, as in `curl -u user:...`. In the source lines of Python's tracebacks only literals
+    are secrets: `password = get_password()` shows none.
+    """
+    if "@" in text and "://" in text:
+        text = _redact_urls(text)
+    if "-" in text and (" -" in text or "'-" in text or text[0] == "-"):
+        text = _OPTION.sub(_redacted_option, text)
+        text = _ATTACHED_OPTION.sub(_redacted_option, text)
+    if "=" in text or ":" in text:
+        text = _redact_values(text)
+    if "assw" in text or "ASSW" in text:
+        text = _QUOTED_PASSWORD.sub(rf"\1\2{REDACTED}\2", text)
+    if "earer " in text:
+        text = _BEARER.sub(_redacted_bearer, text)
+    return text
+
+
+def redact_arguments(arguments: Sequence[Any]) -> list[Any]:
+    """Return a command's arguments with `"[redacted]"` for those that options make secrets.
+
+    What the text of an argument shows by itself is `redact_text`'s to find.
+    """
+    shown: list[Any] = []
+    before = option = ""
+    for argument in arguments:
+        text = str(argument)
+        attached = _ATTACHED_OPTION.fullmatch(text)
+        if option:
+            secret = _redacted_value(option, " ", text, before)
+        elif attached is not None:
+            secret = _redacted_value(attached["option"], "", attached["value"], before)
+            secret = secret and attached["option"] + secret
+        else:
+            secret = None
+        shown.append(argument if secret is None else secret)
+        option = text if secret is None and _IS_OPTION.fullmatch(text) else ""
+        before = f"{before} {text[:_COMMAND_LENGTH]}"[-_COMMAND_LENGTH:]
+    return shown
+
+
+_SCHEME_LENGTH = 40
+_SCHEME = re.compile(r"[\w+.\-]+\Z")
+_URL_END = re.compile(r"[\s\"'<>`]|\Z")
+_AUTHORITY = re.compile(r"[^/?#]*")
+_PORT = re.compile(r"[^:]*:\d*")
+_PLACEHOLDER = re.compile(r"\{[^{}]*\}|\*+")
+
+
+def _redact_urls(text: str) -> str:
+    before, *rest = text.split("://")
+    shown = [before]
+    for url in rest:
+        scheme = _SCHEME.search(before[-_SCHEME_LENGTH:])
+        is_web = scheme is not None and scheme[0].lower().endswith(("http", "https"))
+        shown.append(_without_password(url, is_web=is_web))
+        before = url
+    return "://".join(shown)
+
+
+def _without_password(url: str, *, is_web: bool) -> str:
+    """Return what follows the `://` of a URL without the password in it."""
+    end = _found(_URL_END.search(url)).start()
+    authority = _found(_AUTHORITY.match(url, 0, end))[0]
+    user, at, _ = authority.rpartition("@")
+    if at:
+        has_password = ":" in user
+    else:  # what looks like a host and a port may be a user, and a password with a / in it
+        has_password = ":" in authority and not (is_web and _PORT.fullmatch(authority))
+    if has_password:  # it ends at the last @, as it may hold others
+        user_end, host_at = url.index(":"), url.rfind("@", 0, end)
+        if host_at < 0 or _PLACEHOLDER.fullmatch(url, user_end + 1, host_at):
+            return url
+    elif at and is_web:  # a token: https://TOKEN@github.com
+        user_end, host_at = 0, len(user)
+    else:
+        return url
+    # With a password or without, the user of a web address may be a token.
+    return (REDACTED if is_web else f"{url[:user_end]}:{REDACTED}") + url[host_at:]
+
+
+def _found(match: re.Match[str] | None) -> re.Match[str]:
+    assert match is not None  # the pattern matches any text
+    return match
+
+
+_COMMAND_LENGTH = 300  # how far before an option the name of its command is looked for
+_COMMAND_END = re.compile(r"[;|&\n]")
+_IS_OPTION = re.compile(r"--?[A-Za-z][\w\-]*")
+_OPTION = re.compile(
+    r"(?<![\w\-])(?P<option>--?[A-Za-z][\w\-]*+)(?P<gap>[ \t]++|=|[\"'],[ \t]*+[\"'])"
+    r"(?P<value>(?!-)(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s\"']++))"
+)
+_ATTACHED_OPTION = re.compile(
+    r"(?<![\w\-])(?P<option>-[Upu])(?P<gap>)(?P<value>\"[^\"\n]*\"|'[^'\n]*'|[^\s\"'=\-][^\s\"']*+)"
+)
+_USER = re.compile(r"[\w.@\\\-]*")  # not the format of `date -u +%H:%M`
+_USER_OPTIONS = frozenset(["-U", "-u", "--proxy-user", "--user"])
+# By option: the commands that take a password behind it, at once and after a space.
+_ATTACHED = {"-p": "7z|mariadb|mongo|mysql|sshpass"}
+_SEPARATE = {
+    "-P": "bcp|sqlcmd|unzip|zip",
+    "-a": "redis-cli|valkey-cli",
+    "-p": "mongo|sshpass",
+    "-w": "ldap",
+}
+
+
+def _redacted_option(match: re.Match[str]) -> str:
+    option, gap, value = match["option"], match["gap"], match["value"]
+    quote = value[0] if value[0] in "\"'" else ""
+    bare = value[1:-1] if quote else value
+    if not quote and _PROSE.fullmatch(bare.rstrip(_PUNCTUATION)):
+        return match[0]
+    before = match.string[max(0, match.start() - _COMMAND_LENGTH) : match.start()]
+    secret = _redacted_value(option, gap, bare, before)
+    return match[0] if secret is None else f"{option}{gap}{quote}{secret}{quote}"
+
+
+def _redacted_value(option: str, gap: str, value: str, before: str) -> str | None:
+    """Return what to show for the value of an option, `None` if it is no secret."""
+    if gap and len(option) > 2 and looks_secret(option):
+        return REDACTED
+    if option in _USER_OPTIONS:
+        user, _, password = value.partition(":")
+        is_other = (user.isdigit() and password.isdigit()) or not _USER.fullmatch(user)
+        return None if is_other or password[:2] in ("", "//") else f"{user}:{REDACTED}"
+    commands = (_SEPARATE if gap else _ATTACHED).get(option)
+    command = _COMMAND_END.split(before)[-1]
+    if commands and re.search(rf"(?:^|[\s/\"'`(])(?:{commands})[\w\-.]*(?=[\s\"']|$)", command):
+        return REDACTED
+    return None
+
+
+_PUNCTUATION = "\"'`,;.)]}> \t\r"
+# A quote that ends what it is around, not one within a word.
+_CLOSING = r"[\"'`](?:[\s,;:)}\]&|]|\Z)"
+_SIGN = re.compile(r"(?:=>|:=|=+|:(?!//))[ \t]*+")
+# The name before a sign, from right to left.
+_EMAN = re.compile(r"(?P<space>[ \t]*+)(?P<quote>[\\\"'\]]*+)(?P<eman>[\w.\-]++)")
+_QUOTED_PASSWORD = re.compile(r"(?i)(passw\w*+[ \t]++)([\"'])[^\"'\n]+\2")
+_OPENING = re.compile(r"[bBfFrRuU]{0,2}(\"\"\"|\'\'\'|\\*[\"'])")
+_UNTIL = {quote: re.compile(rf"(?:[^{quote}\\\n]|\\.|{quote}{quote})*+") for quote in "\"'"}
+_LINE = re.compile(r"[^\n]*+")
+_HEADER = re.compile(rf"(?:(?!{_CLOSING})[^\n])++")
+_WORD = re.compile(rf"(?:(?!{_CLOSING}|[&;,|][\w.%\[\]\-]+[=:])\S)++")
+_NUMBER = re.compile(r"\d[\w.]*+")
+_AUTH_SCHEME = re.compile(
+    r"(?i)(?:apikey|aws4\S*|basic|bearer|digest|negotiate|ntlm|token) +(?=\S)"
+)
+_BRACKET = re.compile(r"\"(?:[^\"\\\n]|\\.)*+\"|'(?:[^'\\\n]|\\.)*+'|[\[\]{}()]|\n")
+_KEY_BLOCK_END = re.compile(r"-----END[^\n]*|\Z")
+_BEARER = re.compile(r"(?i)\b(bearer +)([\w.~+/=\-]++)")
+# A frame of one of Python's tracebacks; the source lines below it are indented deeper.
+_FRAME = re.compile(
+    r"^(?P<indent>[ |]*+)File \"[^\"\n]*\", line \d+[^\n]*\n"
+    r"(?P<code>(?:(?P=indent)[ ]{2}[^\n]*(?:\n|\Z))*)",
+    re.MULTILINE,
+)
+
+_NOTHING = re.compile(r"(?i)none|null|nil|true|false|yes|no|undefined")
+# Words that go on a sentence after "password: " or "--password ".
+_PROSE = re.compile(
+    r"(?i)a|access|an|and|are|argument|at|authentication|can(?:no|')t|could|does|doesn't|empty"
+    r"|expected|expired|failed|field|for|from|has|have|in|incorrect|input|invalid|is|isn't|it|may"
+    r"|missing|must|not|of|on|option|or|permission|required|should|string|than|that|the|this|to"
+    r"|too|unauthorized|unexpected|unknown|use|value|was|with|wrong|"
+    + _NOTHING.pattern.removeprefix("(?i)")
+)
+_COMPOUND = re.compile(r"[_.\-]|[a-z][A-Z]|(?i:passw)")
+_ERROR = re.compile(r"[\w.]+\.[A-Z]\w*")  # as tracebacks end: "module.ClassName: message"
+_IS_HEADER = re.compile(r"(?i)authorization|cookie")
+_OFTEN_PROSE = re.compile(r"(?i)auth|authorization|cookies?|credentials?|session|signature")
+
+
+def _redact_values(text: str) -> str:
+    """Redact what follows the names of secrets."""
+    if 'File "' not in text:
+        return _without(_secrets(text, _secret_in_text), text)
+    shown: list[str] = []
+    at = 0
+    for frame in _FRAME.finditer(text):
+        before, code = text[at : frame.start("code")], frame["code"]
+        shown.append(_without(_secrets(before, _secret_in_text), before))
+        shown.append(_without(_secrets(code, _secret_in_code), code))
+        at = frame.end()
+    shown.append(_without(_secrets(text[at:], _secret_in_text), text[at:]))
+    return "".join(shown)
+
+
+def _without(secrets: Iterator[tuple[int, int]], text: str) -> str:
+    shown: list[str] = []
+    at = 0
+    for begin, end in secrets:
+        shown += (text[at:begin], REDACTED)
+        at = end
+    return "".join((*shown, text[at:])) if shown else text
+
+
+class _Named(NamedTuple):
+    """A name of a secret in a text, and what is between it and its value."""
+
+    name: str
+    quote: str
+    sign: str
+    value_at: int
+
+
+def _secrets(
+    text: str, find: Callable[[str, _Named], tuple[int, int] | None]
+) -> Iterator[tuple[int, int]]:
+    """Yield where the secrets are that follow names: from where to where, in order."""
+    backwards = text[::-1]  # few words are names, so each is looked for from the sign after it
+    at = 0
+    for sign in _SIGN.finditer(text):
+        if sign.start() < at:
+            continue
+        eman = _EMAN.match(backwards, len(text) - sign.start())
+        if eman is None or not looks_secret(name := eman["eman"][::-1]):
+            continue
+        found = find(text, _Named(name, eman["quote"], sign[0], sign.end()))
+        if found is not None and not text.startswith(REDACTED, found[0]):
+            yield found
+            at = found[1]
+
+
+def _secret_in_code(text: str, named: _Named) -> tuple[int, int] | None:
+    opening = _OPENING.match(text, named.value_at)
+    if opening is not None:
+        return _quoted(text, opening)
+    number = _NUMBER.match(text, named.value_at)
+    return None if number is None else number.span()
+
+
+def _secret_in_text(text: str, named: _Named) -> tuple[int, int] | None:
+    start = named.value_at
+    opening = _OPENING.match(text, start)
+    if opening is not None:
+        return _quoted(text, opening)
+    if text[start : start + 1] in ("[", "{", "("):
+        return start, _closing_bracket(text, start)
+    if text.startswith("-----BEGIN", start):
+        return start, _found(_KEY_BLOCK_END.search(text, start)).end()
+    scheme = _AUTH_SCHEME.match(text, start)
+    word = _WORD.match(text, start if scheme is None else scheme.end())
+    if word is None:
+        return None
+    # "name: value" may be a sentence as well.
+    if named.sign[0] == ":" and named.sign[1:] and not named.quote and scheme is None:
+        if _is_prose(named.name, word):
+            return None
+    elif _NOTHING.fullmatch(word[0].rstrip(_PUNCTUATION)):
+        return None
+    is_header = named.sign[0] == ":" and _IS_HEADER.search(named.name)
+    end = _found(_HEADER.match(text, start)).end() if is_header else word.end()
+    value = text[start:end].rstrip(_PUNCTUATION)
+    return (start, start + len(value)) if any(map(str.isalnum, value)) else None
+
+
+def _is_prose(name: str, word: re.Match[str]) -> bool:
+    """Return whether a word after "name: " goes on a sentence rather than be a secret."""
+    plain = word[0].rstrip(_PUNCTUATION)
+    if _PROSE.fullmatch(plain) or _ERROR.fullmatch(name):
+        return True
+    if not plain.isalpha() or _COMPOUND.search(name):
+        return False
+    is_last = not word.string[word.end() : word.end() + 2].strip(_PUNCTUATION)
+    return not is_last or _OFTEN_PROSE.fullmatch(name) is not None
+
+
+def _quoted(text: str, opening: re.Match[str]) -> tuple[int, int]:
+    """Return where the text in quotes is; without a closing quote, it ends with its line."""
+    quote, start = opening[1], opening.end()
+    if len(quote) == 1:
+        end = _found(_UNTIL[quote].match(text, start)).end()
+        if text.startswith(quote, end):
+            return start, end
+    else:  # three quotes, or one behind backslashes, as in JSON within JSON
+        end = text.find(quote, start)
+        while end > 0 and text[end - 1] == "\\":  # one of a text within
+            end = text.find(quote, end + 1)
+        if end >= 0 and "\n" not in text[start:end]:
+            return start, end
+    return start, _found(_LINE.match(text, start)).end()
+
+
+def _closing_bracket(text: str, start: int) -> int:
+    """Return the end of what is in brackets; without a closing one, it ends with its line."""
+    depth = 0
+    for found in _BRACKET.finditer(text, start):
+        if found[0] == "\n":
+            return found.start()
+        if found[0] in "[{(":
+            depth += 1
+        elif found[0] in ")}]":
+            depth -= 1
+            if depth == 0:
+                return found.end()
+    return len(text)
+
+
+def _redacted_bearer(match: re.Match[str]) -> str:
+    # "Bearer authentication" is prose; the tokens of servers are not all letters.
+    return match[0] if match[2].isalpha() else match[1] + REDACTED
