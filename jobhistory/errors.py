@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import queue
 import reprlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jobhistory.models import HistoryRecord
@@ -36,9 +36,17 @@ def quoted(value: object) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, in one line, without the statement and parameters that SQLAlchemy adds."""
-    shown = getattr(error, "orig", None) or error
-    return " ".join(str(shown).split()) or type(shown).__name__
+    """Return what went wrong in one line, without the values of any row.
+
+    SQLAlchemy adds the statement and its parameters to a driver's message; PostgreSQL adds details
+    and a context, which quote the row.
+    """
+    shown: Any = getattr(error, "orig", None) or error
+    # psycopg and psycopg2 keep the parts of PostgreSQL's message; asyncpg does so in the cause.
+    message = getattr(getattr(shown, "diag", None), "message_primary", None)
+    if message is None and hasattr(shown.__cause__, "sqlstate"):
+        message = getattr(shown.__cause__, "message", None)
+    return " ".join(str(message or shown).split()) or type(shown).__name__
 
 
 class JobHistoryError(Exception):

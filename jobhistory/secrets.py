@@ -72,7 +72,7 @@ def redact_text(text: str) -> str:
     if "=" in text or ":" in text:
         text = _redact_values(text)
     if "assw" in text or "ASSW" in text:
-        text = _QUOTED_PASSWORD.sub(rf"\1\2{REDACTED}\2", text)
+        text = _QUOTED_AFTER_WORD.sub(_redacted_password, text)
     if "earer " in text:
         text = _BEARER.sub(_redacted_bearer, text)
     return text
@@ -200,7 +200,7 @@ _CLOSING = r"[\"'`](?:[\s,;:)}\]&|]|\Z)"
 _SIGN = re.compile(r"(?:=>|:=|=+|:(?!//))[ \t]*+")
 # The name before a sign, from right to left.
 _EMAN = re.compile(r"(?P<space>[ \t]*+)(?P<quote>[\\\"'\]]*+)(?P<eman>[\w.\-]++)")
-_QUOTED_PASSWORD = re.compile(r"(?i)(passw\w*+[ \t]++)([\"'])[^\"'\n]+\2")
+_QUOTED_AFTER_WORD = re.compile(r"(?<!\w)(\w++)([ \t]++)([\"'])[^\"'\n]+\3")
 _OPENING = re.compile(r"[bBfFrRuU]{0,2}(\"\"\"|\'\'\'|\\*[\"'])")
 _UNTIL = {quote: re.compile(rf"(?:[^{quote}\\\n]|\\.|{quote}{quote})*+") for quote in "\"'"}
 _LINE = re.compile(r"[^\n]*+")
@@ -364,3 +364,8 @@ def _closing_bracket(text: str, start: int) -> int:
 def _redacted_bearer(match: re.Match[str]) -> str:
     # "Bearer authentication" is prose; the tokens of servers are not all letters.
     return match[0] if match[2].isalpha() else match[1] + REDACTED
+
+
+def _redacted_password(match: re.Match[str]) -> str:
+    word, space, quote = match.groups()
+    return f"{word}{space}{quote}{REDACTED}{quote}" if "passw" in word.lower() else match[0]

@@ -539,13 +539,15 @@ def _one_of(column: InstrumentedAttribute[Any], values: tuple[Any, ...]) -> Colu
         return false()
     # Written into the SQL, quoted by SQLAlchemy. Were it a parameter, a prepared statement's
     # generic plan would suit values of average frequency, and read the whole table for a rare one.
+    # But what a backslash in a quoted text means is up to a setting of the connection.
+    quotable = not any("\\" in str(value) for value in values)
     one = len(values) == 1
     value = bindparam(
         None,
         values[0] if one else values,
         type_=column.type,
         expanding=not one,
-        literal_execute=True,
+        literal_execute=quotable,
         unique=True,
     )
     return column == value if one else column.in_(value)

@@ -334,3 +334,32 @@ def test_what_is_for_asyncio_and_what_is_not_is_told_apart(tmp_path, kind):
     )
     with pytest.raises(InvalidInput, match=f"give it to {instead}$"):
         make(bind)
+
+
+def test_what_a_backslash_means_to_a_connection_makes_no_injection(postgres_database):
+    """SQLAlchemy asks only the first connection what it means, and doubles it or not."""
+    engine = create_engine(postgres_database.url)
+    engine.connect().close()
+
+    @event.listens_for(engine, "connect")
+    def turn_off(connection, _):
+        connection.execute("SET standard_conforming_strings = off")
+        connection.commit()
+
+    engine.pool.dispose()
+    store = create_store(engine)
+    for task in ("secret_task", "back\\slash"):
+        store.record_start(Job(task, task), "w", "c")
+    injected = "\\' OR true -- "
+
+    assert store.query(task_identifier=injected) == []
+    assert store.query(task_identifier=[injected, "\\"]) == []
+    assert store.query(worker_id=injected) == store.query(error_type=injected) == []
+    (found,) = store.query(task_identifier="back\\slash")
+    assert found.job_id == "back\\slash"
+    assert len(store.query(task_identifier=["back\\slash", "secret_task"])) == 2
+    assert store.count(task_identifier=injected) == 0
+    assert [each.task_identifier for each in store.stats(task_identifier="back\\slash")] == [
+        "back\\slash"
+    ]
+    engine.dispose()

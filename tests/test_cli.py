@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import re
+import sqlite3
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -337,3 +340,139 @@ def test_the_version(run):
 )
 def test_durations_are_shown_as_people_say_them(milliseconds, text):
     assert took(milliseconds) == text
+
+
+FORGED = "a\nFORGED\t999\r\x1b[31m\x9b1m\u202eb"
+HARMLESS = r"a FORGED 999\r\x1b[31m\x9b1m\u202eb"
+
+
+@pytest.fixture
+def forged(database):
+    """Executions whose names and messages would forge lines, fields and colours."""
+    store = create_store(database.engine)
+    store.record_start(Job(FORGED, FORGED), FORGED, FORGED)
+    store.record_failure(FORGED, FORGED, FORGED, 1, f"failed\n{FORGED}")
+    store.record_start(Job("1", FORGED), FORGED, "c")
+
+
+@pytest.mark.parametrize("command", ["list", "list --all", "stats", "stats --bucket 1h", "failures",
+                                     "running"])  # fmt: skip
+@pytest.mark.parametrize("on", ["pipe", "terminal"])
+def test_names_forge_neither_lines_nor_fields_nor_colours(
+    run, url, forged, command, on, monkeypatch
+):
+    if on == "terminal":
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("NO_COLOR", "1")
+        monkeypatch.setenv("TERM", "dumb")
+        monkeypatch.setenv("COLUMNS", "300")
+    status, out, _ = run(*command.split(), "--url", url)
+
+    assert status == 0
+    assert HARMLESS in out
+    assert not set("\r\x1b\x9b\u202e") & set(out)
+    heading, *rows = out.rstrip("\n").split("\n")
+    assert not any(row.lstrip().startswith("FORGED") for row in rows)
+    if on == "pipe":
+        assert {row.count("\t") for row in rows} == {heading.count("\t")}
+
+
+def test_show_indents_what_is_not_its_own(run, url, forged):
+    status, out, _ = run("show", FORGED, "--url", url)
+
+    assert status == 0
+    assert not set("\r\x1b\x9b\u202e") & set(out)
+    first, *others = [line for line in out.splitlines() if line]
+    assert first == f"{HARMLESS}  failed"
+    assert all(line.startswith("  ") for line in others)
+    assert "\n" + " " * 21 + "FORGED" in out, "the second line of a value is below its first"
+
+
+def test_errors_and_log_lines_send_no_escapes(run, monkeypatch):
+    from jobhistory import tracking
+    from jobhistory.cli import app
+
+    def list_(*_, **__):
+        tracking.logger.error("not recorded: %s", FORGED)
+        raise OSError(FORGED)
+
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(app, "open_store", list_)
+    status, out, err = run("list")
+    assert (status, out) == (1, "")
+    in_an_error = HARMLESS.replace(r"\r", " ")
+    assert err == f"jobhistory: not recorded: {HARMLESS}\njobhistory: {in_an_error}\n"
+    monkeypatch.setattr(app.migrate, "current", lambda *_, **__: FORGED)
+    assert run("db", "current")[1] == f"{HARMLESS}\n"
+
+
+def mode(path):
+    return oct(path.stat().st_mode & 0o777)
+
+
+@pytest.fixture(params=[0o000, 0o022, 0o277], ids=oct)
+def umask(request):
+    before = os.umask(request.param)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such modes")
+class TestFiles:
+    """The files that the command line creates, and their folder."""
+
+    def test_the_history_file_and_its_folder_are_the_users_alone(self, run, tmp_path, umask):
+        (tmp_path / "data").mkdir(0o755)
+        (tmp_path / "data").chmod(0o755)
+        assert run("list")[0] == 0
+        folder = tmp_path / "data" / "jobhistory"
+        assert mode(folder) == "0o700"
+        assert mode(folder / "history.db") == "0o600"
+        with sqlite3.connect(folder / "history.db") as connection:
+            connection.execute("CREATE TABLE other (n)")
+            connection.execute("INSERT INTO other VALUES (1)")
+            others = {path.name: mode(path) for path in folder.iterdir()}
+        connection.close()
+        assert others == dict.fromkeys(["history.db", "history.db-shm", "history.db-wal"], "0o600")
+
+    def test_a_history_file_that_others_can_read_is_taken_from_them(self, run, tmp_path):
+        assert run("list")[0] == 0
+        folder = tmp_path / "data" / "jobhistory"
+        folder.chmod(0o755)
+        (folder / "history.db").chmod(0o644)
+        assert run("list")[0] == 0
+        assert (mode(folder), mode(folder / "history.db")) == ("0o700", "0o600")
+
+    @pytest.mark.parametrize("link", ["jobhistory", "jobhistory/history.db"])
+    @pytest.mark.parametrize("exists", [False, True])
+    def test_no_link_is_followed(self, run, tmp_path, link, exists):
+        path = tmp_path / "data" / link
+        path.parent.mkdir(parents=True)
+        target = tmp_path / "elsewhere"
+        if exists:
+            target.mkdir() if link == "jobhistory" else target.touch()
+        path.symlink_to(target)
+        status, _, err = run("list")
+        assert status == 1
+        assert err == (
+            f"jobhistory: {path} is a symbolic link; name the file that it leads to with --url\n"
+        )
+        assert target.exists() == exists
+        if exists:
+            assert (list(target.iterdir()) if target.is_dir() else target.read_bytes()) in ([], b"")
+
+    def test_a_file_that_a_url_names_is_created_private_and_else_left_as_it_is(self, run, tmp_path):
+        path = tmp_path / "history.db"
+        assert run("db", "upgrade", "--url", f"sqlite:///{path}")[0] == 0
+        assert mode(path) == "0o600"
+        path.chmod(0o640)
+        assert run("list", "--url", f"sqlite:///{path}")[0] == 0
+        assert mode(path) == "0o640"
+        link = tmp_path / "link.db"
+        link.symlink_to(path)
+        assert run("list", "--url", f"sqlite:///{link}")[0] == 0, (
+            "the user made it, and it leads on"
+        )
+        path.unlink()
+        assert run("list", "--url", f"sqlite:///{link}")[0] == 1
+        assert not path.exists()

@@ -3,6 +3,9 @@ from __future__ import annotations
 import pickle
 
 import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from jobhistory import (
     ExecutionAlreadyFinished,
@@ -11,8 +14,10 @@ from jobhistory import (
     Job,
     JobHistoryError,
     SchemaOutOfDate,
+    create_async_store,
     create_store,
 )
+from jobhistory.errors import reason
 
 
 def already_finished():
@@ -46,3 +51,60 @@ def test_errors_are_ours_and_builtin_say_what_is_wrong_and_can_be_pickled(error,
 
 def test_a_message_quotes_no_more_of_a_value_than_a_reader_wants():
     assert len(str(InvalidInput("n", "x" * 10_000, "is long"))) < 200
+
+
+DRIVERS = ["postgresql+psycopg", "postgresql+psycopg2"]
+
+
+@pytest.fixture
+def refusing(postgres_database):
+    """A database whose history table takes no row of one task."""
+    with postgres_database.engine.begin() as connection:
+        connection.execute(
+            text("ALTER TABLE job_history ADD CONSTRAINT no CHECK (task_identifier <> 'no')")
+        )
+    yield postgres_database
+    with postgres_database.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE job_history DROP CONSTRAINT no"))
+
+
+def assert_shows_no_value(error):
+    assert reason(error) == ('new row for relation "job_history" violates check constraint "no"')
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_the_reason_of_an_error_shows_no_value_of_a_row(refusing, driver):
+    engine = create_engine(refusing.url.set(drivername=driver))
+    with pytest.raises(IntegrityError) as caught:
+        create_store(engine).record_start(Job("1", "no", "4111"), "w", "c")
+    engine.dispose()
+
+    assert_shows_no_value(caught.value)
+
+
+def test_the_reason_of_a_failed_copy_shows_no_value_of_a_row(refusing):
+    row = {"job_id": "1", "worker_id": "w", "correlation_id": "c", "status": "completed"}
+    store = create_store(refusing.engine)
+    with pytest.raises(IntegrityError) as caught:
+        store.record_many([row | {"task_identifier": "no", "payload": "4111"}] * 50)
+
+    assert_shows_no_value(caught.value)
+
+
+def test_the_reason_of_an_error_of_asyncpg_shows_no_value_of_a_row(refusing, event_loop_thread):
+    async def fail():
+        engine = create_async_engine(refusing.url.set(drivername="postgresql+asyncpg"))
+        try:
+            await create_async_store(engine).record_start(Job("1", "no", "4111"), "w", "c")
+        finally:
+            await engine.dispose()
+
+    with pytest.raises(IntegrityError) as caught:
+        event_loop_thread.run(fail())
+
+    assert_shows_no_value(caught.value)
+
+
+def test_the_reason_of_an_error_without_a_server_is_its_text():
+    assert reason(OperationalError("SELECT 1", {}, OSError("no\nroute"))) == "no route"
+    assert reason(ValueError()) == "ValueError"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from platformdirs import user_data_path
@@ -25,6 +27,9 @@ def open_engine(url: str | None) -> Iterator[Engine]:
         engine = engine_from_url(_default_url() if url is None else _impatient(url))
     except InvalidInput as error:
         raise InvalidInput("--url", error.value, error.remedy) from None
+    path = engine.url.database
+    if url is not None and engine.dialect.name == "sqlite" and path and path[:5] != "file:":
+        _create_private(Path(path))
     try:
         if url is None and (migrate.current(engine) or "") < migrate.HEAD:
             migrate.upgrade(engine)
@@ -41,8 +46,43 @@ def open_store(url: str | None, schema: str | None, **options: Any) -> Iterator[
 
 
 def _default_url() -> URL:
-    folder = user_data_path("jobhistory", appauthor=False, ensure_exists=True)
-    return URL.create("sqlite", database=str(folder / "history.db"))
+    """The URL of the user's own history file, which nobody else can read."""
+    folder = user_data_path("jobhistory", appauthor=False)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    _make_private(folder, 0o700)
+    path = folder / "history.db"
+    _create_private(path)
+    _make_private(path, 0o600)
+    return URL.create("sqlite", database=str(path))
+
+
+def _create_private(path: Path) -> None:
+    """Create a file that only its owner can read, if there is none.
+
+    SQLite gives the mode of a database to the files beside it, and would follow a symbolic link to
+    a file that does not exist.
+    """
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        if path.is_symlink() and not path.exists():
+            raise _refused_link(path) from None
+    except OSError:
+        pass  # SQLite tells why it cannot open it
+
+
+def _make_private(path: Path, mode: int) -> None:
+    """Take away what others may do with the history file or its folder, if it is there already."""
+    if path.is_symlink():
+        raise _refused_link(path)
+    if os.name == "posix" and path.stat().st_mode & 0o777 != mode:
+        path.chmod(mode)
+
+
+def _refused_link(path: Path) -> OSError:
+    return OSError(f"{path} is a symbolic link; name the file that it leads to with --url")
 
 
 def _impatient(url: str) -> str | URL:
