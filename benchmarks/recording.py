@@ -15,7 +15,7 @@ from benchmarks import peers
 from benchmarks.measuring import Table, Way, in_turn, middle, new_database, new_engine, ratios, raw
 from benchmarks.peers import PAYLOAD
 from jobhistory import HistoryRecord, HistoryStore, Job, Recorder, create_store, migrate
-from jobhistory.models import new_id
+from jobhistory.ids import new_execution_id
 
 COLUMNS = (
     "id, job_id, correlation_id, task_identifier, worker_id, status, attempt_number, payload, "
@@ -38,7 +38,15 @@ def row(number: int, *, ended: bool) -> tuple[object, ...]:
         if ended
         else ("started", 1, Jsonb(PAYLOAD), now, None, None)
     )
-    return (new_id(), f"job-{number}", f"request-{number}", "ship_order", "worker-1", *outcome, now)
+    return (
+        new_execution_id(),
+        f"job-{number}",
+        f"request-{number}",
+        "ship_order",
+        "worker-1",
+        *outcome,
+        now,
+    )
 
 
 def raw_pairs(connection: psycopg.Connection, count: int) -> None:

@@ -16,6 +16,7 @@ from jobhistory.errors import (
     SchemaOutOfDate,
 )
 from jobhistory.executions import Job, PartialResults
+from jobhistory.ids import new_execution_id
 from jobhistory.models import HistoryRecord
 from jobhistory.recorder import Recorder, RecorderCounts
 from jobhistory.sanitize import Limits
@@ -59,6 +60,7 @@ __all__ = [
     "create_store",
     "current_execution",
     "migrate",
+    "new_execution_id",
     "redact_secrets",
 ]
 

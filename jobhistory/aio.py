@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Itera
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from uuid import UUID
 
 from sqlalchemy import URL, Engine
 from sqlalchemy.ext.asyncio import (
@@ -22,7 +23,7 @@ from jobhistory.clock import Clock, utc_now
 from jobhistory.criteria import Page
 from jobhistory.engines import async_engine_from_url, check_dialect
 from jobhistory.errors import InvalidInput
-from jobhistory.executions import PartialResults
+from jobhistory.executions import Milliseconds, PartialResults
 from jobhistory.models import HistoryRecord
 from jobhistory.retention import Duration
 from jobhistory.sanitize import Limits, Redact
@@ -123,6 +124,7 @@ class _AsyncVerbs:
         correlation_id: Id,
         *,
         history_retention: Duration | None = None,
+        execution_id: UUID | None = None,
     ) -> HistoryRecord:
         """`HistoryStore.record_start`, awaited."""
         return await self._run(
@@ -131,36 +133,58 @@ class _AsyncVerbs:
             worker_id,
             correlation_id,
             history_retention=history_retention,
+            execution_id=execution_id,
         )
 
     async def record_completion(
-        self, job_id: Id, worker_id: Id, correlation_id: Id, execution_time_ms: float
+        self,
+        job_id: Id | HistoryRecord | None = None,
+        worker_id: Id | None = None,
+        correlation_id: Id | None = None,
+        execution_time_ms: Milliseconds | None = None,
+        *,
+        execution_id: UUID | None = None,
     ) -> HistoryRecord:
         """`HistoryStore.record_completion`, awaited."""
         return await self._run(
-            self._verbs.record_completion, job_id, worker_id, correlation_id, execution_time_ms
+            self._verbs.record_completion,
+            job_id,
+            worker_id,
+            correlation_id,
+            execution_time_ms,
+            execution_id=execution_id,
         )
 
     async def record_failure(
         self,
-        job_id: Id,
-        worker_id: Id,
-        correlation_id: Id,
-        execution_time_ms: float,
-        error: BaseException | str,
+        job_id: Id | HistoryRecord | None = None,
+        worker_id: Id | None = None,
+        correlation_id: Id | None = None,
+        execution_time_ms: Milliseconds | None = None,
+        error: BaseException | str | None = None,
+        *,
+        execution_id: UUID | None = None,
     ) -> HistoryRecord:
         """`HistoryStore.record_failure`, awaited."""
         return await self._run(
-            self._verbs.record_failure, job_id, worker_id, correlation_id, execution_time_ms, error
+            self._verbs.record_failure,
+            job_id,
+            worker_id,
+            correlation_id,
+            execution_time_ms,
+            error,
+            execution_id=execution_id,
         )
 
     async def record_partial_success(
         self,
-        job_id: Id,
-        worker_id: Id,
-        correlation_id: Id,
-        execution_time_ms: float,
-        partial_results: PartialResults | Mapping[str, Any],
+        job_id: Id | HistoryRecord | None = None,
+        worker_id: Id | None = None,
+        correlation_id: Id | None = None,
+        execution_time_ms: Milliseconds | None = None,
+        partial_results: PartialResults | Mapping[str, Any] | None = None,
+        *,
+        execution_id: UUID | None = None,
     ) -> HistoryRecord:
         """`HistoryStore.record_partial_success`, awaited."""
         return await self._run(
@@ -170,13 +194,20 @@ class _AsyncVerbs:
             correlation_id,
             execution_time_ms,
             partial_results,
+            execution_id=execution_id,
         )
 
     async def record_execution(
-        self, execution: HistoryRecord | Mapping[str, Any] | None = None, **fields: Any
+        self,
+        execution: HistoryRecord | Mapping[str, Any] | None = None,
+        *,
+        execution_id: UUID | None = None,
+        **fields: Any,
     ) -> HistoryRecord:
         """`HistoryStore.record_execution`, awaited."""
-        return await self._run(self._verbs.record_execution, execution, **fields)
+        return await self._run(
+            self._verbs.record_execution, execution, execution_id=execution_id, **fields
+        )
 
     async def record_many(self, executions: Iterable[HistoryRecord | Mapping[str, Any]]) -> int:
         """`HistoryStore.record_many`, awaited."""

@@ -120,8 +120,8 @@ class HistoryQuery:
         """The query that `criteria` describe, with the `named` ones in place of those they name.
 
         Args:
-            without: what makes no difference to the answer, and so is refused by name. A
-                `HistoryQuery` always has it.
+            without: criteria that make no difference to the answer, which are refused by name. A
+                `HistoryQuery` may have the defaults of these.
 
         Raises:
             InvalidInput: if a key is not a criterion, or a criterion cannot be read.
@@ -130,6 +130,9 @@ class HistoryQuery:
             if key in without:
                 raise InvalidInput("criteria", key, "makes no difference here; leave it out")
         if isinstance(criteria, HistoryQuery):
+            for key in without:
+                if getattr(criteria, key) != getattr(cls(), key):
+                    raise InvalidInput("criteria", key, "makes no difference here; leave it out")
             if not named:
                 return criteria
             given = asdict(criteria)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import queue
 import reprlib
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 if TYPE_CHECKING:
     from jobhistory.models import HistoryRecord
@@ -73,23 +74,37 @@ class InvalidInput(JobHistoryError, ValueError):
 
 
 class ExecutionNotFound(JobHistoryError, LookupError):
-    """No execution of these three ids has started, so it cannot end.
+    """No such execution has started, or it has expired since, so it cannot end.
 
     Attributes:
-        job_id, worker_id, correlation_id: the ids that were looked for, as text.
+        job_id, worker_id, correlation_id: the ids that were looked for, as text; `None` if the
+            execution was named by its own id.
+        execution_id: that id; `None` if the execution was named by the other three.
     """
 
-    def __init__(self, job_id: str, worker_id: str, correlation_id: str) -> None:
-        super().__init__(job_id, worker_id, correlation_id)
+    def __init__(
+        self,
+        job_id: str | None,
+        worker_id: str | None,
+        correlation_id: str | None,
+        execution_id: UUID | None = None,
+    ) -> None:
+        super().__init__(job_id, worker_id, correlation_id, execution_id)
         self.job_id = job_id
         self.worker_id = worker_id
         self.correlation_id = correlation_id
+        self.execution_id = execution_id
 
     def __str__(self) -> str:
+        if self.execution_id is not None:
+            return (
+                f"there is no execution {self.execution_id}, or it has expired; call record_start "
+                "with this execution_id first, or record_execution, which needs no start"
+            )
         return (
             f"no execution has started with job_id {quoted(self.job_id)}, "
-            f"worker_id {quoted(self.worker_id)} and correlation_id {quoted(self.correlation_id)}; "
-            "call record_start first, with the same three ids"
+            f"worker_id {quoted(self.worker_id)} and correlation_id {quoted(self.correlation_id)}, "
+            "or it has expired; call record_start first, with the same three ids"
         )
 
 

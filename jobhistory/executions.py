@@ -6,12 +6,19 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 from jobhistory.clock import Clock, in_utc
-from jobhistory.errors import InvalidInput, JobHistoryError, check_count
-from jobhistory.models import COLUMN_NAMES, HistoryRecord, new_id, values_of
+from jobhistory.errors import (
+    ExecutionNotFound,
+    InvalidInput,
+    JobHistoryError,
+    check_count,
+    quoted,
+)
+from jobhistory.ids import new_execution_id, read_execution_id
+from jobhistory.models import COLUMN_NAMES, HistoryRecord, values_of
 from jobhistory.retention import Duration, parse_retention
 from jobhistory.sanitize import TEXT_ERROR_TYPE, Sanitizer
 from jobhistory.status import Status, read_status
@@ -19,6 +26,11 @@ from jobhistory.texts import Id, id_text, name_text
 
 _LARGEST_MILLISECONDS = 2**63 - 1
 _LARGEST_ATTEMPT = 2**31 - 1
+_MILLISECOND = timedelta(milliseconds=1)
+
+Milliseconds: TypeAlias = float | timedelta
+"""A duration in milliseconds, or a `timedelta`; stored as whole milliseconds."""
+
 WORKER_LOST = "jobhistory.WorkerLost"
 """The error type of executions whose worker is taken for lost."""
 
@@ -36,6 +48,7 @@ OUTCOME_COLUMNS = (
 )
 """The columns that an outcome fills; the others stay as the start wrote them."""
 
+_ERROR_COLUMNS = ("error_type", "error_message", "error_stack")
 _ENDED_FIELDS = dict.fromkeys((*COLUMN_NAMES, "error"))
 _REQUIRED = frozenset({"job_id", "correlation_id", "task_identifier", "worker_id", "status"})
 
@@ -101,29 +114,54 @@ class ExecutionKey(NamedTuple):
             id_text(correlation_id, "correlation_id"),
         )
 
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> ExecutionKey:
+        """Return the key of a row."""
+        return cls(*(row[name] for name in cls._fields))
+
+
+_NO_KEY = ExecutionKey("", "", "")
+
 
 @dataclass(frozen=True)
 class Outcome:
     """How an execution ended: which one, and the values that its row gets.
 
     Attributes:
-        key: the newest started execution of these ids, unless `row` says which one.
-        values: by column; what only other kinds of outcome have is not among them.
-        row: the started row itself, for those who know it.
+        key: the newest started execution with these ids, unless `row` or `execution_id` names one.
+        values: by column, `completed_at` and `execution_time_ms` among them. A time of `None` is
+            the time since the start. Columns of other kinds of outcome are missing.
+        row: the started row, if the caller knows it.
+        execution_id: the id of the row, if the caller knows that alone.
     """
 
     key: ExecutionKey
     values: dict[str, Any]
     row: dict[str, Any] | None = None
+    execution_id: UUID | None = None
+
+    @property
+    def id(self) -> UUID | None:
+        """The id of the row that this outcome ends, if it is known."""
+        return self.execution_id if self.row is None else self.row["id"]
+
+    def completed_at(self, started_at: datetime) -> datetime:
+        """Return the end of an execution that started then: never before its start."""
+        moment: datetime = self.values["completed_at"]
+        return max(moment, started_at)
 
     def ended_row(self) -> dict[str, Any]:
-        """The whole row, once this outcome is recorded; for an outcome that knows its row."""
+        """Return the whole row with this outcome; only for an outcome that knows its row."""
         assert self.row is not None
-        return self.row | self.values
+        row = self.row | dict.fromkeys(OUTCOME_COLUMNS) | self.values
+        row["completed_at"] = self.completed_at(row["started_at"])
+        if row["execution_time_ms"] is None:
+            row["execution_time_ms"] = elapsed_ms(row["started_at"], row["completed_at"])
+        return row
 
     def agrees_with(self, record: HistoryRecord) -> bool:
-        """Whether a record that has ended says the same, so that this is a call made again."""
-        return record.status == self.values["status"] and record.error_type != WORKER_LOST
+        """Return whether an ended record has the same outcome, as after a repeated call."""
+        return bool(record.status == self.values["status"])
 
 
 @dataclass(frozen=True)
@@ -161,9 +199,14 @@ class RowBuilder:
     sanitizer: Sanitizer
 
     def started(
-        self, job: Any, worker_id: Id, correlation_id: Id, history_retention: Duration | None
+        self,
+        job: Any,
+        worker_id: Id,
+        correlation_id: Id,
+        history_retention: Duration | None,
+        execution_id: UUID | None = None,
     ) -> dict[str, Any]:
-        """The row of an execution that starts now; a retention of `None` is the store's."""
+        """Return the row of an execution that starts now; a retention of `None` is the store's."""
         given = _fields_of(job)
         key = ExecutionKey.of(given["id"], worker_id, correlation_id, job_id_from="job.id")
         now = self.now()
@@ -174,7 +217,9 @@ class RowBuilder:
         )
         attempts, run_at = given["attempts"], given["run_at"]
         return {
-            "id": new_id(),
+            "id": new_execution_id(now)
+            if execution_id is None
+            else read_execution_id(execution_id, "execution_id", started_at=now),
             "job_id": key.job_id,
             "correlation_id": key.correlation_id,
             "task_identifier": name_text(given["task_identifier"], "job.task_identifier"),
@@ -183,30 +228,35 @@ class RowBuilder:
             "attempt_number": 1 if attempts is None else _attempt_number(attempts, "job.attempts"),
             "payload": self.sanitizer.payload(given["payload"]),
             "started_at": now,
-            "queue_time_ms": None if run_at is None else _waited(in_utc(run_at, "job.run_at"), now),
+            "queue_time_ms": None
+            if run_at is None
+            else elapsed_ms(in_utc(run_at, "job.run_at"), now),
             "expires_at": _expiry(now, retention),
         }
 
-    def completed(self, key: ExecutionKey, execution_time_ms: float) -> Outcome:
-        """The outcome of an execution that did its work."""
-        return self._ended(key, Status.COMPLETED, execution_time_ms)
+    def completed(self, which: Which, execution_time_ms: Milliseconds | None) -> Outcome:
+        """Return the outcome of an execution that did its work."""
+        return self._ended(which, Status.COMPLETED, execution_time_ms)
 
     def failed(
-        self, key: ExecutionKey, execution_time_ms: float, error: BaseException | str
+        self,
+        which: Which,
+        execution_time_ms: Milliseconds | None,
+        error: BaseException | str | None,
     ) -> Outcome:
-        """The outcome of an execution that failed with an error."""
-        return self._ended(key, Status.FAILED, execution_time_ms, **self._failure(error))
+        """Return the outcome of an execution that failed with an error."""
+        return self._ended(which, Status.FAILED, execution_time_ms, **self._failure(error))
 
     def partly_succeeded(
         self,
-        key: ExecutionKey,
-        execution_time_ms: float,
-        partial_results: PartialResults | Mapping[str, Any],
+        which: Which,
+        execution_time_ms: Milliseconds | None,
+        partial_results: PartialResults | Mapping[str, Any] | None,
     ) -> Outcome:
-        """The outcome of an execution of which some steps succeeded."""
+        """Return the outcome of an execution of which some steps succeeded."""
         given = _partial_fields(partial_results)
         return self._ended(
-            key,
+            which,
             Status.PARTIAL_SUCCESS,
             execution_time_ms,
             # Never NULL, even when empty: it is by failed_steps that the index finds this outcome.
@@ -239,15 +289,20 @@ class RowBuilder:
             raise InvalidInput(
                 "status", row["status"].value, "is no outcome; give one such as 'completed'"
             )
-        if row["status"] is Status.FAILED and row["error_type"] is None:
-            row["error_type"] = TEXT_ERROR_TYPE
+        if row["status"] is Status.FAILED:
+            row["error_type"] = row["error_type"] or TEXT_ERROR_TYPE
+        elif any(row[name] is not None for name in _ERROR_COLUMNS):
+            raise InvalidInput(
+                "status", row["status"].value, "does not go with an error; write it like 'failed'"
+            )
         if row["status"] is Status.PARTIAL_SUCCESS and row["failed_steps"] is None:
             row["failed_steps"] = []  # by which partial successes are found
-        row["id"] = row["id"] or new_id()
         row["attempt_number"] = 1 if row["attempt_number"] is None else row["attempt_number"]
-        row["completed_at"] = row["completed_at"] or self.now()
-        if row["started_at"] is None:
-            row["started_at"] = _earlier(row["completed_at"], row["execution_time_ms"] or 0)
+        self._complete_times(row)
+        if row["id"] is None:
+            row["id"] = new_execution_id(row["started_at"])
+        else:
+            read_execution_id(row["id"], "id", started_at=row["started_at"])
         if "expires_at" not in given:
             row["expires_at"] = _expiry(row["started_at"], self.retention)
         return row
@@ -261,18 +316,48 @@ class RowBuilder:
         return in_utc(self.clock(), "clock()")
 
     def _ended(
-        self, key: ExecutionKey, status: Status, execution_time_ms: float, **values: Any
+        self, which: Which, status: Status, execution_time_ms: Milliseconds | None, **values: Any
     ) -> Outcome:
         values["status"] = status
         values["completed_at"] = self.now()
-        values["execution_time_ms"] = _milliseconds(execution_time_ms, "execution_time_ms")
-        return Outcome(key, values)
+        values["execution_time_ms"] = (
+            None
+            if execution_time_ms is None
+            else _milliseconds(execution_time_ms, "execution_time_ms")
+        )
+        if isinstance(which, ExecutionKey):
+            return Outcome(which, values)
+        if isinstance(which, UUID):
+            return Outcome(_NO_KEY, values, execution_id=which)
+        return Outcome(ExecutionKey.of_row(which), values, which)
 
-    def _failure(self, error: BaseException | str) -> dict[str, Any]:
+    def _complete_times(self, row: dict[str, Any]) -> None:
+        """Derive each of start, end and duration from the two others, as far as they are given."""
+        started_at, completed_at = row["started_at"], row["completed_at"]
+        took = row["execution_time_ms"]
+        if started_at is None:
+            completed_at = completed_at or self.now()
+            started_at = _moved(completed_at, -(took or 0))
+        elif completed_at is None:
+            completed_at = max(started_at, self.now())
+            if took is not None:
+                completed_at = _moved(started_at, took)
+            else:
+                took = elapsed_ms(started_at, completed_at)
+        elif completed_at < started_at:
+            raise InvalidInput(
+                "completed_at",
+                completed_at.isoformat(),
+                f"is before started_at {started_at.isoformat()!r}; swap the two",
+            )
+        elif took is None:
+            took = elapsed_ms(started_at, completed_at)
+        row |= {"started_at": started_at, "completed_at": completed_at, "execution_time_ms": took}
+
+    def _failure(self, error: BaseException | str | None) -> dict[str, Any]:
         if not isinstance(error, (BaseException, str)):
-            raise InvalidInput("error", error, "is not an error; give an exception or a text")
-        columns = ("error_type", "error_message", "error_stack")
-        return dict(zip(columns, self.sanitizer.failure(error), strict=True))
+            raise InvalidInput("error", type(error), "is not an error; give an exception or a text")
+        return dict(zip(_ERROR_COLUMNS, self.sanitizer.failure(error), strict=True))
 
     def _with_error(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         if given.get("error") is None:
@@ -319,6 +404,73 @@ class RowBuilder:
         return self.sanitizer.steps(value)
 
 
+Which: TypeAlias = ExecutionKey | UUID | dict[str, Any]
+"""Which execution an outcome ends: by its three ids, by its own id, or by its started row."""
+
+
+def which_execution(
+    job_id: Id | HistoryRecord | None,
+    worker_id: Id | None,
+    correlation_id: Id | None,
+    execution_id: UUID | None,
+) -> Which:
+    """Return which execution a caller names: by three ids, by a record, or by an execution id.
+
+    Raises:
+        InvalidInput: if an id cannot be one, or the caller names an execution in two ways.
+    """
+    given = {"job_id": job_id, "worker_id": worker_id, "correlation_id": correlation_id}
+    way = "a record" if isinstance(job_id, HistoryRecord) else "an execution_id"
+    if isinstance(job_id, HistoryRecord):
+        del given["job_id"]
+        given["execution_id"] = execution_id
+    elif execution_id is None:
+        return ExecutionKey.of(job_id, worker_id, correlation_id)  # type: ignore[arg-type]
+    for name, value in given.items():
+        if value is not None:
+            raise InvalidInput(name, value, f"does not go with {way}; leave one of them out")
+    if isinstance(job_id, HistoryRecord):
+        _uuid(job_id.id, "record.id")
+        return values_of(job_id)
+    return _uuid(execution_id, "execution_id")
+
+
+def has_id(execution: HistoryRecord | Mapping[str, Any] | None, fields: Mapping[str, Any]) -> bool:
+    """Return whether a caller chose the id of an execution that has ended."""
+    if fields.get("id") is not None:
+        return True
+    if isinstance(execution, HistoryRecord):
+        return execution.id is not None
+    return isinstance(execution, Mapping) and execution.get("id") is not None
+
+
+def not_found(outcome: Outcome) -> ExecutionNotFound:
+    """Return the error for an outcome of an execution that is not in history."""
+    if outcome.id is not None:
+        return ExecutionNotFound(None, None, None, outcome.id)
+    return ExecutionNotFound(*outcome.key)
+
+
+def check_same_job(row: Mapping[str, Any], record: HistoryRecord) -> None:
+    """Refuse a row whose id is that of another job's execution.
+
+    Raises:
+        InvalidInput: if the record with the row's id is of another job or task.
+    """
+    if (row["job_id"], row["task_identifier"]) != (record.job_id, record.task_identifier):
+        raise InvalidInput(
+            "execution_id",
+            row["id"],
+            f"is that of an execution of job {quoted(record.job_id)} "
+            f"and task {quoted(record.task_identifier)}; make one with new_execution_id()",
+        )
+
+
+def is_lost(record: HistoryRecord) -> bool:
+    """Return whether an execution was presumed to have ended, as its worker seemed lost."""
+    return bool(record.status == Status.FAILED and record.error_type == WORKER_LOST)
+
+
 def lost_message(since: str) -> str:
     """Why an execution is taken for lost that started at a moment, given as text."""
     return f"no outcome since it started at {since}; its worker is taken for lost"
@@ -341,17 +493,30 @@ def _unless_none(read: Callable[[Any, str], Any], given: Mapping[str, Any], name
 
 def _fields_of(job: Any) -> dict[str, Any]:
     if isinstance(job, Mapping):
+        _only_known(job, _JOB_FIELDS, "job")
         return {name: job.get(name) for name in _JOB_FIELDS}
-    return {name: getattr(job, name, None) for name in _JOB_FIELDS}
+    return {name: _attribute(job, name) for name in _JOB_FIELDS}
 
 
-def _partial_fields(partial: PartialResults | Mapping[str, Any]) -> Mapping[str, Any]:
+def _attribute(job: Any, name: str) -> Any:
+    try:
+        return getattr(job, name, None)
+    except Exception as error:
+        raised = f"raised {type(error).__name__}"
+        if name == "payload":  # whatever it is, it is no reason not to record the job
+            return f"<payload that {raised}>"
+        raise InvalidInput(
+            f"job.{name}", type(job), f"{raised} when it was read; give a loaded object or a Job"
+        ) from error
+
+
+def _partial_fields(partial: PartialResults | Mapping[str, Any] | None) -> Mapping[str, Any]:
     names = [field.name for field in fields(PartialResults)]
     if isinstance(partial, PartialResults):
         return {name: getattr(partial, name) for name in names}
     if not isinstance(partial, Mapping):
         raise InvalidInput(
-            "partial_results", partial, "is not a mapping or a PartialResults of its own fields"
+            "partial_results", type(partial), "is neither a mapping nor a PartialResults"
         )
     return _only_known(partial, names, "partial_results")
 
@@ -367,7 +532,7 @@ def _known_columns(
         given = {}
     else:
         raise InvalidInput(
-            argument, execution, "is neither a HistoryRecord nor a mapping of its fields"
+            argument, type(execution), "is neither a HistoryRecord nor a mapping of its fields"
         )
     return _only_known({**given, **fields}, _ENDED_FIELDS, argument)
 
@@ -385,7 +550,7 @@ def _only_known(
 
 def _uuid(value: Any, argument: str) -> UUID:
     if not isinstance(value, UUID):
-        raise InvalidInput(argument, value, "is not a uuid.UUID; leave it out to get a new one")
+        raise InvalidInput(argument, value, "is not a uuid.UUID; make one with new_execution_id()")
     return value
 
 
@@ -395,24 +560,27 @@ def _attempt_number(value: Any, argument: str) -> int:
 
 
 def _milliseconds(value: Any, argument: str) -> int:
+    milliseconds = value / _MILLISECOND if isinstance(value, timedelta) else value
+    # Clocks that are a little apart give a little less than nothing.
     if (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and 0 <= value <= _LARGEST_MILLISECONDS
+        isinstance(milliseconds, (int, float))
+        and not isinstance(milliseconds, bool)
+        and -1 < milliseconds <= _LARGEST_MILLISECONDS
     ):
-        return round(value)
+        return max(0, round(milliseconds))
     raise InvalidInput(
         argument, value, "is not a duration in milliseconds from 0 up; write it like 1500"
     )
 
 
-def _waited(run_at: datetime, started_at: datetime) -> int:
-    return max(0, round((started_at - run_at) / timedelta(milliseconds=1)))
+def elapsed_ms(start: datetime, end: datetime) -> int:
+    """Return the whole milliseconds between two moments; 0 if the end is the earlier one."""
+    return max(0, round((end - start) / _MILLISECOND))
 
 
-def _earlier(moment: datetime, milliseconds: int) -> datetime:
+def _moved(moment: datetime, milliseconds: int) -> datetime:
     try:
-        return moment - timedelta(milliseconds=milliseconds)
+        return moment + timedelta(milliseconds=milliseconds)
     except OverflowError:  # it cannot have taken so long
         return moment
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import operator
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
-from threading import Lock
+from threading import RLock
 from typing import Any
 from uuid import UUID
 
@@ -16,10 +17,21 @@ from jobhistory.after_commit import after_commit
 from jobhistory.answers import Count, FailureGroup, TaskStats, failures_of, stats_of
 from jobhistory.criteria import Cursor, HistoryQuery
 from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound
-from jobhistory.executions import Batch, Outcome, Written, lost
+from jobhistory.executions import (
+    OUTCOME_COLUMNS,
+    Batch,
+    ExecutionKey,
+    Outcome,
+    Written,
+    check_same_job,
+    is_lost,
+    lost,
+    not_found,
+)
 from jobhistory.forks import renew_in_children
 from jobhistory.models import HistoryRecord, detached, values_of
 from jobhistory.ring import RingBuffer
+from jobhistory.status import Status
 from jobhistory.texts import ascii_lower
 
 logger = logging.getLogger(__name__)
@@ -46,15 +58,17 @@ class MemoryHistory:
         self._started: dict[UUID, Row] = {}
         # Those whose outcome waits for the commit of a caller's transaction.
         self._ending: dict[UUID, Row] = {}
-        self._lock = Lock()
+        self._lock = RLock()  # a signal handler may run while its own thread holds it
 
     def joined(self, session: Session) -> JoinedMemory:
         """The same history, as the operations of a caller who is at work in a session."""
         return JoinedMemory(session, self)
 
-    def insert(self, row: Row) -> HistoryRecord:
-        """Keep a new row, and return its record."""
+    def insert(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
+        """Keep a new row, and return its record; with `may_exist`, the one that has its id."""
         with self._lock:
+            if may_exist and (existing := self._with_id_of(row)):
+                return detached(existing)
             if len(self._started) >= STARTED_LIMIT:
                 forgotten = self._started.pop(next(iter(self._started)))
                 logger.warning(
@@ -65,10 +79,21 @@ class MemoryHistory:
             self._started[row["id"]] = row
         return detached(row)
 
-    def insert_ended(self, row: Row) -> HistoryRecord:
-        """Keep the row of an ended execution, and return its record."""
-        self._ended.append(row)
-        return detached(row)
+    def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
+        """Keep the row of an ended execution, or its outcome if it has started.
+
+        Raises:
+            ExecutionAlreadyFinished: if it may exist, and has ended with another outcome.
+            InvalidInput: if it may exist, and is of another job or task.
+        """
+        with self._lock:
+            existing = self._with_id_of(row) if may_exist else None
+            if existing is None:
+                self._ended.append(row)
+                return detached(row)
+            key = ExecutionKey.of_row(row)
+            outcome = Outcome(key, {name: row.get(name) for name in OUTCOME_COLUMNS}, existing)
+            return self.end(outcome)
 
     def insert_many_ended(self, rows: list[Row]) -> None:
         """Keep the rows of ended executions."""
@@ -112,10 +137,9 @@ class MemoryHistory:
         written = Written([], [])
         for row in batch.rows:
             if row["status"].is_outcome:
-                self.insert_ended(row)
-                written.ended.append(row)
+                written.ended.append(values_of(self.insert_ended(row, may_exist=again)))
             else:
-                self.insert(row)
+                self.insert(row, may_exist=again)
         for outcome in batch.outcomes:
             try:
                 written.ended.append(values_of(self.end(outcome)))
@@ -138,19 +162,31 @@ class MemoryHistory:
         """The row that had started, unless it had ended before, and the one that has ended."""
         started = _newest_first(row for row in self._started.values() if _is_of(row, outcome))
         if started:
-            row = started[0] | outcome.values
+            row = replace(outcome, row=started[0]).ended_row()
             del self._started[row["id"]]
             self._ending[row["id"]] = row
             return started[0], row
         every_ended = (*self._ending.values(), *self._ended.last())
         ended = _newest_first(row for row in every_ended if _is_of(row, outcome))
         if not ended:
-            key = outcome.key
-            raise ExecutionNotFound(key.job_id, key.worker_id, key.correlation_id)
+            raise not_found(outcome)
         record = detached(ended[0])
+        if is_lost(record):
+            row = replace(outcome, row=ended[0]).ended_row()
+            self._ended.discard(lambda row: bool(row["id"] == record.id))
+            self._ending[row["id"]] = row
+            return ended[0], row
         if not outcome.agrees_with(record):
             raise ExecutionAlreadyFinished(record)
         return None, ended[0]
+
+    def _with_id_of(self, row: Row) -> Row | None:
+        """Return the row with the id of another one, which must be of the same job and task."""
+        for existing in (*self._started.values(), *self._ending.values(), *self._ended.last()):
+            if existing["id"] == row["id"]:
+                check_same_job(row, detached(existing))
+                return existing
+        return None
 
     def _buffer(self, row: Row) -> None:
         self._ending.pop(row["id"], None)
@@ -216,13 +252,14 @@ class JoinedMemory:
         self.stats = memory.stats
         self.failures = memory.failures
 
-    def insert(self, row: Row) -> HistoryRecord:
-        """Keep a new row, and return its record."""
-        record = self._memory.insert(row)
-        self._when_done(lambda: None, lambda: self._memory.take_back(row["id"]))
+    def insert(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
+        """Keep a new row, and return its record; with `may_exist`, the one that has its id."""
+        record = self._memory.insert(row, may_exist=may_exist)
+        if record.status is Status.STARTED:
+            self._when_done(lambda: None, lambda: self._memory.take_back(row["id"]))
         return record
 
-    def insert_ended(self, row: Row) -> HistoryRecord:
+    def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
         """Keep the row of an ended execution, and return its record."""
         self.insert_many_ended([row])
         return detached(row)
@@ -246,14 +283,9 @@ class JoinedMemory:
 
 
 def _is_of(row: Row, outcome: Outcome) -> bool:
-    if outcome.row is not None:
-        return bool(row["id"] == outcome.row["id"])
-    key = outcome.key
-    return (row["job_id"], row["worker_id"], row["correlation_id"]) == (
-        key.job_id,
-        key.worker_id,
-        key.correlation_id,
-    )
+    if outcome.id is not None:
+        return bool(row["id"] == outcome.id)
+    return ExecutionKey.of_row(row) == outcome.key
 
 
 def _newest_first(rows: Iterable[Row]) -> list[Row]:

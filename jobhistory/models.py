@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
@@ -29,11 +28,6 @@ from sqlalchemy.sql import operators
 from jobhistory.columns import PortableJSON, UTCDateTime
 from jobhistory.status import Status
 from jobhistory.texts import NAME_LENGTH
-
-if sys.version_info >= (3, 14):
-    from uuid import uuid7
-else:
-    from uuid_utils.compat import uuid7
 
 TABLE_NAME = "job_history"
 
@@ -170,11 +164,6 @@ COLUMN_NAMES = tuple(column.key for column in inspect(HistoryRecord).column_attr
 
 _NO_VALUES = dict.fromkeys(COLUMN_NAMES)
 _JSON_COLUMNS = frozenset({"payload", "completed_steps", "failed_steps", "partial_results"})
-
-
-def new_id() -> uuid.UUID:
-    """A UUIDv7: ids made later sort later, so inserts stay at one end of the index."""
-    return uuid7()
 
 
 def detached(values: Mapping[str, Any]) -> HistoryRecord:

@@ -16,13 +16,27 @@ from sqlalchemy.orm import Session
 from jobhistory import binds, pg_copy, statements
 from jobhistory.answers import FIRST_BUCKET, Count, FailureGroup, Percentiles, TaskStats
 from jobhistory.criteria import HistoryQuery
-from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound
-from jobhistory.executions import OUTCOME_COLUMNS, Batch, ExecutionKey, Outcome, Written
+from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound, InvalidInput
+from jobhistory.executions import (
+    OUTCOME_COLUMNS,
+    Batch,
+    ExecutionKey,
+    Outcome,
+    Written,
+    check_same_job,
+    is_lost,
+    not_found,
+)
 from jobhistory.masks import masked
 from jobhistory.models import COLUMN_NAMES, HistoryRecord, detached, values_of
 
 _OPTIONS = "jobhistory.execution_options"
 _CONNECTION = "jobhistory.connection"
+
+
+_OTHER_OUTCOME_COLUMNS = [
+    name for name in OUTCOME_COLUMNS if name not in ("completed_at", "execution_time_ms")
+]
 
 
 def prepare(session: Session, options: dict[str, Any], bind: binds.Bind | None = None) -> Session:
@@ -39,10 +53,51 @@ def prepare(session: Session, options: dict[str, Any], bind: binds.Bind | None =
     return session
 
 
-def insert(session: Session, row: dict[str, Any]) -> HistoryRecord:
-    """Write a new row, and return its record."""
-    _execute(session, statements.INSERT, row)
-    return detached(row)
+def insert(session: Session, row: dict[str, Any], *, may_exist: bool = False) -> HistoryRecord:
+    """Write a new row, and return its record.
+
+    With `may_exist`, the row with its id may be there, and is returned then as it is.
+
+    Raises:
+        InvalidInput: if that is of another job or task.
+    """
+    if not may_exist:
+        _execute(session, statements.INSERT, row)
+        return detached(row)
+    dialect = _connection(session).dialect.name
+    if _execute(session, statements.INSERT_NEW[dialect], row).rowcount == 1:
+        return detached(row)
+    return _with_id_of(session, row)
+
+
+def insert_or_end(session: Session, row: dict[str, Any]) -> tuple[HistoryRecord, bool]:
+    """Write the row of an ended execution, or its outcome into the started row with its id.
+
+    Return the record, and whether it was written now. It was written before if the execution had
+    ended with the same outcome.
+
+    Raises:
+        ExecutionAlreadyFinished: if the execution has ended with another outcome.
+        InvalidInput: if the row with its id is of another job or task.
+    """
+    dialect = _connection(session).dialect.name
+    statement = statements.INSERT_OR_END[dialect].returning(*statements.COLUMNS)
+    written = _execute(session, statement, _complete(row)).mappings().one_or_none()
+    if written is not None:
+        return detached(written), True
+    record = _with_id_of(session, row)
+    if record.status != row["status"]:
+        raise ExecutionAlreadyFinished(record)
+    return record, False
+
+
+def _with_id_of(session: Session, row: dict[str, Any]) -> HistoryRecord:
+    """Return the record with a row's id, which must be of the same job and task."""
+    records = find(session, statements.WITH_IDS, {"key_ids": [row["id"]]})
+    if not records:  # it has just expired
+        raise ExecutionNotFound(None, None, None, execution_id=row["id"])
+    check_same_job(row, records[0])
+    return records[0]
 
 
 def insert_many(session: Session, rows: list[dict[str, Any]]) -> None:
@@ -65,22 +120,34 @@ def end(session: Session, outcome: Outcome) -> tuple[HistoryRecord, bool]:
         ExecutionNotFound: if no execution of that key has started.
         ExecutionAlreadyFinished: if it has ended with another outcome.
     """
-    key = outcome.key
-    if outcome.row is None:
-        statement, ended_statement = statements.END, statements.ENDED
-        ids = _key_parameters(key)
-    else:
+    values = _outcome_parameters(outcome)
+    if outcome.id is not None:
         statement, ended_statement = statements.END_BY_ID, statements.ENDED_BY_ID
-        ids = {"key_id": outcome.row["id"]}
-    row = _execute(session, statement, ids | outcome.values).mappings().one_or_none()
+        ids = {"key_id": outcome.id}
+    else:
+        statement, ended_statement = statements.END, statements.ENDED
+        ids = _key_parameters(outcome)
+    row = _execute(session, statement, ids | values).mappings().one_or_none()
     if row is not None:
         return detached(row), True
-    ended = find(session, ended_statement, ids)
-    if not ended:
-        raise ExecutionNotFound(key.job_id, key.worker_id, key.correlation_id)
-    if not outcome.agrees_with(ended[0]):
-        raise ExecutionAlreadyFinished(ended[0])
-    return ended[0], False
+    record = _only(find(session, ended_statement, ids), outcome)
+    if is_lost(record):
+        ids = {"key_id": record.id}
+        values = dict.fromkeys(_OTHER_OUTCOME_COLUMNS) | values
+        row = _execute(session, statements.REPLACE_LOST, ids | values).mappings().one_or_none()
+        if row is not None:
+            return detached(row), True
+        # Another outcome has just replaced it.
+        record = _only(find(session, statements.ENDED_BY_ID, ids), outcome)
+    if not outcome.agrees_with(record):
+        raise ExecutionAlreadyFinished(record)
+    return record, False
+
+
+def _only(records: list[HistoryRecord], outcome: Outcome) -> HistoryRecord:
+    if not records:
+        raise not_found(outcome)
+    return records[0]
 
 
 def write(session: Session, batch: Batch, *, again: bool) -> Written:
@@ -197,24 +264,30 @@ def _insert_or_end(session: Session, rows: list[dict[str, Any]]) -> None:
 
 
 def _sort_out_those_ended_otherwise(session: Session, written: Written) -> None:
-    """Refuse the rows that had been written as started before, and have ended as lost since."""
+    """Refuse the rows whose execution had another outcome, or whose id another job has."""
     parameters = {"key_ids": [row["id"] for row in written.ended]}
-    records = {record.id: record for record in find(session, statements.ENDED_OF, parameters)}
+    records = {record.id: record for record in find(session, statements.WITH_IDS, parameters)}
     for row in list(written.ended):
         record = records.get(row["id"])
-        if record is not None and record.completed_at != row["completed_at"]:
+        if record is None:
+            continue
+        outcome = Outcome(ExecutionKey.of_row(row), row)
+        try:
+            check_same_job(row, record)
+            if record.completed_at != outcome.completed_at(record.started_at):
+                raise ExecutionAlreadyFinished(record)
+        except (InvalidInput, ExecutionAlreadyFinished) as refusal:
             written.ended.remove(row)
-            key = ExecutionKey(row["job_id"], row["worker_id"], row["correlation_id"])
-            written.refused.append((Outcome(key, row), ExecutionAlreadyFinished(record)))
+            written.refused.append((outcome, refusal))
 
 
 def _end_many(session: Session, outcomes: list[Outcome]) -> int:
     """End executions by their ids, in one go; say how many that were."""
-    parameters = [
-        {name: outcome.values.get(name) for name in OUTCOME_COLUMNS}
-        | {"key_id": outcome.row and outcome.row["id"]}
-        for outcome in outcomes
-    ]
+    parameters = []
+    for outcome in outcomes:
+        row = outcome.ended_row()
+        values = {name: row[name] for name in OUTCOME_COLUMNS}
+        parameters.append(values | {"key_id": outcome.id})
     count: int = _execute(session, statements.END_MANY, parameters).rowcount
     return count
 
@@ -227,10 +300,10 @@ def _end_once(session: Session, outcome: Outcome, *, again: bool) -> HistoryReco
     """
     if again and outcome.row is None:
         at = {"key_completed_at": outcome.values["completed_at"]}
-        if records := find(session, statements.ENDED_AT, _key_parameters(outcome.key) | at):
+        if records := find(session, statements.ENDED_AT, _key_parameters(outcome) | at):
             return records[0]
     record, is_new = end(session, outcome)
-    is_this = record.completed_at == outcome.values["completed_at"]
+    is_this = record.completed_at == outcome.completed_at(record.started_at)
     return record if is_new or is_this else None
 
 
@@ -239,7 +312,15 @@ def _complete(row: dict[str, Any]) -> dict[str, Any]:
     return {name: row.get(name) for name in COLUMN_NAMES}
 
 
-def _key_parameters(key: ExecutionKey) -> dict[str, Any]:
+def _outcome_parameters(outcome: Outcome) -> dict[str, Any]:
+    values = dict(outcome.values)
+    values["ended_at"] = values.pop("completed_at")
+    values["took_ms"] = values.pop("execution_time_ms")
+    return values
+
+
+def _key_parameters(outcome: Outcome) -> dict[str, Any]:
+    key = outcome.key
     return {
         "key_job_id": key.job_id,
         "key_worker_id": key.worker_id,

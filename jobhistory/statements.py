@@ -50,6 +50,7 @@ from jobhistory.texts import ascii_lower
 
 _table: Any = HistoryRecord.__table__
 _columns = _table.c
+COLUMNS = tuple(_columns)
 
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 """A low-water mark below which nothing can have expired."""
@@ -89,7 +90,53 @@ def _of_key(columns: Any) -> list[ColumnElement[bool]]:
     ]
 
 
+class _later(GenericFunction[datetime]):  # noqa: N801
+    """The later of two moments."""
+
+    type = UTCDateTime()
+    inherit_cache = True
+
+
+@compiles(_later, "postgresql")
+def _later_on_postgresql(function: Any, compiler: Any, **options: Any) -> str:
+    return f"greatest({compiler.process(function.clauses, **options)})"
+
+
+@compiles(_later)
+def _later_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
+    return f"max({compiler.process(function.clauses, **options)})"
+
+
+class _elapsed_ms(GenericFunction[int]):  # noqa: N801
+    """The whole milliseconds from one moment to another; 0 if the second is the earlier one."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(_elapsed_ms, "postgresql")
+def _elapsed_ms_on_postgresql(function: Any, compiler: Any, **options: Any) -> str:
+    start, end = (compiler.process(each, **options) for each in function.clauses)
+    return f"greatest(0, round(1000 * extract(epoch FROM {end} - {start})))"
+
+
+@compiles(_elapsed_ms)
+def _elapsed_ms_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
+    start, end = (compiler.process(each, **options) for each in function.clauses)
+    # SQLite counts days in floating point, but reads moments to the millisecond.
+    return f"max(0, CAST(round((julianday({end}) - julianday({start})) * 86400000) AS INTEGER))"
+
+
 INSERT = insert(_table)
+
+_ENDED_AT = bindparam("ended_at", type_=UTCDateTime())
+_TIMES_OF_OUTCOME = {
+    # What a caller's clock says may be earlier than the start; and not every caller took the time.
+    "completed_at": _later(_ENDED_AT, _columns.started_at),
+    "execution_time_ms": func.coalesce(
+        bindparam("took_ms", type_=BigInteger()), _elapsed_ms(_columns.started_at, _ENDED_AT)
+    ),
+}
 
 # FOR UPDATE makes the second of two callers wait for the first and then look again, so it takes the
 # next started row, or none. Without it both would choose the same row, and the second miss.
@@ -105,14 +152,31 @@ END = (
         .correlate(None)
         .scalar_subquery()
     )
+    .values(_TIMES_OF_OUTCOME)
     .returning(*_columns)
 )
-"""Ends the newest started execution of a key; the parameters named as columns are what it sets."""
+"""Ends the newest started execution of a key.
+
+Its parameters `ended_at` and `took_ms` are the outcome's times; those named as columns are the
+values of other columns that it sets.
+"""
 
 _BY_ID = _columns.id == bindparam("key_id")
 
-END_BY_ID = update(_table).where(_BY_ID, _columns.status == _STARTED).returning(*_columns)
+END_BY_ID = (
+    update(_table)
+    .where(_BY_ID, _columns.status == _STARTED)
+    .values(_TIMES_OF_OUTCOME)
+    .returning(*_columns)
+)
 """Ends the execution with an id if it is started; the rest is as with `END`."""
+
+_LOST = (_columns.status == literal_column("'failed'")) & (
+    _columns.error_type == literal_column(f"'{WORKER_LOST}'")
+)
+
+REPLACE_LOST = update(_table).where(_BY_ID, _LOST).values(_TIMES_OF_OUTCOME).returning(*_columns)
+"""Gives the execution with an id another outcome, if it ended as lost; the rest as with `END`."""
 
 END_MANY = (
     update(_table)
@@ -132,10 +196,8 @@ ENDED = (
 ENDED_AT = ENDED.where(HistoryRecord.completed_at == bindparam("key_completed_at"))
 """The execution of a key that ended at a moment."""
 
-ENDED_OF = select(HistoryRecord).where(
-    HistoryRecord.id.in_(bindparam("key_ids", expanding=True)), HistoryRecord.status != _STARTED
-)
-"""Those executions with one of many ids that have ended."""
+WITH_IDS = select(HistoryRecord).where(HistoryRecord.id.in_(bindparam("key_ids", expanding=True)))
+"""The executions with these ids."""
 
 ENDED_BY_ID = select(HistoryRecord).where(
     HistoryRecord.id == bindparam("key_id"), HistoryRecord.status != _STARTED
@@ -143,23 +205,34 @@ ENDED_BY_ID = select(HistoryRecord).where(
 """The execution with an id, if it has ended."""
 
 
+_DIALECT_INSERTS: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
+
+
 def _insert_or_end(dialect_insert: Any) -> Any:
     statement = dialect_insert(_table)
+    new = statement.excluded
     return statement.on_conflict_do_update(
         index_elements=[_columns.id],
-        set_={name: statement.excluded[name] for name in OUTCOME_COLUMNS},
-        where=_columns.status == _STARTED,
+        set_={name: new[name] for name in OUTCOME_COLUMNS}
+        | {"completed_at": _later(new.completed_at, _columns.started_at)},
+        where=((_columns.status == _STARTED) | _LOST)
+        & (_columns.job_id == new.job_id)
+        & (_columns.task_identifier == new.task_identifier),
     )
 
 
-INSERT_OR_END = {
-    "postgresql": _insert_or_end(postgresql.insert),
-    "sqlite": _insert_or_end(sqlite.insert),
-}
-"""By dialect: inserts a row, or gives a started one with its id the row's outcome.
+INSERT_OR_END = {name: _insert_or_end(insert_) for name, insert_ in _DIALECT_INSERTS.items()}
+"""By dialect: inserts a row, or gives the row with its id its outcome, if that has none but lost.
 
-To do so again changes nothing, whether the first time got through or not.
+To do so again changes nothing, whether the first time got through or not. Nothing happens, either,
+if the row with its id is of another job or task.
 """
+
+INSERT_NEW = {
+    name: insert_(_table).on_conflict_do_nothing(index_elements=[_columns.id])
+    for name, insert_ in _DIALECT_INSERTS.items()
+}
+"""By dialect: inserts a row, unless there is one with its id."""
 
 _EXPIRED = _columns.expires_at <= bindparam("cutoff")
 

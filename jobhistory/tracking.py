@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, Protocol, Self, TypeAlias, TypeVar, cast, get_args
+from uuid import uuid4
 
 from jobhistory.errors import InvalidInput, reason
 from jobhistory.executions import Batch, ExecutionKey, Outcome, PartialResults, RowBuilder, Written
-from jobhistory.models import HistoryRecord, new_id
+from jobhistory.models import HistoryRecord
 from jobhistory.retention import Duration
 from jobhistory.tasks import to_its_end
 from jobhistory.texts import Id
@@ -226,7 +227,7 @@ class AsyncTracker:
     def _correlation_id(self) -> Id:
         if self._tracked.correlation_id is not None:
             return self._tracked.correlation_id
-        return str(new_id()) if self._enclosing is None else self._enclosing.correlation_id
+        return str(uuid4()) if self._enclosing is None else self._enclosing.correlation_id
 
     def _leave(self) -> TrackedExecution:
         execution = self._execution

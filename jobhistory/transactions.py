@@ -66,12 +66,21 @@ class DatabaseHistory(ABC):
     ) -> T:
         """Run an operation in a session, and `buffer` what it returned after its commit."""
 
-    def insert(self, row: Row) -> HistoryRecord:
-        """Write a new row, and return its record."""
-        return self._run(Purpose.RECORD, lambda session: operations.insert(session, row))
+    def insert(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
+        """Write a new row, and return its record; see `operations.insert`."""
+        return self._run(
+            Purpose.RECORD, lambda session: operations.insert(session, row, may_exist=may_exist)
+        )
 
-    def insert_ended(self, row: Row) -> HistoryRecord:
-        """Write the row of an execution that has ended, and return its record."""
+    def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
+        """Write the row of an ended execution; see `operations.insert_or_end` for `may_exist`."""
+        if may_exist:
+            record, _ = self._run(
+                Purpose.RECORD,
+                lambda session: operations.insert_or_end(session, row),
+                self._buffer_new,
+            )
+            return record
         return self._run(
             Purpose.RECORD,
             lambda session: operations.insert(session, row),

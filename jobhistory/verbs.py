@@ -6,11 +6,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from itertools import chain
 from typing import Any, Protocol, TypeAlias
+from uuid import UUID
 
 from jobhistory.answers import Count, FailureGroup, TaskStats, parse_bucket
 from jobhistory.criteria import Cursor, HistoryQuery, Page
 from jobhistory.errors import InvalidInput, check_count
-from jobhistory.executions import ExecutionKey, Outcome, PartialResults, RowBuilder
+from jobhistory.executions import (
+    Milliseconds,
+    Outcome,
+    PartialResults,
+    RowBuilder,
+    has_id,
+    which_execution,
+)
 from jobhistory.models import HistoryRecord
 from jobhistory.retention import Duration
 from jobhistory.status import Status
@@ -23,9 +31,9 @@ Criteria: TypeAlias = HistoryQuery | Mapping[str, Any] | None
 class _History(Protocol):
     """Where executions are written, and found again."""
 
-    def insert(self, row: Row) -> HistoryRecord: ...
+    def insert(self, row: Row, *, may_exist: bool = False) -> HistoryRecord: ...
 
-    def insert_ended(self, row: Row) -> HistoryRecord: ...
+    def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord: ...
 
     def insert_many_ended(self, rows: list[Row]) -> None: ...
 
@@ -54,58 +62,82 @@ class Verbs:
         correlation_id: Id,
         *,
         history_retention: Duration | None = None,
+        execution_id: UUID | None = None,
     ) -> HistoryRecord:
-        """Record that a worker has started to execute a job, now.
+        """Record that a worker starts to execute a job now.
+
+        With an `execution_id`, the call can be repeated, and may even come after the outcome: it
+        returns the record with that id, if there is one, and changes nothing. Without one, a
+        repeated call records a second execution.
 
         Args:
             job: a `Job`, any object with its attributes, or a mapping with its keys: `id`,
                 `task_identifier`, and optionally `payload`, `attempts`, `run_at`. The time from
                 `run_at` to the start is the record's `queue_time_ms`.
-            worker_id: who executes it.
-            correlation_id: what ties this execution to others: a request, a trace, a workflow.
-            history_retention: how long this row lives; `None` for as long as the store's others.
+            worker_id: the worker that executes it.
+            correlation_id: an id that ties this execution to others: of a request, a trace, a
+                workflow.
+            history_retention: how long this row lives; `None` for the store's own retention.
+            execution_id: the id of the record, made by `new_execution_id`; `None` for a new one.
 
         Returns:
             The record, with status `started`. The ring buffer gets it when it has ended.
 
         Raises:
-            InvalidInput: if an argument cannot be used. What the payload holds is never a reason.
+            InvalidInput: if an argument cannot be used, a mapping has an unknown key, or the
+                `execution_id` is that of another job or task. A payload is never a reason.
         """
-        return self._history.insert(
-            self._rows.started(job, worker_id, correlation_id, history_retention)
-        )
+        row = self._rows.started(job, worker_id, correlation_id, history_retention, execution_id)
+        return self._history.insert(row, may_exist=execution_id is not None)
 
     def record_completion(
-        self, job_id: Id, worker_id: Id, correlation_id: Id, execution_time_ms: float
+        self,
+        job_id: Id | HistoryRecord | None = None,
+        worker_id: Id | None = None,
+        correlation_id: Id | None = None,
+        execution_time_ms: Milliseconds | None = None,
+        *,
+        execution_id: UUID | None = None,
     ) -> HistoryRecord:
-        """Record that the newest started execution of these ids did its work.
+        """Record that an execution did its work.
+
+        The three ids name the newest started execution that `record_start` recorded with them. A
+        record, given in place of the three, or an `execution_id` names exactly one execution.
+
+        An execution that `reap_lost` presumed lost takes this outcome in place of that, once.
 
         Args:
-            job_id, worker_id, correlation_id: the ids that `record_start` was given.
-            execution_time_ms: how long it took, in milliseconds, rounded to whole ones.
+            job_id, worker_id, correlation_id: the ids that `record_start` was given; or, as the
+                first of them, the record that it returned.
+            execution_time_ms: how long it took, in milliseconds, rounded to whole ones, or a
+                `timedelta`; `None` for the time since the start.
+            execution_id: the id of the record, instead of the three.
 
         Returns:
-            The ended record. If the execution had already ended in the same way, as when a call is
-            made again whose answer got lost, that record; the ring buffer is then left alone.
+            The ended record. Its `completed_at` is now, or the start, if that is later. If the
+            execution had already ended with the same outcome, as after a repeated call, its record
+            is returned as it is, and the ring buffer stays unchanged.
 
         Raises:
-            ExecutionNotFound: if no execution of these ids has started.
-            ExecutionAlreadyFinished: if it had ended in another way. Of two callers who race,
-                exactly one wins, and this is what the other gets.
+            ExecutionNotFound: if there is no such execution.
+            ExecutionAlreadyFinished: if it ended with another outcome. When callers race, exactly
+                one wins; the others get this error.
             InvalidInput: if an argument cannot be used.
         """
-        key = ExecutionKey.of(job_id, worker_id, correlation_id)
-        return self._history.end(self._rows.completed(key, execution_time_ms))
+        which = which_execution(job_id, worker_id, correlation_id, execution_id)
+        return self._history.end(self._rows.completed(which, execution_time_ms))
 
     def record_failure(
         self,
-        job_id: Id,
-        worker_id: Id,
-        correlation_id: Id,
-        execution_time_ms: float,
-        error: BaseException | str,
+        job_id: Id | HistoryRecord | None = None,
+        worker_id: Id | None = None,
+        correlation_id: Id | None = None,
+        execution_time_ms: Milliseconds | None = None,
+        error: BaseException | str | None = None,
+        *,
+        execution_id: UUID | None = None,
     ) -> HistoryRecord:
-        """Record that the newest started execution of these ids failed, and why.
+        """Record that an execution failed, and why.
 
         Args:
             error: the exception, of which type, text and traceback with its causes are kept, or a
@@ -113,18 +145,20 @@ class Verbs:
 
         The other arguments, what is returned and what is raised are those of `record_completion`.
         """
-        key = ExecutionKey.of(job_id, worker_id, correlation_id)
-        return self._history.end(self._rows.failed(key, execution_time_ms, error))
+        which = which_execution(job_id, worker_id, correlation_id, execution_id)
+        return self._history.end(self._rows.failed(which, execution_time_ms, error))
 
     def record_partial_success(
         self,
-        job_id: Id,
-        worker_id: Id,
-        correlation_id: Id,
-        execution_time_ms: float,
-        partial_results: PartialResults | Mapping[str, Any],
+        job_id: Id | HistoryRecord | None = None,
+        worker_id: Id | None = None,
+        correlation_id: Id | None = None,
+        execution_time_ms: Milliseconds | None = None,
+        partial_results: PartialResults | Mapping[str, Any] | None = None,
+        *,
+        execution_id: UUID | None = None,
     ) -> HistoryRecord:
-        """Record that the newest started execution of these ids succeeded in part.
+        """Record that some steps of an execution succeeded.
 
         Args:
             partial_results: a `PartialResults` or a mapping with its keys: `completed_steps`,
@@ -132,30 +166,46 @@ class Verbs:
 
         The other arguments, what is returned and what is raised are those of `record_completion`.
         """
-        key = ExecutionKey.of(job_id, worker_id, correlation_id)
+        which = which_execution(job_id, worker_id, correlation_id, execution_id)
         return self._history.end(
-            self._rows.partly_succeeded(key, execution_time_ms, partial_results)
+            self._rows.partly_succeeded(which, execution_time_ms, partial_results)
         )
 
     def record_execution(
-        self, execution: HistoryRecord | Mapping[str, Any] | None = None, **fields: Any
+        self,
+        execution: HistoryRecord | Mapping[str, Any] | None = None,
+        *,
+        execution_id: UUID | None = None,
+        **fields: Any,
     ) -> HistoryRecord:
-        """Record an execution that has ended, in one INSERT, for who learns of it at its end.
+        """Record an execution that has ended, in one statement.
+
+        With an `execution_id` (or an `id` among the fields) it gives the execution with that id its
+        outcome, if that has started, and inserts it whole otherwise. So the start and the outcome
+        may arrive in any order, and each of them more than once: the result is one row.
 
         Args:
             execution: a record, or a mapping with its fields as keys: `job_id`, `worker_id`,
                 `correlation_id`, `task_identifier` and `status` at least. In place of the status
                 and the fields of a failure it may have an `error`, an exception or a text.
-            fields: the same by name; they take the place of those of the mapping.
+            execution_id: the id of the record, made by `new_execution_id(started_at)`.
+            fields: the same by name; they replace those of the mapping.
 
         Returns:
-            The record. What was not given of `completed_at`, `started_at` and `expires_at` is now,
-            so long before it as `execution_time_ms` says, and as the store's retention says.
+            The record. Any two of `started_at`, `completed_at` and `execution_time_ms` determine
+            the third; without both moments, the execution ended now. `expires_at` follows the
+            store's retention. If the execution had already ended with the same outcome, its record
+            is returned as it is, and the ring buffer stays unchanged.
 
         Raises:
-            InvalidInput: if a field is missing, unknown or unusable, or the status no outcome.
+            ExecutionAlreadyFinished: if the execution with that id ended with another outcome.
+            InvalidInput: if a field is missing, unknown or unusable, the status is not an outcome,
+                the end is before the start, or the `execution_id` is that of another job or task.
         """
-        return self._history.insert_ended(self._rows.ended(execution, fields))
+        if execution_id is not None:
+            fields["id"] = execution_id
+        row = self._rows.ended(execution, fields)
+        return self._history.insert_ended(row, may_exist=has_id(execution, fields))
 
     def record_many(self, executions: Iterable[HistoryRecord | Mapping[str, Any]]) -> int:
         """Record many executions that have ended, all or none, and say how many they are.
@@ -165,10 +215,12 @@ class Verbs:
         thousands at a time are a good measure.
 
         Args:
-            executions: each as `record_execution` takes it.
+            executions: each as `record_execution` takes it. An `id` must be new: use
+                `record_execution` for executions that may be in history already.
 
         Raises:
             InvalidInput: if one cannot be used, saying which; nothing is written then.
+            sqlalchemy.exc.IntegrityError: if there is a row with one of the ids.
         """
         rows = []
         for index, execution in enumerate(executions):

@@ -12,7 +12,7 @@ from sqlalchemy import event, func, insert, select, text
 
 from jobhistory import HistoryRecord, Job, Status, create_store
 from jobhistory import store as store_module
-from jobhistory.models import new_id
+from jobhistory.ids import new_execution_id
 
 NOW = datetime(2015, 11, 1, tzinfo=UTC)
 
@@ -21,7 +21,7 @@ def fill(database, expired, kept=10):
     """Rows that expired 1, 2, 3, ... minutes ago, and some that have not."""
     rows = [
         {
-            "id": new_id(),
+            "id": new_execution_id(),
             "job_id": str(minutes),
             "correlation_id": "c",
             "task_identifier": "t",

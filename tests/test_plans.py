@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event, insert, text
 
 from jobhistory import HistoryQuery, HistoryRecord, Job, Recorder, Status, create_store
 from jobhistory.criteria import Cursor
-from jobhistory.models import new_id
+from jobhistory.ids import new_execution_id
 
 NOW = datetime(2015, 11, 1, tzinfo=UTC)
 ROWS = 20_000
@@ -33,7 +33,7 @@ def row(number):
     task = f"task-{number % 10}" if number not in OLD else "old-" + "ab"[number % 2]
     return (
         {
-            "id": new_id(),
+            "id": new_execution_id(),
             "job_id": f"job-{number}",
             "correlation_id": "batch" if number in OLD else f"request-{number // 3}",
             "task_identifier": RARE.get(number, task),

@@ -11,7 +11,8 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
 from jobhistory import HistoryRecord, Job, Status, create_store
-from jobhistory.models import COLUMN_NAMES, new_id, values_of
+from jobhistory.ids import new_execution_id
+from jobhistory.models import COLUMN_NAMES, values_of
 from jobhistory.texts import holdable
 
 names = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=255)
@@ -28,7 +29,7 @@ json = st.recursive(
 milliseconds = st.none() | st.integers(0, 2**63 - 1)
 rows = st.fixed_dictionaries(
     {
-        "id": st.builds(new_id),
+        "id": st.builds(new_execution_id),
         "job_id": names,
         "correlation_id": names,
         "task_identifier": names,
@@ -104,7 +105,7 @@ def test_the_parts_of_a_payload_can_be_asked_for_in_sql(database):
 
 def test_the_orm_writes_and_reads_records_as_well(database):
     row = {
-        "id": new_id(),
+        "id": new_execution_id(),
         "job_id": "1",
         "correlation_id": "c",
         "task_identifier": "t",

@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
+from uuid import uuid4
 
 import typer
 from rich.console import Console
@@ -25,7 +26,7 @@ from jobhistory.criteria import Cursor, HistoryQuery, Page
 from jobhistory.engines import engine_from_url
 from jobhistory.errors import ExecutionNotFound, InvalidInput, SchemaOutOfDate, reason
 from jobhistory.executions import Job
-from jobhistory.models import HistoryRecord, new_id
+from jobhistory.models import HistoryRecord
 from jobhistory.retention import parse_duration
 from jobhistory.store import HistoryStore
 
@@ -117,7 +118,7 @@ def run(
 
     begun = utc_now()
     job = Job(
-        str(new_id()) if job_id is None else job_id,
+        str(uuid4()) if job_id is None else job_id,
         Path(command[0]).name if task is None else task,
         {"command": command},
     )

@@ -1,0 +1,69 @@
+"""The ids of executions: UUIDs of version 7, made from the moment at which an execution started."""
+
+from __future__ import annotations
+
+import os
+import random
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+from jobhistory.clock import in_utc, utc_now
+from jobhistory.errors import InvalidInput
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_TOLERANCE = timedelta(days=1)
+
+_VERSION_AND_VARIANT = 7 << 76 | 0b10 << 62
+_COUNTER_BITS = 30
+_RANDOM_BYTES = 4
+
+_counter = count(random.SystemRandom().getrandbits(_COUNTER_BITS - 1))
+"""Orders the ids that one process makes for one moment."""
+
+
+def new_execution_id(started_at: datetime | None = None) -> UUID:
+    """Return a new id for an execution that starts, or started, at a moment.
+
+    Ids sort by that moment, to the microsecond; those that one process makes for the same moment
+    sort in the order in which they were made. Thread-safe; forked children make different ids. The
+    layout is that of RFC 9562, section 5.7: the time with its microseconds (section 6.2, method 3),
+    a counter of 30 bits, and 32 random bits.
+
+    Args:
+        started_at: an aware `datetime`; now, if it is `None`. Moments before 1970 count as 1970.
+
+    Raises:
+        InvalidInput: if `started_at` is not an aware `datetime`.
+    """
+    moment = utc_now() if started_at is None else in_utc(started_at, "started_at")
+    microseconds = max(0, (moment - _EPOCH) // _MICROSECOND)
+    milliseconds, rest = divmod(microseconds, 1000)
+    time = milliseconds << 80 | (rest * 4096 // 1000) << 64
+    counted = next(_counter) % (1 << _COUNTER_BITS) << 8 * _RANDOM_BYTES
+    random_bits = int.from_bytes(os.urandom(_RANDOM_BYTES))
+    return UUID(int=time | _VERSION_AND_VARIANT | counted | random_bits)
+
+
+def read_execution_id(value: Any, argument: str, *, started_at: datetime) -> UUID:
+    """Return an id that a caller chose for an execution that started at a moment.
+
+    Raises:
+        InvalidInput: if it is not a UUID of version 7, or its time is more than a day away from
+            the start. Tables may be partitioned by ranges of ids, which stand for times.
+    """
+    if not isinstance(value, UUID) or value.version != 7:
+        raise InvalidInput(
+            argument, value, "is not a UUID of version 7; make one with new_execution_id()"
+        )
+    since_epoch = max(timedelta(0), started_at - _EPOCH)
+    if abs(timedelta(milliseconds=value.int >> 80) - since_epoch) > _TOLERANCE:
+        raise InvalidInput(
+            argument,
+            value,
+            f"is of another time than the start at {started_at.isoformat(timespec='seconds')}; "
+            "make it with new_execution_id(started_at)",
+        )
+    return value
