@@ -44,3 +44,8 @@ def is_missing_table(error: DBAPIError, name: str) -> bool:
 def is_conflict(error: DBAPIError) -> bool:
     """Return whether the database gave up a transaction that may succeed when it is repeated."""
     return sqlstate(error) in _CONFLICT_STATES
+
+
+def is_in_aborted_transaction(error: DBAPIError) -> bool:
+    """Return whether PostgreSQL refuses all but a rollback, as an earlier statement has failed."""
+    return sqlstate(error) == "25P02"

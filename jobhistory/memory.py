@@ -11,10 +11,11 @@ from threading import RLock
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session
 
-from jobhistory.after_commit import after_commit
 from jobhistory.answers import Count, FailureGroup, TaskStats, failures_of, stats_of
+from jobhistory.commit_hooks import CommitHooks, PendingWrite
 from jobhistory.criteria import Cursor, HistoryQuery
 from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound
 from jobhistory.executions import (
@@ -67,7 +68,7 @@ class MemoryHistory:
     def insert(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
         """Keep a new row, and return its record; with `may_exist`, the one that has its id."""
         with self._lock:
-            if may_exist and (existing := self._with_id_of(row)):
+            if may_exist and (existing := self.with_id_of(row)):
                 return detached(existing)
             if len(self._started) >= STARTED_LIMIT:
                 forgotten = self._started.pop(next(iter(self._started)))
@@ -87,13 +88,11 @@ class MemoryHistory:
             InvalidInput: if it may exist, and is of another job or task.
         """
         with self._lock:
-            existing = self._with_id_of(row) if may_exist else None
-            if existing is None:
-                self._ended.append(row)
-                return detached(row)
-            key = ExecutionKey.of_row(row)
-            outcome = Outcome(key, {name: row.get(name) for name in OUTCOME_COLUMNS}, existing)
-            return self.end(outcome)
+            existing = self.with_id_of(row) if may_exist else None
+            if existing is not None:
+                return self.end(_outcome_of(row, existing))
+            self._ended.append(row)
+            return detached(row)
 
     def insert_many_ended(self, rows: list[Row]) -> None:
         """Keep the rows of ended executions."""
@@ -112,11 +111,15 @@ class MemoryHistory:
                 self._buffer(row)
         return detached(row)
 
-    def end_for_now(self, outcome: Outcome) -> tuple[Row | None, HistoryRecord]:
-        """`end`, but for the ring buffer; what had started, if it is new, and the record."""
+    def end_for_now(self, outcome: Outcome) -> tuple[Row | None, Row]:
+        """Do as `end` without the ring buffer; return the row before, if it is new, and after."""
         with self._lock:
-            started, row = self._end(outcome)
-        return started, detached(row)
+            return self._end(outcome)
+
+    def hold(self, row: Row) -> None:
+        """Note the row of an execution that has ended for now."""
+        with self._lock:
+            self._ending[row["id"]] = row
 
     def keep(self, id_: UUID) -> None:
         """Move an execution that has ended for now into the ring buffer."""
@@ -124,13 +127,15 @@ class MemoryHistory:
             if id_ in self._ending:
                 self._buffer(self._ending[id_])
 
-    def take_back(self, id_: UUID, started: Row | None = None) -> None:
-        """Forget an execution, or, given what had started, that it has ended for now."""
+    def take_back(self, id_: UUID, before: Row | None = None) -> None:
+        """Forget an execution, or put back the row that it was before it ended for now."""
         with self._lock:
             self._ending.pop(id_, None)
             self._started.pop(id_, None)
-            if started is not None:
-                self._started[id_] = started
+            if before is not None and before["status"] is Status.STARTED:
+                self._started[id_] = before
+            elif before is not None:  # it had been presumed lost
+                self._ended.append(before)
 
     def write(self, batch: Batch, *, again: bool) -> Written:
         """Keep the rows and the outcomes of a batch, as far as history allows."""
@@ -180,9 +185,9 @@ class MemoryHistory:
             raise ExecutionAlreadyFinished(record)
         return None, ended[0]
 
-    def _with_id_of(self, row: Row) -> Row | None:
+    def with_id_of(self, row: Row) -> Row | None:
         """Return the row with the id of another one, which must be of the same job and task."""
-        for existing in (*self._started.values(), *self._ending.values(), *self._ended.last()):
+        for existing in self._rows():
             if existing["id"] == row["id"]:
                 check_same_job(row, detached(existing))
                 return existing
@@ -242,6 +247,7 @@ class JoinedMemory:
     """The same verbs in a caller's transaction: what it does not commit is taken back.
 
     Others see that something has started before the commit, but no outcome in the ring buffer.
+    Failures stay, as they do in a database.
     """
 
     def __init__(self, session: Session, memory: MemoryHistory) -> None:
@@ -256,30 +262,56 @@ class JoinedMemory:
         """Keep a new row, and return its record; with `may_exist`, the one that has its id."""
         record = self._memory.insert(row, may_exist=may_exist)
         if record.status is Status.STARTED:
-            self._when_done(lambda: None, lambda: self._memory.take_back(row["id"]))
+            self._follow(lambda: None, lambda: self._memory.take_back(row["id"]))
         return record
 
     def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
-        """Keep the row of an ended execution, and return its record."""
-        self.insert_many_ended([row])
+        """Keep the row of an ended execution; see `MemoryHistory.insert_ended`."""
+        existing = self._memory.with_id_of(row) if may_exist else None
+        if existing is not None:
+            return self.end(_outcome_of(row, existing))
+        self._hold(row, survives=True)
         return detached(row)
 
     def insert_many_ended(self, rows: list[Row]) -> None:
         """Keep the rows of ended executions."""
-        self._when_done(lambda: self._memory.insert_many_ended(rows), lambda: None)
+        for row in rows:
+            self._hold(row)
 
     def end(self, outcome: Outcome) -> HistoryRecord:
         """Note how an execution ended, and return its record."""
-        started, record = self._memory.end_for_now(outcome)
-        if started is not None:
-            self._when_done(
-                lambda: self._memory.keep(started["id"]),
-                lambda: self._memory.take_back(started["id"], started),
-            )
-        return record
+        before, row = self._memory.end_for_now(outcome)
+        if before is not None:
+            self._follow_end(row, before, survives=True)
+        return detached(row)
 
-    def _when_done(self, on_commit: Callable[[], None], on_rollback: Callable[[], None]) -> None:
-        after_commit(self._session, on_commit, on_rollback)
+    def _hold(self, row: Row, *, survives: bool = False) -> None:
+        self._memory.hold(row)
+        self._follow_end(row, None, survives=survives)
+
+    def _follow_end(self, row: Row, before: Row | None, *, survives: bool) -> None:
+        def on_rollback() -> None:
+            self._memory.take_back(row["id"], before)
+            if survives and row["status"] is Status.FAILED:
+                hooks = CommitHooks.of(self._session)
+                hooks.at_end(lambda: self._memory.insert_ended(row, may_exist=True))
+
+        self._follow(lambda: self._memory.keep(row["id"]), on_rollback)
+
+    def _follow(self, on_commit: Callable[[], None], on_rollback: Callable[[], None]) -> None:
+        try:
+            connection = self._session.connection()
+        except UnboundExecutionError:
+            self._session.get_transaction() or self._session.begin()
+            connection = None
+        write = PendingWrite(on_commit, on_rollback, lambda: False)
+        CommitHooks.of(self._session).add(connection, write)
+
+
+def _outcome_of(row: Row, existing: Row) -> Outcome:
+    """Return the outcome that a whole row has, for an execution that is there already."""
+    values = {name: row.get(name) for name in OUTCOME_COLUMNS}
+    return Outcome(ExecutionKey.of_row(row), values, existing)
 
 
 def _is_of(row: Row, outcome: Outcome) -> bool:

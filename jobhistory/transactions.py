@@ -5,27 +5,36 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from itertools import count
 from random import uniform
 from typing import Any, TypeVar
 
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.util import await_
 from sqlalchemy.util.concurrency import in_greenlet
 
 from jobhistory import binds, migrate, operations, statements
-from jobhistory.after_commit import after_commit
 from jobhistory.answers import Count, FailureGroup, TaskStats
+from jobhistory.commit_hooks import CommitHooks, PendingWrite
 from jobhistory.criteria import Cursor, HistoryQuery
-from jobhistory.database_errors import is_conflict, is_missing_object, is_missing_table
+from jobhistory.database_errors import (
+    is_conflict,
+    is_in_aborted_transaction,
+    is_missing_object,
+    is_missing_table,
+)
 from jobhistory.errors import SchemaOutOfDate
-from jobhistory.executions import Batch, Outcome, Written
-from jobhistory.models import TABLE_NAME, HistoryRecord, values_of
+from jobhistory.executions import Batch, ExecutionKey, Outcome, Written
+from jobhistory.models import TABLE_NAME, HistoryRecord, detached, values_of
 from jobhistory.ring import RingBuffer
+from jobhistory.status import Status
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -62,9 +71,20 @@ class DatabaseHistory(ABC):
         self,
         purpose: Purpose,
         operation: Callable[[Session], T],
-        buffer: Callable[[T], None] = lambda _: None,
+        ended: Callable[[T], list[Row]] = lambda _: [],
+        *,
+        survives: bool = False,
     ) -> T:
-        """Run an operation in a session, and `buffer` what it returned after its commit."""
+        """Run an operation in a session.
+
+        Args:
+            purpose: decides about time limits and retries.
+            operation: does the work; what it returns is returned.
+            ended: returns the rows that the operation ended, which the ring buffer gets after the
+                commit.
+            survives: whether failures among these are recorded even if the operation's transaction
+                is rolled back.
+        """
 
     def insert(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
         """Write a new row, and return its record; see `operations.insert`."""
@@ -74,31 +94,30 @@ class DatabaseHistory(ABC):
 
     def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
         """Write the row of an ended execution; see `operations.insert_or_end` for `may_exist`."""
-        if may_exist:
-            record, _ = self._run(
-                Purpose.RECORD,
-                lambda session: operations.insert_or_end(session, row),
-                self._buffer_new,
-            )
-            return record
-        return self._run(
-            Purpose.RECORD,
-            lambda session: operations.insert(session, row),
-            lambda _: self._ring.append(row),
-        )
+
+        def write(session: Session) -> tuple[HistoryRecord, bool]:
+            if may_exist:
+                return operations.insert_or_end(session, row)
+            return operations.insert(session, row), True
+
+        record, _ = self._run(Purpose.RECORD, write, _new_rows, survives=True)
+        return record
 
     def insert_many_ended(self, rows: list[Row]) -> None:
         """Write the rows of executions that have ended."""
         self._run(
             Purpose.RECORD_MANY,
             lambda session: operations.insert_many(session, rows),
-            lambda _: self._ring.extend(rows),
+            lambda _: rows,
         )
 
     def end(self, outcome: Outcome) -> HistoryRecord:
         """Write how an execution ended, and return its record; see `operations.end`."""
         record, _ = self._run(
-            Purpose.RECORD, lambda session: operations.end(session, outcome), self._buffer_new
+            Purpose.RECORD,
+            lambda session: operations.end(session, outcome),
+            _new_rows,
+            survives=True,
         )
         return record
 
@@ -107,7 +126,7 @@ class DatabaseHistory(ABC):
         return self._run(
             Purpose.RECORD_MANY,
             lambda session: operations.write(session, batch, again=again),
-            lambda written: self._ring.extend(written.ended),
+            lambda written: written.ended,
         )
 
     def reap(self, query: HistoryQuery, now: datetime) -> list[Row]:
@@ -115,7 +134,7 @@ class DatabaseHistory(ABC):
         return self._run(
             Purpose.MAINTAIN,
             lambda session: operations.reap(session, query, now),
-            self._ring.extend,
+            lambda rows: rows,
         )
 
     def find(self, query: HistoryQuery, after: Cursor | None = None) -> list[HistoryRecord]:
@@ -148,11 +167,6 @@ class DatabaseHistory(ABC):
             lambda session: operations.delete_expired(session, cutoff, low_water, batch_size),
         )
 
-    def _buffer_new(self, ended: tuple[HistoryRecord, bool]) -> None:
-        record, is_new = ended
-        if is_new:
-            self._ring.append(values_of(record))
-
     @property
     def _options(self) -> dict[str, Any]:
         return {} if self._schema is None else {"schema_translate_map": {None: self._schema}}
@@ -179,11 +193,13 @@ class OwnTransactions(DatabaseHistory):
         self,
         purpose: Purpose,
         operation: Callable[[Session], T],
-        buffer: Callable[[T], None] = lambda _: None,
+        ended: Callable[[T], list[Row]] = lambda _: [],
+        *,
+        survives: bool = False,
     ) -> T:
         for attempt in count(1):
             try:
-                return self._run_once(purpose, operation, buffer)
+                return self._run_once(purpose, operation, ended)
             except DBAPIError as error:
                 self.refuse_wrong_schema(error)
                 if not is_conflict(error) or attempt == _MOST_ATTEMPTS:
@@ -193,7 +209,10 @@ class OwnTransactions(DatabaseHistory):
         raise AssertionError("unreachable")
 
     def _run_once(
-        self, purpose: Purpose, operation: Callable[[Session], T], buffer: Callable[[T], None]
+        self,
+        purpose: Purpose,
+        operation: Callable[[Session], T],
+        ended: Callable[[T], list[Row]],
     ) -> T:
         arguments = binds.READING if purpose is Purpose.READ else binds.WRITING
         with self._session_factory() as session:
@@ -202,7 +221,7 @@ class OwnTransactions(DatabaseHistory):
                 operations.prepare(session, self._options, bind)
                 result = operation(session)
             # Not after the session's end: to give back its connection may fail.
-            buffer(result)
+            self._ring.extend(ended(result))
             return result
 
     def refuse_wrong_schema(self, error: DBAPIError, session: Session | None = None) -> None:
@@ -240,31 +259,157 @@ class OwnTransactions(DatabaseHistory):
 
 
 class CallersTransaction(DatabaseHistory):
-    """Each operation in the transaction that a session of the caller's is in."""
+    """Each operation in the transaction that a session of the caller's is in.
+
+    On PostgreSQL it is in a savepoint, so that its errors leave that transaction usable. Failures
+    are recorded even if the transaction is rolled back: after its end, in one of our own.
+    """
 
     def __init__(self, session: Session, own: OwnTransactions) -> None:
         super().__init__(own._ring, own._schema)
         self._session = session
         self._own = own
 
+    def insert(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
+        """Write a new row, and return its record; see `operations.insert`."""
+        record = super().insert(row, may_exist=may_exist)
+        if record.status is Status.STARTED:
+            self._hooks.notes[ExecutionKey.of_row(row)] = values_of(record)
+        return record
+
+    def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
+        """Write the row of an ended execution; see `operations.insert_or_end` for `may_exist`."""
+        try:
+            return super().insert_ended(row, may_exist=may_exist)
+        except SQLAlchemyError as error:
+            if row["status"] is Status.FAILED and _can_only_be_rolled_back(error):
+                return self._record_later(row)
+            raise
+
+    def end(self, outcome: Outcome) -> HistoryRecord:
+        """Write how an execution ended, and return its record; see `operations.end`."""
+        try:
+            return super().end(outcome)
+        except SQLAlchemyError as error:
+            row = outcome.row or self._hooks.notes.get(outcome.key)
+            if (
+                row is not None
+                and outcome.values["status"] is Status.FAILED
+                and _can_only_be_rolled_back(error)
+            ):
+                return self._record_later(replace(outcome, row=row).ended_row())
+            raise
+
+    @property
+    def _hooks(self) -> CommitHooks:
+        return CommitHooks.of(self._session)
+
     def _run(
         self,
         purpose: Purpose,
         operation: Callable[[Session], T],
-        buffer: Callable[[T], None] = lambda _: None,
+        ended: Callable[[T], list[Row]] = lambda _: [],
+        *,
+        survives: bool = False,
     ) -> T:
         connection = self._session.connection(bind_arguments=dict(binds.WRITING))
         # A session of our own on the caller's connection, as the records in the caller's are the
         # caller's. It ends without a trace: only a rollback of it would reach the transaction.
         session = Session(connection, join_transaction_mode="rollback_only")
         try:
-            with operations.prepare(session, self._options):
+            with operations.prepare(session, self._options), _savepoint(connection):
                 result = operation(session)
         except DBAPIError as error:
             self._own.refuse_wrong_schema(error, session)
             raise
-        after_commit(self._session, lambda: buffer(result))
+        if rows := ended(result):
+            self._follow(connection, rows, survives=survives)
         return result
+
+    def _follow(self, connection: Connection, rows: list[Row], *, survives: bool) -> None:
+        """Put rows into the ring buffer when they are committed, or record their failures later."""
+        if not _is_in_transaction(connection):
+            self._ring.extend(rows)
+            return
+
+        def on_rollback() -> None:
+            for row in rows:
+                if survives and row["status"] is Status.FAILED:
+                    self._record_later(row)
+
+        write = PendingWrite(
+            on_commit=lambda: self._ring.extend(rows),
+            on_rollback=on_rollback,
+            is_committed=lambda: self._aside().holds(rows),
+        )
+        self._hooks.add(connection, write)
+
+    def _record_later(self, row: Row) -> HistoryRecord:
+        """Record a failure once the caller's transaction, which is lost, has ended."""
+        self._hooks.at_end(lambda: self._aside().insert_ended(row, may_exist=True))
+        return detached(row)
+
+    def _aside(self) -> Aside:
+        """Return transactions on the bind of the caller's session, for after its own has ended."""
+        bind = self._session.get_bind(**binds.WRITING)
+        return Aside(bind, self._ring, self._schema)
+
+
+class Aside(OwnTransactions):
+    """Transactions on the bind of a caller's session, once its own transaction has ended.
+
+    If that bind is a connection, as in many test suites, they are part of its transaction.
+    """
+
+    def __init__(
+        self, bind: Engine | Connection, ring: RingBuffer[Row], schema: str | None
+    ) -> None:
+        super().__init__(
+            lambda: Session(bind, join_transaction_mode="create_savepoint"), ring, schema
+        )
+
+    def holds(self, rows: list[Row]) -> bool:
+        """Return whether rows are in history as they are here."""
+        ids = [row["id"] for row in rows]
+        found = self._run(
+            Purpose.RECORD,
+            lambda session: operations.find(session, statements.WITH_IDS, {"key_ids": ids}),
+        )
+        completed_at = {record.id: record.completed_at for record in found}
+        return all(completed_at.get(row["id"]) == row["completed_at"] for row in rows)
+
+
+def _new_rows(ended: tuple[HistoryRecord, bool]) -> list[Row]:
+    record, is_new = ended
+    return [values_of(record)] if is_new else []
+
+
+@contextmanager
+def _savepoint(connection: Connection) -> Iterator[None]:
+    """Let an error within leave the transaction as it was, where errors abort transactions."""
+    if connection.dialect.name != "postgresql" or not _is_in_transaction(connection):
+        yield
+        return
+    with connection.begin_nested():
+        yield
+
+
+def _is_in_transaction(connection: Connection) -> bool:
+    """Return whether a connection will commit what it has written, rather than has done so."""
+    if connection.dialect.name == "sqlite":
+        driver_connection: Any = connection.connection.driver_connection
+        return bool(driver_connection.in_transaction)
+    dbapi_connection: Any = connection.connection.dbapi_connection
+    return not connection.dialect.detect_autocommit_setting(dbapi_connection)
+
+
+def _can_only_be_rolled_back(error: SQLAlchemyError) -> bool:
+    """Return whether an error says that the caller's transaction is lost already."""
+    if isinstance(error, PendingRollbackError):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    return error.connection_invalidated or is_in_aborted_transaction(error)
 
 
 def _sleep(seconds: float) -> None:

@@ -92,7 +92,7 @@ def test_moments_before_1970_count_as_1970(store):
 
 
 def test_a_naive_moment_makes_no_id():
-    with pytest.raises(InvalidInput, match="started_at .* has no time zone"):
+    with pytest.raises(InvalidInput, match=r"started_at .* has no time zone"):
         new_execution_id(datetime(2015, 1, 1))
 
 
@@ -404,7 +404,7 @@ def test_no_message_shows_what_an_execution_carries(store):
     ],
 )
 def test_a_query_with_what_a_call_cannot_use_is_refused_as_keywords_are(store, method, query):
-    with pytest.raises(InvalidInput, match="criteria '.*' makes no difference here; leave it out"):
+    with pytest.raises(InvalidInput, match=r"criteria '.*' makes no difference here; leave it out"):
         getattr(store, method)(query)
 
 

@@ -1,0 +1,154 @@
+"""Learn whether what was written in a caller's transaction has been committed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection, event
+from sqlalchemy.orm import Session, SessionTransaction
+
+from jobhistory.errors import reason
+
+logger = logging.getLogger(__name__)
+
+_KEY = "jobhistory.commit_hooks"
+
+Action = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class PendingWrite:
+    """Something that was written in a caller's transaction.
+
+    Attributes:
+        on_commit: called once the outermost transaction has committed.
+        on_rollback: called when it, or a savepoint around the write, has been rolled back.
+        is_committed: asks the database; called after the transaction, if no event tells.
+    """
+
+    on_commit: Action
+    on_rollback: Action
+    is_committed: Callable[[], bool]
+
+
+class CommitHooks:
+    """Follows the transactions of one session, from one to the next.
+
+    Savepoints count whether the session makes them or its connection does; those of raw SQL do not.
+    SQLAlchemy tells of a commit before it is made, and the app's own listeners may keep the word of
+    its success from us. So a commit that was tried and not confirmed is looked up in the database.
+    A session that is bound to a connection in a wider transaction counts as committed when it
+    commits.
+    """
+
+    @classmethod
+    def of(cls, session: Session) -> CommitHooks:
+        """Return the hooks of a session."""
+        hooks: CommitHooks | None = session.info.get(_KEY)
+        if hooks is None:
+            hooks = session.info[_KEY] = cls(session)
+        return hooks
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._reset()
+        event.listen(session, "after_commit", self._after_commit, insert=True)
+        event.listen(session, "after_rollback", self._after_rollback)
+        event.listen(session, "after_transaction_end", self._after_end)
+
+    def _reset(self) -> None:
+        self._writes: list[tuple[frozenset[str], PendingWrite]] = []
+        self._at_end: list[Callable[[], object]] = []
+        self._connection: Connection | None = None
+        self._is_commit_tried = False
+        self.notes: dict[Any, Any] = {}
+        """What callers want to remember until the transaction ends."""
+
+    def add(self, connection: Connection | None, write: PendingWrite) -> None:
+        """Follow what becomes of something that was just written on the session's connection.
+
+        Without a connection, only the outermost transaction of the session counts.
+        """
+        savepoints: frozenset[str] = frozenset()
+        if connection is not None:
+            self._follow(connection)
+            savepoints = frozenset(_open_savepoints(connection))
+        self._writes.append((savepoints, write))
+
+    def at_end(self, action: Callable[[], object]) -> None:
+        """Call an action when the session's transaction has ended and freed its connection."""
+        self._at_end.append(action)
+
+    def _follow(self, connection: Connection) -> None:
+        if self._connection is connection:
+            return
+        self._connection = connection
+        event.listen(connection, "commit", self._before_commit)
+        event.listen(connection, "rollback", self._on_rollback)
+        event.listen(connection, "rollback_savepoint", self._on_rollback_to)
+
+    def _before_commit(self, connection: Connection) -> None:
+        self._is_commit_tried = True
+
+    def _on_rollback(self, connection: Connection) -> None:
+        self._undo(lambda savepoints: True)
+
+    def _on_rollback_to(self, connection: Connection, name: str, context: None) -> None:
+        self._undo(lambda savepoints: name in savepoints)
+
+    def _undo(self, is_undone: Callable[[frozenset[str]], bool]) -> None:
+        undone = [write for savepoints, write in self._writes if is_undone(savepoints)]
+        self._writes = [each for each in self._writes if not is_undone(each[0])]
+        for write in reversed(undone):
+            write.on_rollback()
+
+    def _after_commit(self, session: Session) -> None:
+        if not session.in_nested_transaction():
+            for write in self._take():
+                write.on_commit()
+
+    def _after_rollback(self, session: Session) -> None:
+        if not session.in_nested_transaction():
+            self._undo(lambda savepoints: True)
+
+    def _after_end(self, session: Session, transaction: SessionTransaction) -> None:
+        if transaction.parent is not None:
+            return
+        for write in self._take():
+            _quietly(partial(_settle, write, self._is_commit_tried))
+        actions = self._at_end
+        self._reset()
+        for action in actions:
+            _quietly(action)
+
+    def _take(self) -> list[PendingWrite]:
+        writes = [write for _, write in self._writes]
+        self._writes = []
+        return writes
+
+
+def _open_savepoints(connection: Connection) -> Iterator[str]:
+    """Yield the names of the open savepoints, which no public attribute of SQLAlchemy tells."""
+    savepoint: Any = connection.get_nested_transaction()
+    while savepoint is not None:
+        yield savepoint._savepoint
+        savepoint = savepoint._previous_nested
+
+
+def _settle(write: PendingWrite, is_commit_tried: bool) -> None:
+    if is_commit_tried and write.is_committed():
+        write.on_commit()
+    else:
+        write.on_rollback()
+
+
+def _quietly(action: Callable[[], object]) -> None:
+    """Call an action whose error must not reach the app, which is ending its transaction."""
+    try:
+        action()
+    except Exception as error:
+        logger.error("not recorded after the end of the caller's transaction: %s", reason(error))
