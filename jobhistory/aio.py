@@ -426,3 +426,21 @@ class AsyncHistoryStore(_AsyncVerbs):
 
 class AsyncJoinedStore(_AsyncVerbs):
     """A store whose verbs are part of the caller's transaction: see `AsyncHistoryStore.joined`."""
+
+    def track(
+        self,
+        job: Any,
+        worker_id: Id,
+        correlation_id: Id | None = None,
+        *,
+        on_history_error: OnHistoryError = "log",
+        history_retention: Duration | None = None,
+    ) -> AsyncTracker:
+        """`JoinedStore.track` for `async with`, and to decorate coroutines."""
+        return AsyncTracker(
+            self._verbs._rows,
+            self._verbs._history,
+            self._in_greenlet,
+            Tracked(job, worker_id, correlation_id, history_retention),
+            on_history_error,
+        )

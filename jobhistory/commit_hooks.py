@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, event
+from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session, SessionTransaction
 
 from jobhistory.errors import reason
@@ -55,6 +56,8 @@ class CommitHooks:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._remembered: dict[Any, Any] = {}
+        self._remembered_in: SessionTransaction | None = None
         self._reset()
         event.listen(session, "after_commit", self._after_commit, insert=True)
         event.listen(session, "after_rollback", self._after_rollback)
@@ -65,8 +68,6 @@ class CommitHooks:
         self._at_end: list[Callable[[], object]] = []
         self._connection: Connection | None = None
         self._is_commit_tried = False
-        self.notes: dict[Any, Any] = {}
-        """What callers want to remember until the transaction ends."""
 
     def add(self, connection: Connection | None, write: PendingWrite) -> None:
         """Follow what becomes of something that was just written on the session's connection.
@@ -80,8 +81,35 @@ class CommitHooks:
         self._writes.append((savepoints, write))
 
     def at_end(self, action: Callable[[], object]) -> None:
-        """Call an action when the session's transaction has ended and freed its connection."""
-        self._at_end.append(action)
+        """Call an action once the session's transaction has ended and freed its connection."""
+        if self._session.in_transaction():
+            self._at_end.append(action)
+        else:
+            _quietly(action)
+
+    def remember(self, key: Any, value: Any) -> None:
+        """Keep a value until something is remembered in a later transaction of the session."""
+        transaction = self._session.get_transaction()
+        if transaction is not self._remembered_in:
+            self._remembered, self._remembered_in = {}, transaction
+        self._remembered[key] = value
+
+    def recall(self, key: Any) -> Any:
+        """Return what was remembered last under a key, or `None`."""
+        return self._remembered.get(key)
+
+    def connection(self, **bind_arguments: Any) -> Connection | None:
+        """Return the connection of the session's transaction; `None` if it has no database.
+
+        Raises:
+            InvalidRequestError: if that transaction is lost, and must be rolled back first.
+        """
+        try:
+            return self._session.connection(bind_arguments=bind_arguments)
+        except UnboundExecutionError:
+            if not self._session.in_transaction():
+                self._session.begin()
+            return None
 
     def _follow(self, connection: Connection) -> None:
         if self._connection is connection:

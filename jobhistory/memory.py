@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from threading import RLock
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy import Connection
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
 from jobhistory.answers import Count, FailureGroup, TaskStats, failures_of, stats_of
@@ -260,9 +261,16 @@ class JoinedMemory:
 
     def insert(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
         """Keep a new row, and return its record; with `may_exist`, the one that has its id."""
+        connection = self._hooks.connection()
         record = self._memory.insert(row, may_exist=may_exist)
         if record.status is Status.STARTED:
-            self._follow(lambda: None, lambda: self._memory.take_back(row["id"]))
+            self._hooks.remember(ExecutionKey.of_row(row), row)
+            write = PendingWrite(
+                on_commit=lambda: None,
+                on_rollback=lambda: self._memory.take_back(row["id"]),
+                is_committed=lambda: False,
+            )
+            self._hooks.add(connection, write)
         return record
 
     def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
@@ -270,42 +278,57 @@ class JoinedMemory:
         existing = self._memory.with_id_of(row) if may_exist else None
         if existing is not None:
             return self.end(_outcome_of(row, existing))
-        self._hold(row, survives=True)
+        try:
+            self._hold(row, survives=True)
+        except InvalidRequestError:
+            if row["status"] is not Status.FAILED:
+                raise
+            self._record_later(row)
         return detached(row)
 
     def insert_many_ended(self, rows: list[Row]) -> None:
         """Keep the rows of ended executions."""
         for row in rows:
-            self._hold(row)
+            self._hold(row, survives=False)
 
     def end(self, outcome: Outcome) -> HistoryRecord:
         """Note how an execution ended, and return its record."""
+        try:
+            connection = self._hooks.connection()
+        except InvalidRequestError:
+            row = outcome.row or self._hooks.recall(outcome.key)
+            if row is None or outcome.values["status"] is not Status.FAILED:
+                raise
+            row = replace(outcome, row=row).ended_row()
+            self._record_later(row)
+            return detached(row)
         before, row = self._memory.end_for_now(outcome)
         if before is not None:
-            self._follow_end(row, before, survives=True)
+            self._follow(connection, row, before, survives=True)
         return detached(row)
 
-    def _hold(self, row: Row, *, survives: bool = False) -> None:
-        self._memory.hold(row)
-        self._follow_end(row, None, survives=survives)
+    @property
+    def _hooks(self) -> CommitHooks:
+        return CommitHooks.of(self._session)
 
-    def _follow_end(self, row: Row, before: Row | None, *, survives: bool) -> None:
+    def _hold(self, row: Row, *, survives: bool) -> None:
+        connection = self._hooks.connection()
+        self._memory.hold(row)
+        self._follow(connection, row, None, survives=survives)
+
+    def _follow(
+        self, connection: Connection | None, row: Row, before: Row | None, *, survives: bool
+    ) -> None:
         def on_rollback() -> None:
             self._memory.take_back(row["id"], before)
             if survives and row["status"] is Status.FAILED:
-                hooks = CommitHooks.of(self._session)
-                hooks.at_end(lambda: self._memory.insert_ended(row, may_exist=True))
+                self._record_later(row)
 
-        self._follow(lambda: self._memory.keep(row["id"]), on_rollback)
+        write = PendingWrite(lambda: self._memory.keep(row["id"]), on_rollback, lambda: False)
+        self._hooks.add(connection, write)
 
-    def _follow(self, on_commit: Callable[[], None], on_rollback: Callable[[], None]) -> None:
-        try:
-            connection = self._session.connection()
-        except UnboundExecutionError:
-            self._session.get_transaction() or self._session.begin()
-            connection = None
-        write = PendingWrite(on_commit, on_rollback, lambda: False)
-        CommitHooks.of(self._session).add(connection, write)
+    def _record_later(self, row: Row) -> None:
+        self._hooks.at_end(lambda: self._memory.insert_ended(row, may_exist=True))
 
 
 def _outcome_of(row: Row, existing: Row) -> Outcome:

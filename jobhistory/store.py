@@ -172,15 +172,20 @@ class HistoryStore(Verbs):
         self._owned_engine: Engine | None = None
 
     def joined(self, session: Session | scoped_session[Session]) -> JoinedStore:
-        """The recording verbs in the transaction of a session of yours, and its reads.
+        """Return a store that records, reads and tracks in the transaction of a session of yours.
 
-        They write at once and never commit. The ring buffer gets an ended execution when, and only
-        when, the session's transaction commits; if that or a savepoint that held the write is
-        rolled back, nothing is left of it anywhere. After an error of the database, the transaction
-        is as it is after any error in it. Like its session, it is for one thread at a time.
+        It writes at once and never commits. The ring buffer gets an ended execution when the
+        session's transaction commits. If that, or a savepoint around the write, is rolled back,
+        nothing is left, except for failures: `record_failure`, `record_execution` and `track`
+        record these again, whole and with the same id, when the session's transaction has ended,
+        on a connection of the session's own bind. If that fails, an error is logged.
 
-        A session that was itself joined into a wider transaction counts as committed when it
-        commits.
+        On PostgreSQL, the store's statements are in a savepoint, so an error in them leaves your
+        transaction usable. On a session in AUTOCOMMIT mode, each call commits at once, and a
+        rollback undoes nothing. Like its session, the store is for one thread at a time.
+
+        Savepoints that raw SQL makes are not noticed. A session that is bound to a connection in a
+        wider transaction counts as committed when the session commits.
 
         Raises:
             InvalidInput: if it is no session.
@@ -217,21 +222,24 @@ class HistoryStore(Verbs):
             def ship_order(order_id): ...
 
         An exception is recorded as a failure and passed on, `KeyboardInterrupt`, `SystemExit` and
-        `CancelledError` included. The time is that of a monotonic clock.
+        `CancelledError` included. The time is that of a monotonic clock. A function that returns an
+        awaitable, such as a coroutine, ends when that has been awaited. A forked child that leaves
+        the block of its parent records nothing.
 
         Args:
             job: as `record_start` takes it; for a function also a callable that makes the job from
                 the arguments of the call.
-            worker_id: who executes it.
-            correlation_id: what ties it to others; without one that of the tracked execution that
-                it is part of, and if there is none, a new one.
-            on_history_error: with `"log"`, a failure to write history is logged, and the job goes
-                on; a start that is missing is recorded with the outcome. With `"raise"` it is
-                raised, unless the job itself raises: then that passes, and the other is logged.
+            worker_id: the worker that executes it.
+            correlation_id: an id that ties it to others; without one that of the tracked execution
+                that it is part of, and if there is none, a new one.
+            on_history_error: with `"log"`, an error of the database is logged, and the job runs; a
+                start that is missing is recorded with the outcome. With `"raise"` it is raised,
+                unless the job itself raises: then that error passes, and the other is logged.
             history_retention: as `record_start` takes it.
 
         Raises:
-            InvalidInput: if `on_history_error` is neither of the two.
+            InvalidInput: if an argument cannot be used: at once, when a function is decorated, or
+                when the execution starts.
         """
         return Tracker(
             self._rows,
@@ -370,6 +378,23 @@ class HistoryStore(Verbs):
 
 class JoinedStore(Verbs):
     """A store whose verbs are part of the caller's transaction: see `HistoryStore.joined`."""
+
+    def track(
+        self,
+        job: Any,
+        worker_id: Id,
+        correlation_id: Id | None = None,
+        *,
+        on_history_error: OnHistoryError = "log",
+        history_retention: Duration | None = None,
+    ) -> Tracker:
+        """Record the start and the outcome of a block or a function, in the caller's transaction.
+
+        A failure is recorded even if it rolls the transaction back. Coroutines need an
+        `AsyncSession`. The arguments and what is raised are those of `HistoryStore.track`.
+        """
+        tracked = Tracked(job, worker_id, correlation_id, history_retention)
+        return Tracker(self._rows, self._history, None, tracked, on_history_error)
 
 
 class _Batches:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -14,8 +16,8 @@ from types import TracebackType
 from typing import Any, Literal, ParamSpec, Protocol, Self, TypeAlias, TypeVar, cast, get_args
 from uuid import uuid4
 
-from jobhistory.errors import InvalidInput, reason
-from jobhistory.executions import Batch, ExecutionKey, Outcome, PartialResults, RowBuilder, Written
+from jobhistory.errors import ExecutionNotFound, InvalidInput, reason
+from jobhistory.executions import Outcome, PartialResults, RowBuilder
 from jobhistory.models import HistoryRecord
 from jobhistory.retention import Duration
 from jobhistory.tasks import to_its_end
@@ -33,21 +35,31 @@ _current: ContextVar[TrackedExecution | None] = ContextVar("jobhistory_execution
 
 
 def current_execution() -> TrackedExecution | None:
-    """The tracked execution that the calling thread or task is part of; the innermost one."""
-    return _current.get()
+    """Return the innermost tracked execution that has not ended, of this thread or task.
+
+    Tasks inherit it from the code that creates them. Threads do not, unless they run in a copy of
+    the context, as with `asyncio.to_thread`.
+    """
+    return _not_ended(_current.get())
+
+
+def _not_ended(execution: TrackedExecution | None) -> TrackedExecution | None:
+    while execution is not None and execution._has_ended:
+        execution = execution._enclosing
+    return execution
 
 
 class _History(Protocol):
     def insert(self, row: dict[str, Any]) -> HistoryRecord: ...
 
-    def end(self, outcome: Outcome) -> HistoryRecord: ...
+    def insert_ended(self, row: dict[str, Any], *, may_exist: bool = False) -> HistoryRecord: ...
 
-    def write(self, batch: Batch, *, again: bool) -> Written: ...
+    def end(self, outcome: Outcome) -> HistoryRecord: ...
 
 
 @dataclass(frozen=True)
 class Tracked:
-    """What is tracked, in the words of `HistoryStore.track`."""
+    """The arguments of `HistoryStore.track`, and those of a decorated function's call."""
 
     job: Any
     worker_id: Id
@@ -56,94 +68,140 @@ class Tracked:
     arguments: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
 
     def made_job(self) -> Any:
-        """The job; the one made from the arguments, if it is a function's and they make it."""
-        if self.arguments is None or not callable(self.job) or hasattr(self.job, "task_identifier"):
+        """Return the job, or the one that it makes from the arguments of a function's call."""
+        if self.arguments is None or not self._makes_jobs:
             return self.job
         args, kwargs = self.arguments
         return self.job(*args, **kwargs)
+
+    def check(self, rows: RowBuilder) -> None:
+        """Refuse what can be seen to be wrong before the first call.
+
+        Raises:
+            InvalidInput: if an argument cannot be used.
+        """
+        job = {"id": "1", "task_identifier": "t"} if self._makes_jobs else self.job
+        correlation_id = "1" if self.correlation_id is None else self.correlation_id
+        rows.started(job, self.worker_id, correlation_id, self.history_retention)
+
+    @property
+    def _makes_jobs(self) -> bool:
+        return callable(self.job) and not hasattr(self.job, "task_identifier")
 
 
 class TrackedExecution:
     """An execution under way.
 
     Attributes:
-        correlation_id: what ties it to others, to be handed on to them.
+        correlation_id: ties it to other executions; hand it on to them.
     """
 
-    def __init__(self, rows: RowBuilder, history: _History, on_history_error: str) -> None:
+    __slots__ = (
+        "_begun",
+        "_enclosing",
+        "_has_ended",
+        "_history",
+        "_is_recorded",
+        "_on_history_error",
+        "_partial",
+        "_process",
+        "_row",
+        "_rows",
+        "correlation_id",
+    )
+
+    def __init__(
+        self,
+        rows: RowBuilder,
+        history: _History,
+        on_history_error: str,
+        enclosing: TrackedExecution | None,
+    ) -> None:
         self.correlation_id: Id = ""
         self._rows = rows
         self._history = history
         self._on_history_error = on_history_error
+        self._enclosing = enclosing
         self._row: dict[str, Any] | None = None
         self._is_recorded = False
+        self._has_ended = False
         self._partial: Outcome | None = None
+        self._process = os.getpid()
         self._begun = monotonic()
 
     def partial_success(self, partial_results: PartialResults | Mapping[str, Any]) -> None:
-        """Let the outcome be a partial success, unless an exception comes.
+        """Let the outcome be a partial success, unless an exception ends the execution.
 
         Args:
-            partial_results: as `record_partial_success` takes it; of several the last one counts.
+            partial_results: as `record_partial_success` takes it; the last call counts.
+
+        Raises:
+            InvalidInput: if `partial_results` cannot be used, or has an unknown key.
         """
-        if self._row is not None:
-            self._partial = self._rows.partly_succeeded(self._key, 0, {})
-            with self._forgiving("partial results"):
-                self._partial = self._rows.partly_succeeded(self._key, 0, partial_results)
+        assert self._row is not None
+        self._partial = self._rows.partly_succeeded(self._row, 0, partial_results)
 
     def start(self, tracked: Tracked) -> None:
-        """Record the start."""
-        with self._forgiving("start"):
-            self._row = self._rows.started(
-                tracked.made_job(),
-                tracked.worker_id,
-                self.correlation_id,
-                tracked.history_retention,
-            )
-            self.correlation_id = self._row["correlation_id"]
+        """Record the start.
+
+        Raises:
+            InvalidInput: if an argument cannot be used.
+            Exception: what the callable raises that makes the job.
+        """
+        self._row = self._rows.started(
+            tracked.made_job(), tracked.worker_id, self.correlation_id, tracked.history_retention
+        )
+        self.correlation_id = self._row["correlation_id"]
+        with self._log_history_errors("start"):
             self._history.insert(self._row)
             self._is_recorded = True
         self._begun = monotonic()
 
     def end(self, error: BaseException | None) -> None:
-        """Record the outcome; with it the start, if that could not be recorded."""
-        if self._row is None:
+        """Record the outcome; with it the start, if that is not in history."""
+        # A forked child may leave its parent's block; the parent still runs it.
+        if self._row is None or os.getpid() != self._process:
             return
         milliseconds = (monotonic() - self._begun) * 1000
-        with self._forgiving("outcome", error):
-            outcome = replace(self._outcome(error, milliseconds), row=self._row)
+        with self._log_history_errors("outcome", error):
+            outcome = self._outcome(self._row, error, milliseconds)
             if self._is_recorded:
-                self._history.end(outcome)
-            else:
-                written = self._history.write(Batch([outcome.ended_row()], []), again=True)
-                for _, refusal in written.refused:
-                    raise refusal
+                try:
+                    self._history.end(outcome)
+                    return
+                except ExecutionNotFound:
+                    pass  # the start was rolled back, or has expired
+            self._history.insert_ended(outcome.ended_row(), may_exist=True)
 
-    @property
-    def _key(self) -> ExecutionKey:
-        assert self._row is not None
-        ids = ("job_id", "worker_id", "correlation_id")
-        return ExecutionKey(*(self._row[name] for name in ids))
-
-    def _outcome(self, error: BaseException | None, milliseconds: float) -> Outcome:
+    def _outcome(
+        self, row: dict[str, Any], error: BaseException | None, milliseconds: float
+    ) -> Outcome:
         if error is not None:
-            return self._rows.failed(self._key, milliseconds, error)
-        completed = self._rows.completed(self._key, milliseconds)
+            return self._rows.failed(row, milliseconds, error)
+        completed = self._rows.completed(row, milliseconds)
         if self._partial is None:
             return completed
         status = {"status": self._partial.values["status"]}
         return replace(completed, values=self._partial.values | completed.values | status)
 
     @contextmanager
-    def _forgiving(self, what: str, error: BaseException | None = None) -> Iterator[None]:
-        """Log what goes wrong, if that is asked for or if the job has an error of its own."""
+    def _log_history_errors(self, what: str, error: BaseException | None = None) -> Iterator[None]:
+        """Log errors of history, unless they are to be raised and the job has none itself."""
         try:
             yield
         except Exception as history_error:
             if self._on_history_error == "raise" and error is None:
                 raise
-            task = "" if self._row is None else f" of {self._row['task_identifier']}"
-            logger.error("not recorded: the %s%s: %s", what, task, reason(history_error))
+            task = "" if self._row is None else self._row["task_identifier"]
+            # One line tells of an outage, however many jobs run during it.
+            is_repeated = getattr(history_error, "is_repeated", False)
+            logger.log(
+                logging.DEBUG if is_repeated else logging.ERROR,
+                "not recorded: the %s of %s: %s",
+                what,
+                task,
+                reason(history_error),
+            )
 
 
 class AsyncTracker:
@@ -156,7 +214,7 @@ class AsyncTracker:
         self,
         rows: RowBuilder,
         history: _History,
-        run: Callable[..., Coroutine[Any, Any, None]],
+        run: Callable[..., Coroutine[Any, Any, None]] | None,
         tracked: Tracked,
         on_history_error: OnHistoryError,
     ) -> None:
@@ -168,7 +226,6 @@ class AsyncTracker:
         self._tracked = tracked
         self._on_history_error = on_history_error
         self._execution: TrackedExecution | None = None
-        self._enclosing: TrackedExecution | None = None
 
     async def __aenter__(self) -> TrackedExecution:
         execution = self._enter()
@@ -195,13 +252,20 @@ class AsyncTracker:
             raise InvalidInput(
                 "function", function, "is a generator, which runs after its call; track its caller"
             )
-        if not inspect.iscoroutinefunction(function):
+        self._tracked.check(self._rows)
+        if not _is_coroutine_function(function):
             return self._decorated(function)
+        if self._run is None:
+            raise InvalidInput(
+                "function",
+                function,
+                "is a coroutine; track it with a store of an AsyncSession",
+            )
 
         @functools.wraps(function)
         async def tracked(*args: P.args, **kwargs: P.kwargs) -> Any:
             async with self._of_call(args, kwargs):
-                return await function(*args, **kwargs)
+                return await cast("Any", function)(*args, **kwargs)
 
         return cast("Callable[P, R]", tracked)
 
@@ -218,26 +282,32 @@ class AsyncTracker:
     def _enter(self) -> TrackedExecution:
         if self._execution is not None:
             raise RuntimeError("this tracker is in use; call track() for each execution")
-        self._enclosing = _current.get()
-        self._execution = TrackedExecution(self._rows, self._history, self._on_history_error)
-        self._execution.correlation_id = self._correlation_id()
-        _current.set(self._execution)
-        return self._execution
-
-    def _correlation_id(self) -> Id:
+        enclosing = _current.get()
+        execution = TrackedExecution(
+            self._rows, self._history, self._on_history_error, _not_ended(enclosing)
+        )
         if self._tracked.correlation_id is not None:
-            return self._tracked.correlation_id
-        return str(uuid4()) if self._enclosing is None else self._enclosing.correlation_id
+            execution.correlation_id = self._tracked.correlation_id
+        elif enclosing is not None:
+            # Also if that has ended: a task that it left behind is still part of the same whole.
+            execution.correlation_id = enclosing.correlation_id
+        else:
+            execution.correlation_id = str(uuid4())
+        self._execution = execution
+        _current.set(execution)
+        return execution
 
     def _leave(self) -> TrackedExecution:
-        execution = self._execution
+        execution, self._execution = self._execution, None
         assert execution is not None
-        # Not reset by a token, which fixtures and the like may have left in another context.
-        _current.set(self._enclosing)
-        self._execution = None
+        execution._has_ended = True
+        # Not reset by a token, which fixtures and the like may have left in another context. Blocks
+        # that end out of order are still current, unless they have ended.
+        _current.set(current_execution())
         return execution
 
     async def _to_its_end(self, step: Callable[[T], None], argument: T) -> None:
+        assert self._run is not None
         await to_its_end(self._run(step, argument), cancellable=False)
 
 
@@ -265,12 +335,49 @@ class Tracker(AsyncTracker):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._leave().end(error)
+        if self._execution is not None:
+            self._leave().end(error)
+
+    def _detach(self) -> TrackedExecution:
+        """Let the execution go on beyond the block."""
+        execution, self._execution = self._execution, None
+        assert execution is not None
+        _current.set(execution._enclosing)
+        return execution
+
+    def _awaited(self, execution: TrackedExecution, work: Awaitable[T]) -> Awaitable[T]:
+        """Return what awaits the work, which ends the execution; a future for a future."""
+
+        async def tracked() -> T:
+            self._execution = execution
+            _current.set(execution)
+            try:
+                result = await work
+            except BaseException as error:
+                await self._to_its_end(self._leave().end, error)
+                raise
+            await self._to_its_end(self._leave().end, None)
+            return result
+
+        return asyncio.ensure_future(tracked()) if asyncio.isfuture(work) else tracked()
 
     def _decorated(self, function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
         def tracked(*args: P.args, **kwargs: P.kwargs) -> R:
-            with self._of_call(args, kwargs):
-                return function(*args, **kwargs)
+            tracker = self._of_call(args, kwargs)
+            with tracker:
+                result = function(*args, **kwargs)
+                if not inspect.isawaitable(result):
+                    return result
+                # It has only begun: its end is that of what is awaited.
+                execution = tracker._detach()
+            return cast("R", tracker._awaited(execution, result))
 
         return tracked
+
+
+def _is_coroutine_function(function: Any) -> bool:
+    """Return whether calls of it return coroutines, as those of some objects do."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - not whether it is there
+    )

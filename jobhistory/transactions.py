@@ -15,7 +15,7 @@ from random import uniform
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.util import await_
 from sqlalchemy.util.concurrency import in_greenlet
@@ -274,7 +274,7 @@ class CallersTransaction(DatabaseHistory):
         """Write a new row, and return its record; see `operations.insert`."""
         record = super().insert(row, may_exist=may_exist)
         if record.status is Status.STARTED:
-            self._hooks.notes[ExecutionKey.of_row(row)] = values_of(record)
+            self._hooks.remember(ExecutionKey.of_row(row), values_of(record))
         return record
 
     def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
@@ -291,7 +291,7 @@ class CallersTransaction(DatabaseHistory):
         try:
             return super().end(outcome)
         except SQLAlchemyError as error:
-            row = outcome.row or self._hooks.notes.get(outcome.key)
+            row = outcome.row or self._hooks.recall(outcome.key)
             if (
                 row is not None
                 and outcome.values["status"] is Status.FAILED
@@ -405,7 +405,7 @@ def _is_in_transaction(connection: Connection) -> bool:
 
 def _can_only_be_rolled_back(error: SQLAlchemyError) -> bool:
     """Return whether an error says that the caller's transaction is lost already."""
-    if isinstance(error, PendingRollbackError):
+    if isinstance(error, InvalidRequestError):  # as after a flush that failed
         return True
     if not isinstance(error, DBAPIError):
         return False

@@ -6,10 +6,17 @@ import asyncio
 from contextlib import suppress
 
 import pytest
-from sqlalchemy import create_engine, event, select, text
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy import StaticPool, create_engine, event, select, text
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import async_scoped_session, async_sessionmaker
-from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    mapped_column,
+    scoped_session,
+    sessionmaker,
+)
 
 from jobhistory import (
     ExecutionNotFound,
@@ -213,6 +220,284 @@ def test_a_pending_object_of_the_app_stays_pending(engine):
     assert jobs(store.query()) == ["job-1"]
 
 
+# -- failures survive -----------------------------------------------------------------------------
+
+
+def break_it(session, how):
+    """Make the transaction of a session end in a rollback."""
+    if how == "job":
+        raise ZeroDivisionError
+    if how == "statement":
+        session.execute(text("INSERT INTO no_such_table VALUES (1)"))
+    if how == "flush":
+        session.execute(text("INSERT INTO orders VALUES (1)"))
+        session.add(Order(id=1))
+        session.flush()
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Order(Base):
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+HOW = ["job", "statement", "flush"]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_tracked_failure_survives_the_rollback(engine, store, how, caplog):
+    def ship():
+        with (
+            Session(engine) as session,
+            session.begin(),
+            store.joined(session).track(Job("job-1", "ship", [1]), *IDS[1:]) as execution,
+        ):
+            assert execution.correlation_id == "request-1"
+            session.execute(text("INSERT INTO orders VALUES (7)"))
+            break_it(session, how)
+
+    with pytest.raises((ZeroDivisionError, SQLAlchemyError)) as caught:
+        ship()
+
+    (record,) = store.get_by_job_id("job-1")
+    assert (record.status, record.payload) == ("failed", [1])
+    assert record.correlation_id == "request-1"
+    assert record.error_type.endswith(type(caught.value).__name__)
+    assert [r.id for r in store.recent()] == [record.id]
+    assert caplog.messages == []
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM orders")) == 0
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("start", ["before", "inside"])
+@pytest.mark.parametrize("by", ["ids", "record"])
+def test_a_recorded_failure_survives_the_rollback(engine, store, how, start, by):
+    job = Job("job-1", "ship", [1])
+    if start == "before":
+        started = store.record_start(job, *IDS[1:])
+    with Session(engine) as session:
+        joined = store.joined(session)
+        if start == "inside":
+            started = joined.record_start(job, *IDS[1:])
+        try:
+            break_it(session, how)
+        except (ZeroDivisionError, SQLAlchemyError):
+            if by == "ids" and start == "before" and how == "flush":
+                return  # of this execution, nothing but its ids is known
+            if by == "ids" and start == "before" and how == "statement":
+                return
+            which = IDS if by == "ids" else (started,)
+            returned = joined.record_failure(*which, execution_time_ms=5, error="no stock")
+        session.rollback()
+        (record,) = store.get_by_job_id("job-1")
+
+    assert (record.id, record.status, record.payload) == (started.id, "failed", [1])
+    assert (returned.id, returned.status, returned.error_message) == (
+        started.id,
+        "failed",
+        "no stock",
+    )
+    assert [r.id for r in store.recent()] == [record.id]
+
+
+def test_a_whole_failure_survives_the_rollback_and_nothing_else_does(engine, store):
+    with Session(engine) as session:
+        joined = store.joined(session)
+        complete(joined, "completed")
+        joined.record_start(Job("started", "t"), *IDS[1:])
+        joined.record_execution({**vars_of_ended(), "job_id": "ended"})
+        failed = {**vars_of_ended(), "job_id": "failed", "status": "failed", "error": "x"}
+        joined.record_execution(failed)
+        joined.record_many([{**failed, "job_id": "imported"}])
+        session.rollback()
+
+    assert jobs(store.query()) == jobs(store.recent()) == ["failed"]
+
+
+def test_a_failure_in_a_savepoint_that_is_rolled_back_waits_for_the_end(engine, store):
+    if engine.dialect.name == "sqlite":
+        engine = create_engine(engine.url, poolclass=StaticPool)
+        begin_by_itself(engine)
+    with Session(engine) as session, session.begin():
+        joined = store.joined(session)
+        with (
+            suppress(ZeroDivisionError),
+            session.begin_nested(),
+            joined.track(Job("job-1", "t"), *IDS[1:]),
+        ):
+            raise ZeroDivisionError
+        complete(joined, "job-2")
+        assert store.recent() == []
+
+    assert sorted(jobs(store.query())) == ["job-1", "job-2"]
+    assert sorted(jobs(store.recent())) == ["job-1", "job-2"]
+    engine.dispose()
+
+
+def test_a_failure_that_is_committed_is_recorded_once(engine, store):
+    with Session(engine) as session, session.begin():
+        with suppress(ZeroDivisionError), store.joined(session).track(Job("1", "t"), "w"):
+            raise ZeroDivisionError
+        session.execute(text("INSERT INTO orders VALUES (1)"))
+
+    assert [r.status for r in store.query()] == [r.status for r in store.recent()] == ["failed"]
+
+
+def test_a_pool_of_one_connection_is_enough(engine):
+    if engine.dialect.name == "sqlite":
+        pytest.skip("it is about a server's connections")
+    one = create_engine(engine.url, pool_size=1, max_overflow=0, pool_timeout=1)
+    store = create_store(one)
+    with suppress(ZeroDivisionError), Session(one) as session, session.begin():
+        session.execute(text("INSERT INTO orders VALUES (1)"))
+        with store.joined(session).track(Job("1", "t"), "w"):
+            raise ZeroDivisionError
+
+    assert [r.status for r in store.query()] == ["failed"]
+    one.dispose()
+
+
+def test_a_failure_that_cannot_be_recorded_later_is_logged_and_the_app_goes_on(
+    engine, caplog, monkeypatch
+):
+    store = create_store(engine)
+    with Session(engine) as session:
+        joined = store.joined(session)
+        joined.record_execution({**vars_of_ended(), "status": "failed", "error": "x"})
+
+        def broken(*args, **options):
+            raise OperationalError("INSERT", {}, Exception("gone"))
+
+        monkeypatch.setattr("jobhistory.transactions.Aside.insert_ended", broken)
+        session.rollback()
+    assert caplog.messages == ["not recorded after the end of the caller's transaction: gone"]
+
+
+def test_a_function_is_tracked_in_the_callers_transaction_too(engine, store):
+    with Session(engine) as session:
+
+        @store.joined(session).track(lambda order: Job(order, "ship"), "w")
+        def ship(order):
+            return 10 // order
+
+        assert ship(5) == 2
+        with pytest.raises(ZeroDivisionError):
+            ship(0)
+        session.commit()
+
+    assert {r.job_id: r.status for r in store.query()} == {"5": "completed", "0": "failed"}
+    with Session(engine) as session, pytest.raises(InvalidInput, match="store of an AsyncSession"):
+
+        @store.joined(session).track(Job("1", "t"), "w")
+        async def work(): ...
+
+
+# -- exactly what was committed -------------------------------------------------------------------
+
+
+def test_a_savepoint_of_the_connection_takes_its_history_along(engine, store):
+    with Session(engine) as session, session.begin():
+        joined = store.joined(session)
+        complete(joined, "kept")
+        outer = session.connection().begin_nested()
+        complete(joined, "gone")
+        inner = session.connection().begin_nested()
+        complete(joined, "gone, too")
+        inner.commit()
+        outer.rollback()
+        complete(joined, "after")
+
+    assert jobs(store.recent()) == ["kept", "after"]
+    assert sorted(jobs(store.query())) == ["after", "kept"]
+
+
+@pytest.mark.parametrize("on", ["session", "class"])
+def test_a_listener_that_raises_after_the_commit_hides_nothing(engine, on):
+    store = create_store(engine)
+    sessions = sessionmaker(engine)
+    with sessions() as session:
+        complete(store.joined(session))
+
+        @event.listens_for(session if on == "session" else sessions, "after_commit")
+        def raises(session):
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            session.commit()
+
+    assert jobs(store.query()) == jobs(store.recent()) == ["job-1"]
+
+
+@pytest.mark.parametrize("end", ["close", "rollback"])
+def test_a_commit_that_fails_is_none_however_the_session_ends(engine, end):
+    store = create_store(engine)
+    session = Session(engine)
+    session.execute(text("INSERT INTO lines VALUES (7)"))  # of an order that does not exist
+    complete(store.joined(session))
+    with pytest.raises(IntegrityError):
+        session.commit()
+    getattr(session, end)()
+    session.close()
+
+    assert store.query() == store.recent() == []
+
+
+def test_an_error_of_ours_leaves_the_callers_transaction_usable(engine, clock):
+    store = create_store(engine, schema="no_such_schema" if is_postgresql(engine) else None)
+    good = create_store(engine, clock=clock)
+    if not is_postgresql(engine):
+        with engine.begin() as connection:
+            connection.execute(
+                text(
+                    "CREATE TRIGGER no BEFORE INSERT ON job_history WHEN NEW.job_id"
+                    " = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END"
+                )
+            )
+    with Session(engine) as session, session.begin():
+        session.execute(text("INSERT INTO orders VALUES (1)"))
+        with pytest.raises((SQLAlchemyError, SchemaOutOfDate)):
+            store.joined(session).record_start(Job("bad", "t"), *IDS[1:])
+        complete(good.joined(session), "good")
+
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM orders")) == 1
+    assert jobs(good.recent()) == ["good"]
+
+
+def is_postgresql(engine):
+    return engine.dialect.name == "postgresql"
+
+
+def test_in_autocommit_mode_the_ring_buffer_has_what_is_committed_at_once(database, clock):
+    store = create_store(database.engine, clock=clock)
+    engine = database.engine.execution_options(isolation_level="AUTOCOMMIT")
+    with Session(engine) as session:
+        complete(store.joined(session))
+        assert jobs(store.recent()) == ["job-1"]
+        session.rollback()
+
+    assert jobs(store.query()) == jobs(store.recent()) == ["job-1"]
+
+
+def test_failures_survive_in_a_session_on_a_connection_of_a_test_suite(database, clock):
+    store = create_store(database.engine, clock=clock)
+    if database.name == "sqlite":
+        pytest.skip("needs savepoints that pysqlite has no transaction for")
+    with database.engine.connect() as connection:
+        transaction = connection.begin()
+        with Session(connection, join_transaction_mode="create_savepoint") as session:
+            joined = store.joined(session)
+            joined.record_execution({**vars_of_ended(), "status": "failed", "error": "x"})
+            session.rollback()
+            assert jobs(joined.query()) == ["1"]
+        transaction.rollback()
+    assert store.query() == []
+
+
 def test_scoped_sessions_are_joined_too(engine):
     store = create_store(engine)
     scoped = scoped_session(sessionmaker(engine))
@@ -296,6 +581,14 @@ def test_for_asyncio_it_is_the_same(database, clock):
             await scoped.commit()
             await scoped.remove()
             assert sorted(jobs(await store.query())) == ["kept", "scoped"]
+            with suppress(ZeroDivisionError):
+                async with sessions() as session, session.begin():
+                    joined = store.joined(session)
+                    async with joined.track(Job("failed", "t"), *IDS[1:]):
+                        await session.execute(text("SELECT 1"))
+                        raise ZeroDivisionError
+            assert jobs(await store.query(status="failed")) == ["failed"]
+            assert jobs(await store.recent(1)) == ["failed"]
         for coroutine in closing:
             await coroutine
 

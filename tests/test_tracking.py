@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+import os
 import threading
 
 import pytest
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import OperationalError
 
 from jobhistory import (
     ExecutionAlreadyFinished,
     InvalidInput,
     Job,
+    SchemaOutOfDate,
     Status,
     create_async_store,
     create_store,
@@ -256,7 +259,7 @@ def test_a_failure_of_history_is_raised_if_that_is_asked_for(store, no_table):
     def work():
         pytest.fail("the job runs")
 
-    with pytest.raises(DBAPIError, match="job_history"):
+    with pytest.raises(SchemaOutOfDate, match="no history table"):
         work()
     assert current_execution() is None
 
@@ -281,26 +284,159 @@ def test_a_job_that_records_its_own_outcome_hears_of_it(store):
         work()
 
 
-@pytest.mark.parametrize("job", [{}, Job("", "t"), Job("1", None), lambda: 1 / 0])
-def test_a_job_that_cannot_be_recorded_runs_all_the_same(store, job, caplog):
-    @store.track(job, "worker-1")
-    def work():
-        current_execution().partial_success({"completed_steps": 5})
-        return "done"
-
-    assert work() == "done"
-    assert len(caplog.messages) == 1
+@pytest.mark.parametrize(
+    ("job", "worker_id", "options"),
+    [
+        ({}, "w", {}),
+        (Job("", "t"), "w", {}),
+        (Job("1", None), "w", {}),
+        ("nightly", "w", {}),
+        ({"id": "1", "task_identifier": "t", "attempt": 2}, "w", {}),
+        (lambda: JOB, "", {}),
+        (JOB, "w", {"history_retention": "1 fortnight"}),
+        (JOB, "w", {"correlation_id": 1.5}),
+    ],
+)
+def test_a_wrong_argument_is_raised_when_a_function_is_decorated(store, job, worker_id, options):
+    tracker = store.track(job, worker_id, **options)
+    with pytest.raises(InvalidInput):
+        tracker(lambda: pytest.fail("it runs"))
+    with pytest.raises(InvalidInput), store.track(job, worker_id, **options):
+        pytest.fail("it runs")
+    assert current_execution() is None
     assert store.query() == []
-    with pytest.raises((InvalidInput, ZeroDivisionError)):
-        store.track(job, "worker-1", on_history_error="raise")(work)()
 
 
-def test_partial_results_that_cannot_be_recorded_leave_the_outcome(store, caplog):
+def test_what_makes_a_wrong_job_raises_at_the_call(store, caplog):
+    @store.track(lambda order: Job(order["id"], order["task"]), "w")
+    def work(order):
+        pytest.fail("it runs")
+
+    with pytest.raises(KeyError, match="id"):
+        work({})
+    with pytest.raises(InvalidInput, match=r"job.id '' is empty"):
+        work({"id": "", "task": "t"})
+    assert current_execution() is None
+    assert caplog.messages == store.query() == []
+
+
+def test_partial_results_that_cannot_be_used_are_raised_where_they_are_given(store):
     with store.track(JOB, "worker-1") as execution:
-        execution.partial_success({"completed_steps": 5})
+        with pytest.raises(InvalidInput, match="completed_steps 5"):
+            execution.partial_success({"completed_steps": 5})
+        with pytest.raises(InvalidInput, match="'failed_step' is not one of its keys"):
+            execution.partial_success({"failed_step": "upload"})
 
-    assert "completed_steps 5" in caplog.text
-    assert only(store.query()).status is Status.PARTIAL_SUCCESS
+    assert only(store.query()).status is Status.COMPLETED
+
+
+def test_a_tracked_execution_takes_no_other_attributes(store):
+    with store.track(JOB, "worker-1") as execution, pytest.raises(AttributeError, match="result"):
+        execution.result = {"rows": 5}
+
+
+class Coroutines:
+    async def __call__(self, seconds):
+        await asyncio.sleep(seconds)
+        return current_execution()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: lambda seconds: Coroutines()(seconds),
+        lambda: Coroutines(),
+        lambda: functools.partial(Coroutines().__call__),
+        lambda: lambda seconds: asyncio.ensure_future(Coroutines()(seconds)),
+    ],
+    ids=["lambda", "object", "partial", "future"],
+)
+def test_what_returns_an_awaitable_ends_when_that_has_been_awaited(store, make):
+    async def main():
+        work = store.track(JOB, "w")(make())
+        begun = work(0.001)
+        await asyncio.sleep(0)
+        if not asyncio.iscoroutine(begun):
+            assert asyncio.isfuture(begun)
+        assert [r.status for r in store.query(status="completed")] == []
+        return await begun
+
+    assert asyncio.run(main()) is not None or make.__name__ == "future"
+    assert only(store.query()).status is Status.COMPLETED
+    assert current_execution() is None
+
+
+def test_the_error_of_a_coroutine_that_a_function_returned_is_its_failure(store):
+    async def fails():
+        raise ValueError("later")
+
+    work = store.track(JOB, "w")(lambda: fails())
+    with pytest.raises(ValueError, match="later"):
+        asyncio.run(awaited(work))
+    assert only(store.query()).error_message == "later"
+
+
+async def awaited(work):
+    return await work()
+
+
+def test_blocks_that_end_out_of_order_leave_no_ended_execution_current(store):
+    first, second = store.track(Job(1, "t"), "w", "one"), store.track(Job(2, "t"), "w")
+    first.__enter__()
+    inner = second.__enter__()
+    first.__exit__(None, None, None)
+    assert current_execution() is inner
+    second.__exit__(None, None, None)
+    assert current_execution() is None
+
+    with store.track(Job(3, "t"), "w"):
+        pass
+    assert [r.correlation_id == "one" for r in store.query(order="oldest")] == [True, True, False]
+
+
+def test_a_task_that_outlives_its_execution_keeps_the_correlation_only(store):
+    async def main():
+        async with store.track(Job(1, "outer"), "w", "one"):
+            task = asyncio.create_task(later())
+        return await task
+
+    async def later():
+        await asyncio.sleep(0.001)
+        seen = current_execution()
+        async with store.track(Job(2, "later"), "w"):
+            pass
+        return seen
+
+    assert asyncio.run(main()) is None
+    assert len(store.get_by_correlation_id("one")) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_that_leaves_its_parents_block_does_not_end_it(database, clock):
+    if database.name == "sqlite":
+        pytest.skip("SQLite's library does not survive a fork")
+    store = create_store(database.engine, clock=clock)
+    child = None
+    try:
+        with store.track(JOB, "w"):
+            child = os.fork()
+            if child:
+                os.waitpid(child, 0)
+                assert only(store.query()).status is Status.STARTED
+    finally:
+        if child == 0:
+            os._exit(0)
+    assert only(store.query()).status is Status.COMPLETED
+    assert len(store.recent()) == 1
+
+
+def test_an_execution_whose_start_has_gone_is_recorded_whole(store, database):
+    with store.track(JOB, "worker-1"), database.engine.begin() as connection:
+        connection.execute(text("DELETE FROM job_history"))
+
+    record = only(store.query())
+    assert (record.status, record.payload) == ("completed", {"path": "a.png"})
+    assert only(store.recent()).id == record.id
 
 
 def test_no_log_line_shows_a_password(caplog):
