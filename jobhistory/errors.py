@@ -17,12 +17,15 @@ Errors of the database itself (lost connections, time-outs, locks) stay SQLAlche
 from __future__ import annotations
 
 import queue
+import re
 import reprlib
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 if TYPE_CHECKING:
     from jobhistory.models import HistoryRecord
+
+_QUOTED_DRIVER_ERROR = re.compile(r": \(\w+(?:\.\w+)+\) ")
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 120
@@ -47,7 +50,9 @@ def reason(error: BaseException) -> str:
     message = getattr(getattr(shown, "diag", None), "message_primary", None)
     if message is None and hasattr(shown.__cause__, "sqlstate"):
         message = getattr(shown.__cause__, "message", None)
-    return " ".join(str(message or shown).split()) or type(shown).__name__
+    # Some of SQLAlchemy's own messages quote a driver's error with its statement and parameters.
+    message = _QUOTED_DRIVER_ERROR.split(str(message or shown), maxsplit=1)[0]
+    return " ".join(message.split()) or type(shown).__name__
 
 
 class JobHistoryError(Exception):

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import suppress
+from uuid import UUID
 
 import pytest
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError, InvalidRequestError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import Session
 
 from jobhistory import (
     ExecutionAlreadyFinished,
     ExecutionNotFound,
+    HistoryRecord,
     InvalidInput,
     Job,
     JobHistoryError,
@@ -17,6 +21,7 @@ from jobhistory import (
     create_async_store,
     create_store,
 )
+from jobhistory.clock import utc_now
 from jobhistory.errors import reason
 
 
@@ -108,3 +113,28 @@ def test_the_reason_of_an_error_of_asyncpg_shows_no_value_of_a_row(refusing, eve
 def test_the_reason_of_an_error_without_a_server_is_its_text():
     assert reason(OperationalError("SELECT 1", {}, OSError("no\nroute"))) == "no route"
     assert reason(ValueError()) == "ValueError"
+
+
+def test_the_reason_why_a_session_is_lost_shows_no_value_of_a_row(database):
+    with Session(database.engine) as session:
+        for _ in range(2):
+            session.add(
+                HistoryRecord(
+                    id=UUID(int=7),
+                    job_id="4111",
+                    correlation_id="c",
+                    task_identifier="t",
+                    worker_id="w",
+                    status="started",
+                    attempt_number=1,
+                    started_at=utc_now(),
+                )
+            )
+            with suppress(IntegrityError):
+                session.flush()
+                session.expunge_all()
+        with pytest.raises(InvalidRequestError) as caught:
+            session.connection()
+
+    assert "4111" in str(caught.value)
+    assert reason(caught.value).endswith("Original exception was")
