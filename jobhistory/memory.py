@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from threading import RLock
@@ -44,6 +44,41 @@ STARTED_LIMIT = 10_000
 Row = dict[str, Any]
 
 
+class _Started:
+    """The rows of executions under way, in the order in which they came; not thread-safe."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[UUID, Row] = {}
+        self._by_key: dict[ExecutionKey, dict[UUID, Row]] = {}
+
+    def add(self, row: Row) -> None:
+        """Add a row that is not there."""
+        self._by_id[row["id"]] = row
+        self._by_key.setdefault(ExecutionKey.of_row(row), {})[row["id"]] = row
+
+    def pop(self, id_: UUID) -> Row | None:
+        """Remove the row with an id, and return it; `None` if it is not there."""
+        row = self._by_id.pop(id_, None)
+        if row is not None:
+            key = ExecutionKey.of_row(row)
+            del self._by_key[key][id_]
+            if not self._by_key[key]:
+                del self._by_key[key]
+        return row
+
+    def ended_by(self, outcome: Outcome) -> Row | None:
+        """Return the row that an outcome ends: the newest of those with its ids."""
+        if outcome.id is not None:
+            return self._by_id.get(outcome.id)
+        return next(iter(_newest_first(self._by_key.get(outcome.key, {}).values())), None)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._by_id.values())
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+
 class MemoryHistory:
     """Executions under way in a table of its own, ended ones in the ring buffer; thread-safe.
 
@@ -57,7 +92,7 @@ class MemoryHistory:
 
     def begin_anew(self) -> None:
         """Forget everything, in a forked child; the ring buffer does so itself."""
-        self._started: dict[UUID, Row] = {}
+        self._started = _Started()
         # Those whose outcome waits for the commit of a caller's transaction.
         self._ending: dict[UUID, Row] = {}
         self._lock = RLock()  # a signal handler may run while its own thread holds it
@@ -72,13 +107,14 @@ class MemoryHistory:
             if may_exist and (existing := self.with_id_of(row)):
                 return detached(existing)
             if len(self._started) >= STARTED_LIMIT:
-                forgotten = self._started.pop(next(iter(self._started)))
+                forgotten = next(iter(self._started))
+                self._started.pop(forgotten["id"])
                 logger.warning(
                     "forgot the started execution of job %r: more than %d are under way in memory",
                     forgotten["job_id"],
                     STARTED_LIMIT,
                 )
-            self._started[row["id"]] = row
+            self._started.add(row)
         return detached(row)
 
     def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
@@ -132,9 +168,9 @@ class MemoryHistory:
         """Forget an execution, or put back the row that it was before it ended for now."""
         with self._lock:
             self._ending.pop(id_, None)
-            self._started.pop(id_, None)
+            self._started.pop(id_)
             if before is not None and before["status"] is Status.STARTED:
-                self._started[id_] = before
+                self._started.add(before)
             elif before is not None:  # it had been presumed lost
                 self._ended.append(before)
 
@@ -156,22 +192,22 @@ class MemoryHistory:
     def reap(self, query: HistoryQuery, now: datetime) -> list[Row]:
         """End the oldest started executions that meet the criteria as lost; return their rows."""
         with self._lock:
-            found = (row for row in self._started.values() if _meets(row, query))
+            found = (row for row in self._started if _meets(row, query))
             oldest = _newest_first(found)[::-1][: query.limit]
             ended = [row | lost(row["started_at"], now) for row in oldest]
             for row in ended:
-                del self._started[row["id"]]
+                self._started.pop(row["id"])
                 self._buffer(row)
         return ended
 
     def _end(self, outcome: Outcome) -> tuple[Row | None, Row]:
         """The row that had started, unless it had ended before, and the one that has ended."""
-        started = _newest_first(row for row in self._started.values() if _is_of(row, outcome))
-        if started:
-            row = replace(outcome, row=started[0]).ended_row()
-            del self._started[row["id"]]
+        started = self._started.ended_by(outcome)
+        if started is not None:
+            row = replace(outcome, row=started).ended_row()
+            self._started.pop(row["id"])
             self._ending[row["id"]] = row
-            return started[0], row
+            return started, row
         every_ended = (*self._ending.values(), *self._ended.last())
         ended = _newest_first(row for row in every_ended if _is_of(row, outcome))
         if not ended:
@@ -230,9 +266,9 @@ class MemoryHistory:
     ) -> tuple[int, int, datetime]:
         """Forget all records that have expired, in one batch, as there is no one to be blocked."""
         with self._lock:
-            started = [row for row in self._started.values() if _has_expired(row, cutoff)]
+            started = [row for row in self._started if _has_expired(row, cutoff)]
             for row in started:
-                del self._started[row["id"]]
+                self._started.pop(row["id"])
             ended = self._ended.discard(lambda row: _has_expired(row, cutoff))
         return len(started) + ended, 0, cutoff
 
@@ -241,7 +277,7 @@ class MemoryHistory:
 
     def _rows(self) -> list[Row]:
         with self._lock:  # so that an execution is in one of the two, not in both or neither
-            return [*self._started.values(), *self._ending.values(), *self._ended.last()]
+            return [*self._started, *self._ending.values(), *self._ended.last()]
 
 
 class JoinedMemory:
