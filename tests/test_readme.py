@@ -32,6 +32,7 @@ def test_the_python_blocks_run_as_they_stand(tmp_path, monkeypatch, capsys):
         ("image-1", "failed"),
         ("image-2", "completed"),
         ("ship-1", "completed"),
+        ("ship-1", "failed"),
         ("ship-2", "completed"),
     }
     assert "ship_order ship-1: (sqlite3.IntegrityError) UNIQUE constraint failed" in printed
