@@ -18,7 +18,10 @@ from jobhistory.errors import InvalidInput
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-_SQLITE: dict[str, Any] = {"connect_args": {"isolation_level": "IMMEDIATE", "timeout": 5}}
+_SQLITE: dict[str, Any] = {
+    "connect_args": {"isolation_level": "IMMEDIATE", "timeout": 5},
+    "hide_parameters": True,  # payloads are among them; SQLAlchemy would log them
+}
 
 _EXTRAS = {
     "psycopg": ("PostgreSQL needs psycopg", "postgresql"),
@@ -103,6 +106,11 @@ def _read(url: str | URL) -> URL:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         raise InvalidInput("bind", shown_url(url), f"is not a database URL; {_EXAMPLE}") from None
+    if isinstance(url, str) and parsed.password is not None and url.count("@") > 1:
+        # The password ends at the first one, so the rest of it would be the host or the database.
+        raise InvalidInput(
+            "bind", shown_url(url), "has an @ that is not encoded; write %40, as in 'p%40ssword'"
+        )
     name, plus, driver = parsed.drivername.partition("+")
     if name == "postgres":  # as hosting platforms write it, and libpq reads it
         name = "postgresql"
@@ -120,8 +128,12 @@ def _read(url: str | URL) -> URL:
 def _settings(url: URL) -> dict[str, Any]:
     # With psycopg, what is several statements is sent as one transaction all the same.
     if url.get_dialect().driver == "psycopg":
-        return {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
-    return {}
+        return {
+            "isolation_level": "AUTOCOMMIT",
+            "skip_autocommit_rollback": True,
+            "hide_parameters": True,
+        }
+    return {"hide_parameters": True}
 
 
 def _test_idle_connections(engine: Engine) -> Engine:

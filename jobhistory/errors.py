@@ -46,13 +46,32 @@ def reason(error: BaseException) -> str:
     and a context, which quote the row.
     """
     shown: Any = getattr(error, "orig", None) or error
-    # psycopg and psycopg2 keep the parts of PostgreSQL's message; asyncpg does so in the cause.
-    message = getattr(getattr(shown, "diag", None), "message_primary", None)
-    if message is None and hasattr(shown.__cause__, "sqlstate"):
-        message = getattr(shown.__cause__, "message", None)
     # Some of SQLAlchemy's own messages quote a driver's error with its statement and parameters.
-    message = _QUOTED_DRIVER_ERROR.split(str(message or shown), maxsplit=1)[0]
-    return " ".join(message.split()) or type(shown).__name__
+    text = _QUOTED_DRIVER_ERROR.split(_primary_message(shown) or str(shown), maxsplit=1)[0]
+    return " ".join(text.split()) or type(shown).__name__
+
+
+def hide_values(error: Any) -> None:
+    """Remove the values of rows from the text of an error of SQLAlchemy's and of its causes.
+
+    What PostgreSQL said stays in the attributes of the driver's error, such as `orig.diag`.
+    """
+    error.hide_parameters = True
+    primary = _primary_message(error.orig)
+    if primary is not None:
+        error.args = (error.args[0].replace(str(error.orig), primary), *error.args[1:])
+        error.orig.args = (primary,)
+        if hasattr(error.orig.__cause__, "sqlstate"):
+            error.orig.__cause__.detail = None  # asyncpg's
+
+
+def _primary_message(error: Any) -> str | None:
+    """Return PostgreSQL's message without details, `None` if the error is another one."""
+    # psycopg and psycopg2 keep the parts of the message; asyncpg does so in the cause.
+    message = getattr(getattr(error, "diag", None), "message_primary", None)
+    if message is None and hasattr(error.__cause__, "sqlstate"):
+        message = getattr(error.__cause__, "message", None)
+    return message if isinstance(message, str) else None
 
 
 class JobHistoryError(Exception):

@@ -30,7 +30,7 @@ from jobhistory.database_errors import (
     is_missing_object,
     is_missing_table,
 )
-from jobhistory.errors import SchemaOutOfDate
+from jobhistory.errors import SchemaOutOfDate, hide_values
 from jobhistory.executions import Batch, ExecutionKey, Outcome, Written
 from jobhistory.models import TABLE_NAME, HistoryRecord, detached, values_of
 from jobhistory.ring import RingBuffer
@@ -201,6 +201,7 @@ class OwnTransactions(DatabaseHistory):
             try:
                 return self._run_once(purpose, operation, ended)
             except DBAPIError as error:
+                hide_values(error)
                 self.refuse_wrong_schema(error)
                 if not is_conflict(error) or attempt == _MOST_ATTEMPTS:
                     raise
@@ -320,6 +321,7 @@ class CallersTransaction(DatabaseHistory):
             with operations.prepare(session, self._options), _savepoint(connection):
                 result = operation(session)
         except DBAPIError as error:
+            hide_values(error)
             self._own.refuse_wrong_schema(error, session)
             raise
         if rows := ended(result):

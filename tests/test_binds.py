@@ -363,3 +363,13 @@ def test_what_a_backslash_means_to_a_connection_makes_no_injection(postgres_data
         "back\\slash"
     ]
     engine.dispose()
+
+
+def test_the_log_of_an_engine_of_the_librarys_own_shows_no_payload(database, caplog):
+    url = database.url.render_as_string(hide_password=False)
+    caplog.set_level("INFO", logger="sqlalchemy.engine")
+    with create_store(url) as store:
+        store.record_start(Job("1", "t", "4111"), "w", "c")
+
+    assert "INSERT INTO job_history" in caplog.text
+    assert "4111" not in caplog.text

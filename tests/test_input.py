@@ -184,6 +184,9 @@ def test_an_asyncio_driver_is_refused_by_name(driver):
     "url",
     [
         "postgresql://app:hunter2@host:port/db",
+        "postgresql://app:p@hunter2/word@host/db",
+        "postgresql://app:p@hunter2@host/db",
+        "postgresql://app:p@ss?hunter2@host/db",
         "mystery://app:hunter2@host/db",
         "app:hunter2@host/db",
         "host=db user=app password=hunter2",
