@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 from uuid import uuid4
@@ -24,7 +25,7 @@ from jobhistory.cli.database import open_engine, open_store
 from jobhistory.clock import utc_now
 from jobhistory.criteria import Cursor, HistoryQuery, Page
 from jobhistory.engines import engine_from_url
-from jobhistory.errors import ExecutionNotFound, InvalidInput, SchemaOutOfDate, reason
+from jobhistory.errors import InvalidInput, SchemaOutOfDate
 from jobhistory.executions import Job
 from jobhistory.models import HistoryRecord
 from jobhistory.retention import parse_duration
@@ -114,60 +115,24 @@ def run(
     """
     if os.name != "posix":
         _fail("run needs a POSIX system, for its signals")
-    from jobhistory.cli import child  # which other systems cannot import
+    from jobhistory.cli.run import RecordedRun, check_options  # which other systems cannot import
 
-    begun = utc_now()
+    check_options(
+        task=task, job_id=job_id, correlation_id=correlation_id, retention=retention, url=url
+    )
     job = Job(
         str(uuid4()) if job_id is None else job_id,
         Path(command[0]).name if task is None else task,
         {"command": command},
     )
-    ids = (
-        f"{socket.gethostname()}:{os.getpid()}",
-        job.id if correlation_id is None else correlation_id,
+    recorded = RecordedRun(
+        job,
+        worker_id=f"{socket.gethostname()}:{os.getpid()}",
+        correlation_id=str(job.id) if correlation_id is None else correlation_id,
+        open_store=partial(open_store, url, schema, history_retention=retention),
+        started_at=utc_now(),
     )
-
-    def record_start() -> None:
-        # No connection is held while the command runs, which may be for hours.
-        with open_store(url, schema, history_retention=retention) as store:
-            store.record_start(job, *ids)
-
-    def record_outcome() -> None:
-        with open_store(url, schema) as store:
-            if ended.error is None:
-                store.record_completion(job.id, *ids, ended.milliseconds)
-            else:
-                store.record_failure(job.id, *ids, ended.milliseconds, ended.error)
-
-    def record_end() -> None:
-        try:
-            record_outcome()
-        except ExecutionNotFound:  # the database was away at the start, and is back
-            outcome = {"status": "completed"} if ended.error is None else {"error": ended.error}
-            with open_store(url, schema, history_retention=retention) as store:
-                store.record_execution(
-                    outcome,
-                    job_id=job.id,
-                    worker_id=ids[0],
-                    correlation_id=ids[1],
-                    task_identifier=job.task_identifier,
-                    payload=job.payload,
-                    started_at=begun,
-                    execution_time_ms=ended.milliseconds,
-                )
-
-    with child.held_signals() as mask:
-        name = f"{job.task_identifier} (job {job.id})"
-        _attempt(record_start, f"the start of {name}, which is tried again at its end")
-        ended = child.run_command(command, mask)
-        if ended.exit_status in (126, 127) and isinstance(ended.error, OSError):
-            _say(f"{command[0]}: {ended.error.strerror}")
-        _attempt(
-            record_end,
-            f"{name}, started {begun:%Y-%m-%dT%H:%M:%SZ}, "
-            f"ran {output.took(round(ended.milliseconds))}, exit status {ended.exit_status}",
-        )
-    raise typer.Exit(ended.exit_status)
+    raise typer.Exit(recorded.execute(command))
 
 
 @app.command("list")
@@ -485,14 +450,6 @@ def _executions(count: int) -> str:
     return "1 execution" if count == 1 else f"{count} executions"
 
 
-def _attempt(record: Callable[[], None], what: str) -> None:
-    """Try to write history; if that fails, say what is not recorded, and why."""
-    try:
-        record()
-    except Exception as error:  # bookkeeping never stops a job
-        _say(f"not recorded: {what}: {reason(error)}")
-
-
 def _moment(text: str | None, option: str, now: datetime) -> datetime | None:
     if text is None:
         return None
@@ -551,11 +508,6 @@ def _print_revision(revision: str | None, json: bool) -> None:
         print(output.one_line(revision or "there is no history table"))
 
 
-def _say(message: str) -> None:
-    if sys.stderr is not None:  # without it, print would take standard output
-        print(f"jobhistory: {output.one_line(message)}", file=sys.stderr, flush=True)
-
-
 def _fail(message: str) -> NoReturn:
-    _say(message)
+    output.say(message)
     raise typer.Exit(1)

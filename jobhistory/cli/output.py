@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import zip_longest
@@ -24,6 +25,12 @@ _STYLES = {
 }
 _LABEL_WIDTH = 21
 _HEADINGS = ("STARTED (UTC)", "STATUS", "TOOK", "TASK", "JOB", "ERROR")
+
+
+def say(message: str) -> None:
+    """Print a line on standard error."""
+    if sys.stderr is not None:  # without it, print would take standard output
+        print(f"jobhistory: {one_line(message)}", file=sys.stderr, flush=True)
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -1,0 +1,151 @@
+"""Run a command and record its execution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+
+from jobhistory.cli import child, output
+from jobhistory.clock import utc_now
+from jobhistory.engines import engine_from_url
+from jobhistory.errors import ExecutionNotFound, InvalidInput, JobHistoryError, reason
+from jobhistory.executions import Job
+from jobhistory.retention import parse_retention
+from jobhistory.store import HistoryStore
+from jobhistory.texts import holdable, id_text, name_text
+
+_NAME_LENGTH = 40
+_REASON_LENGTH = 120
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """One run of a command, in history.
+
+    Attributes:
+        job: the job, with the command as its payload.
+        worker_id, correlation_id: the other ids of the execution.
+        open_store: opens a store. No connection is held while the command runs, perhaps for hours.
+        started_at: when the run began.
+    """
+
+    job: Job
+    worker_id: str
+    correlation_id: str
+    open_store: Callable[[], AbstractContextManager[HistoryStore]]
+    started_at: datetime
+
+    def execute(self, command: list[str]) -> int:
+        """Run the command, and return its exit status.
+
+        If history cannot be written, the command runs all the same, and standard error says what
+        is not recorded.
+        """
+        with child.held_signals() as mask:
+            name = f"{_shortened(self.job.task_identifier)} (job {_shortened(str(self.job.id))})"
+            problem = _attempt(self._record_start)
+            if problem:
+                output.say(f"not recorded: the start of {name}, retried at its end: {problem}")
+            ended = child.run_command(command, mask)
+            if ended.exit_status in (126, 127) and isinstance(ended.error, OSError):
+                output.say(f"{command[0]}: {ended.error.strerror}")
+            problem_at_end = _attempt(partial(self._record_end, ended))
+            if problem_at_end:
+                why = "" if problem_at_end == problem else f": {problem_at_end}"
+                output.say(
+                    f"not recorded: {name}, started {self.started_at:%Y-%m-%dT%H:%M:%SZ}, "
+                    f"ran {output.took(round(ended.milliseconds))}, "
+                    f"exit status {ended.exit_status}{why}"
+                )
+        return ended.exit_status
+
+    def _record_start(self) -> None:
+        with self.open_store() as store:
+            store.record_start(self.job, self.worker_id, self.correlation_id)
+
+    def _record_end(self, ended: child.Ended) -> None:
+        try:
+            self._record_outcome(ended)
+        except ExecutionNotFound:  # the database was away at the start, and is back
+            self._record_whole(ended)
+
+    def _record_outcome(self, ended: child.Ended) -> None:
+        key = (str(self.job.id), self.worker_id, self.correlation_id)
+        with self.open_store() as store:
+            if ended.error is None:
+                store.record_completion(*key, ended.milliseconds)
+            else:
+                store.record_failure(*key, ended.milliseconds, ended.error)
+
+    def _record_whole(self, ended: child.Ended) -> None:
+        outcome = {"status": "completed"} if ended.error is None else {"error": ended.error}
+        with self.open_store() as store:
+            store.record_execution(
+                outcome,
+                job_id=self.job.id,
+                worker_id=self.worker_id,
+                correlation_id=self.correlation_id,
+                task_identifier=self.job.task_identifier,
+                payload=self.job.payload,
+                started_at=self.started_at,
+                execution_time_ms=ended.milliseconds,
+            )
+
+
+def check_options(
+    *,
+    task: str | None,
+    job_id: str | None,
+    correlation_id: str | None,
+    retention: str,
+    url: str | None,
+) -> None:
+    """Refuse what could never be recorded, before the command runs.
+
+    Raises:
+        InvalidInput: if an option cannot be used; it names the option.
+    """
+    for option, value, stored in (
+        ("--task", task, name_text),
+        ("--job-id", job_id, id_text),
+        ("--correlation-id", correlation_id, id_text),
+    ):
+        if value is not None:
+            stored(value, option)
+            if holdable(value) != value:
+                raise InvalidInput(option, value, "is not readable text; write it like 'order-42'")
+    with _as_option("--retention", "history_retention"):
+        parse_retention(retention, now=utc_now())
+    if url is not None:
+        # A missing driver is a fault of the installation, which can be mended meanwhile.
+        with _as_option("--url", "bind"), suppress(ModuleNotFoundError):
+            engine_from_url(url).dispose()
+
+
+@contextmanager
+def _as_option(option: str, argument: str) -> Iterator[None]:
+    """Call an argument what the command line calls it."""
+    try:
+        yield
+    except InvalidInput as error:
+        if error.argument != argument:
+            raise
+        raise InvalidInput(option, error.value, error.remedy) from None
+
+
+def _attempt(record: Callable[[], None]) -> str | None:
+    """Try to write history; return why that failed, if it did."""
+    try:
+        record()
+    except Exception as error:  # bookkeeping never stops a job
+        why = reason(error)
+        # The library's own errors end with what to do.
+        return why if isinstance(error, JobHistoryError) else _shortened(why, _REASON_LENGTH)
+    return None
+
+
+def _shortened(text: str, length: int = _NAME_LENGTH) -> str:
+    return text if len(text) <= length else f"{text[: length - 3]}..."
