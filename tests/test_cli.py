@@ -9,9 +9,11 @@ import re
 import sqlite3
 import subprocess
 import sys
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from jobhistory import Job, create_store, migrate
 from jobhistory.cli import main
@@ -222,7 +224,8 @@ def test_db_commands(run, bare_database):
     assert json.loads(out)["ok"] is False
     assert run("db", "upgrade", *options) == (0, f"{migrate.HEAD}\n", "")
     assert run("db", "check", *options) == (0, "the history table is up to date\n", "")
-    assert run("db", "check", "--json", *options) == (0, '{"ok": true}\n', "")
+    up_to_date = {"ok": True, "additions": []}
+    assert json.loads(run("db", "check", "--json", *options)[1]) == up_to_date
     current = {"revision": migrate.HEAD, "head": migrate.HEAD}
     assert json.loads(run("db", "current", "--json", *options)[1]) == current
     assert run("db", "downgrade", "base", *options)[:2] == (0, "there is no history table\n")
@@ -230,6 +233,49 @@ def test_db_commands(run, bare_database):
     assert status == 2
     assert "revision '0099' cannot be reached" in err
     assert "Traceback" not in err
+
+
+def test_db_check_lists_what_the_app_added(run, bare_database):
+    migrate.upgrade(bare_database.engine)
+    with bare_database.engine.begin() as connection:
+        connection.execute(text("CREATE INDEX my_index ON job_history (job_id)"))
+    options = ["--url", bare_database.url.render_as_string(hide_password=False)]
+
+    expected = "the history table is up to date\nadded to it: index my_index\n"
+    assert run("db", "check", *options) == (0, expected, "")
+    told = json.loads(run("db", "check", "--json", *options)[1])
+    assert told == {"ok": True, "additions": ["index my_index"]}
+
+
+def test_a_table_that_another_tool_made_is_one_line(run, bare_database):
+    with bare_database.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE job_history (id INTEGER)"))
+    options = ["--url", bare_database.url.render_as_string(hide_password=False)]
+
+    assert run("db", "current", *options)[:2] == (
+        0,
+        "the history table has no revision: something else made it\n",
+    )
+    for command in ("upgrade", "check"):
+        status, out, err = run("db", command, *options)
+        assert (status, out, err.count("\n")) == (1, "", 1)
+        assert "column job_id is missing" in err
+
+
+def test_what_a_role_may_not_do_is_one_line(run, bare_postgres_url):
+    role = f"jobhistory_test_{uuid.uuid4().hex[:12]}"
+    engine = create_engine(bare_postgres_url)
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE ROLE {role} LOGIN"))
+        connection.execute(text("CREATE SCHEMA audit"))
+    url = bare_postgres_url.set(username=role).render_as_string(hide_password=False)
+    for schema in ("public", "audit", "new"):
+        status, out, err = run("db", "upgrade", "--url", url, "--schema", schema)
+        assert (status, out, err.count("\n")) == (1, "", 1)
+        assert "permission denied" in err
+    with engine.begin() as connection:
+        connection.execute(text(f"DROP ROLE {role}"))
+    engine.dispose()
 
 
 @pytest.mark.parametrize(

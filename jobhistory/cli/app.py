@@ -16,6 +16,7 @@ from uuid import uuid4
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from sqlalchemy import Engine, inspect
 
 import jobhistory
 from jobhistory import migrate
@@ -27,7 +28,7 @@ from jobhistory.criteria import Cursor, HistoryQuery, Page
 from jobhistory.engines import engine_from_url
 from jobhistory.errors import InvalidInput, SchemaOutOfDate
 from jobhistory.executions import Job
-from jobhistory.models import HistoryRecord
+from jobhistory.models import TABLE_NAME, HistoryRecord
 from jobhistory.retention import parse_duration
 from jobhistory.store import HistoryStore
 
@@ -112,6 +113,7 @@ def run(
     Output passes through as it comes, and the exit status is the command's own: 128 and the number
     of the signal that ended it, 127 if it was not found, 126 if it could not be started. If history
     cannot be written, the command runs all the same, and standard error says what is not recorded.
+    An option that cannot be used is refused before the command runs, with exit status 2.
     """
     if os.name != "posix":
         _fail("run needs a POSIX system, for its signals")
@@ -386,7 +388,7 @@ def reap(
 
 @db.command()
 def upgrade(
-    revision: Annotated[str, typer.Argument(help="Where to.")] = "head",
+    revision: Annotated[str, typer.Argument(help="The target revision.")] = "head",
     json: Json = False,
     url: Url = None,
     schema: Schema = None,
@@ -394,12 +396,12 @@ def upgrade(
     """Create the history table, or bring it to a later revision."""
     with open_engine(url) as engine:
         migrate.upgrade(engine, revision, schema=schema)
-        _print_revision(migrate.current(engine, schema=schema), json)
+        _print_revision(engine, schema, json)
 
 
 @db.command()
 def downgrade(
-    revision: Annotated[str, typer.Argument(help="Where to; 'base' drops all history.")],
+    revision: Annotated[str, typer.Argument(help="The target revision; 'base' drops all history.")],
     json: Json = False,
     url: Url = None,
     schema: Schema = None,
@@ -407,41 +409,46 @@ def downgrade(
     """Bring the history table back to an earlier revision."""
     with open_engine(url) as engine:
         migrate.downgrade(engine, revision, schema=schema)
-        _print_revision(migrate.current(engine, schema=schema), json)
+        _print_revision(engine, schema, json)
 
 
 @db.command()
 def current(json: Json = False, url: Url = None, schema: Schema = None) -> None:
     """Print the revision that the database is at."""
     with open_engine(url) as engine:
-        _print_revision(migrate.current(engine, schema=schema), json)
+        _print_revision(engine, schema, json)
 
 
 @db.command()
 def check(json: Json = False, url: Url = None, schema: Schema = None) -> None:
-    """Make sure that the history table is as this version needs it; exit status 1 if not."""
+    """Compare the history table with what this version needs; exit status 1 if it lacks something.
+
+    What you added to the table, such as an index, is listed and does no harm.
+    """
     with open_engine(url) as engine:
         try:
-            migrate.check(engine, schema=schema)
+            additions = migrate.check(engine, schema=schema)
         except SchemaOutOfDate as error:
             if json:
                 output.print_json({"ok": False, "reason": str(error)})
             _fail(str(error))
     if json:
-        output.print_json({"ok": True})
+        output.print_json({"ok": True, "additions": additions})
     else:
         print("the history table is up to date")
+        for addition in additions:
+            print(f"added to it: {output.one_line(addition)}")
 
 
 @db.command()
 def sql(
     revision: Annotated[
-        str, typer.Argument(help="Where to; '0001:0002' says where from, too.")
+        str, typer.Argument(help="The target revision; 'START:TARGET' also names the start.")
     ] = "head",
     url: Url = None,
     schema: Schema = None,
 ) -> None:
-    """Print the SQL of an upgrade, in the dialect of the URL; no database is connected to."""
+    """Print the SQL of an upgrade, in the dialect of the URL, without a connection."""
     dialect = "sqlite" if url is None else engine_from_url(url).dialect.name
     migrate.write_sql(dialect, sys.stdout, revision, schema=schema)
 
@@ -501,11 +508,16 @@ def _print_next(page: Page, wanted: bool, json: bool, limit: int) -> None:
         print(f"next_cursor\t{cursor or ''}")
 
 
-def _print_revision(revision: str | None, json: bool) -> None:
+def _print_revision(engine: Engine, schema: str | None, json: bool) -> None:
+    revision = migrate.current(engine, schema=schema)
     if json:
         output.print_json({"revision": revision, "head": migrate.HEAD})
+    elif revision is not None:
+        print(output.one_line(revision))
+    elif inspect(engine).has_table(TABLE_NAME, schema=schema):
+        print("the history table has no revision: something else made it")
     else:
-        print(output.one_line(revision or "there is no history table"))
+        print("there is no history table")
 
 
 def _fail(message: str) -> NoReturn:
