@@ -105,8 +105,9 @@ def insert_many(session: Session, rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
     connection = _connection(session)
-    if connection.dialect.driver == "psycopg":
-        pg_copy.copy_rows(connection, rows, _options(session))
+    options = _options(session)
+    if connection.dialect.driver == "psycopg" and pg_copy.is_allowed(connection, options):
+        pg_copy.copy_rows(connection, rows, options)
     else:
         _execute(session, statements.INSERT, [_complete(row) for row in rows])
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Dialect
+from sqlalchemy import Connection, Dialect, cast, func, select
+from sqlalchemy.dialects.postgresql import REGCLASS
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util import await_
 
@@ -14,6 +15,23 @@ from jobhistory.models import COLUMN_NAMES, TABLE_NAME, HistoryRecord
 Row = dict[str, Any]
 
 _columns = HistoryRecord.__table__.c
+
+_ALLOWED = "jobhistory.copy_is_allowed"
+_NOT_SUPPORTED = "0A000"
+
+
+def is_allowed(connection: Connection, options: Mapping[str, Any]) -> bool:
+    """Return whether COPY may write to the table, which row-level security forbids.
+
+    The first call on a database connection asks the server; asking beforehand keeps the
+    transaction intact. The connection remembers the answer.
+    """
+    allowed: dict[str, bool] = connection.info.setdefault(_ALLOWED, {})
+    table = _table(connection, options)
+    if table not in allowed:
+        is_active = func.row_security_active(cast(table, REGCLASS))
+        allowed[table] = not connection.scalar(select(is_active))
+    return allowed[table]
 
 
 def copy_rows(connection: Connection, rows: list[Row], options: Mapping[str, Any]) -> None:
@@ -37,6 +55,8 @@ def copy_rows(connection: Connection, rows: list[Row], options: Mapping[str, Any
                 for line in lines:
                     copy.write_row(line)
     except connection.dialect.loaded_dbapi.Error as error:
+        if getattr(error, "sqlstate", None) == _NOT_SUPPORTED:  # since the server was asked
+            connection.info.pop(_ALLOWED, None)
         raise _as_sqlalchemys(error, statement, connection) from error
 
 
@@ -47,13 +67,15 @@ async def _copy_async(driver: Any, statement: str, lines: list[list[Any]]) -> No
 
 
 def _copy_statement(connection: Connection, options: Mapping[str, Any]) -> str:
+    return f"COPY {_table(connection, options)} ({', '.join(COLUMN_NAMES)}) FROM STDIN"
+
+
+def _table(connection: Connection, options: Mapping[str, Any]) -> str:
     all_options = {**connection.get_execution_options(), **options}
     schema = (all_options.get("schema_translate_map") or {}).get(None)
     preparer = connection.dialect.identifier_preparer
     table = preparer.quote(TABLE_NAME)
-    if schema is not None:
-        table = f"{preparer.quote_schema(schema)}.{table}"
-    return f"COPY {table} ({', '.join(COLUMN_NAMES)}) FROM STDIN"
+    return table if schema is None else f"{preparer.quote_schema(schema)}.{table}"
 
 
 def _columns_for(dialect: Dialect) -> list[tuple[str, Callable[[Any], Any] | None]]:

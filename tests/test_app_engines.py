@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import threading
-from contextlib import contextmanager
+import uuid
+from contextlib import ExitStack, contextmanager
 
 import pytest
-from sqlalchemy import Delete, Update, create_engine, event
+from sqlalchemy import Delete, Update, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
@@ -366,12 +367,89 @@ def test_a_missing_table_is_told_without_a_second_connection(bare_database):
 
 
 @pytest.mark.parametrize("call", ["record_start", "query"])
-def test_asyncpg_names_a_missing_schema_too(bare_database, event_loop_thread, call):
-    if bare_database.name != "postgresql":
-        pytest.skip("asyncpg is for PostgreSQL")
-    engine = create_async_engine(of_driver(bare_database.url, "asyncpg"))
-    for schema in (None, "nowhere"):
-        store = Synchronous(create_async_store(engine, schema=schema), event_loop_thread)
-        with pytest.raises(SchemaOutOfDate):
-            store.query() if call == "query" else store.record_start(Job("1", "t"), "w", "c")
+def test_asyncpg_names_a_missing_schema_too(postgres_database, event_loop_thread, call):
+    engine = create_async_engine(of_driver(postgres_database.url, "asyncpg"))
+    store = Synchronous(create_async_store(engine, schema="nowhere"), event_loop_thread)
+    with pytest.raises(SchemaOutOfDate):
+        store.query() if call == "query" else store.record_start(Job("1", "t"), "w", "c")
     event_loop_thread.run(engine.dispose())
+
+
+# Roles
+
+
+@pytest.fixture
+def app_role(postgres_database):
+    """A role that owns nothing and may only read and write the table's rows."""
+    name = f"jobhistory_app_{uuid.uuid4().hex[:12]}"
+    with postgres_database.engine.begin() as connection:
+        connection.execute(text(f"CREATE ROLE {name}"))
+        granted = "SELECT, INSERT, UPDATE, DELETE ON job_history"
+        connection.execute(text(f"GRANT {granted} TO {name}"))
+    yield name
+    with postgres_database.engine.begin() as connection:
+        connection.execute(text(f"DROP OWNED BY {name}"))
+        connection.execute(text(f"DROP ROLE {name}"))
+
+
+@contextmanager
+def row_level_security(engine):
+    """Let everyone see and change all rows, by a policy."""
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE job_history ENABLE ROW LEVEL SECURITY"))
+        connection.execute(text("CREATE POLICY everyone ON job_history USING (true)"))
+    yield
+    with engine.begin() as connection:
+        connection.execute(text("DROP POLICY everyone ON job_history"))
+        connection.execute(text("ALTER TABLE job_history DISABLE ROW LEVEL SECURITY"))
+
+
+def as_role(url, role):
+    return url.update_query_dict({"options": f"-c role={role}"})
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+@pytest.mark.parametrize("rows", ["all rows", "row-level security"])
+def test_a_role_that_owns_nothing(postgres_database, app_role, clock, driver, rows):
+    with ExitStack() as stack:
+        if rows == "row-level security":
+            stack.enter_context(row_level_security(postgres_database.engine))
+        url = as_role(of_driver(postgres_database.url, driver), app_role)
+        engine = stack.enter_context(engine_for(url))
+        exercise(create_store(engine, clock=clock), clock)
+        exercise_joined(create_store(engine, clock=clock), sessionmaker(engine))
+
+
+def many(name, count=2):
+    """Executions that have ended, as `record_many` takes them."""
+    ids = {"task_identifier": "t", "worker_id": "w", "correlation_id": "c", "status": "completed"}
+    return [{**ids, "job_id": f"{name}-{n}"} for n in range(count)]
+
+
+@pytest.mark.parametrize("bind", ["engine", "URL"])
+def test_row_level_security_is_asked_about_once_a_connection(postgres_database, app_role, bind):
+    url = as_role(postgres_database.url, app_role)
+    with row_level_security(postgres_database.engine), engine_for(url) as engine:
+        store = create_store(engine if bind == "engine" else url)
+        statements = []
+        event.listen(
+            store._owned_engine or engine,
+            "before_cursor_execute",
+            lambda *a: statements.append(a[2]),
+        )
+        for name in "abc":
+            store.record_many(many(name))
+        store.close()
+        assert sum("row_security_active" in each for each in statements) == 1
+        assert len(store.recent()) == 6
+
+
+def test_row_level_security_that_is_enabled_later(postgres_database, app_role):
+    with engine_for(as_role(postgres_database.url, app_role)) as engine:
+        store = create_store(engine)
+        store.record_many(many("before"))
+        with row_level_security(postgres_database.engine):
+            with pytest.raises(DBAPIError, match="row-level security"):
+                store.record_many(many("first"))
+            store.record_many(many("then"))
+        assert [r.job_id for r in store.recent()] == ["before-0", "before-1", "then-0", "then-1"]
