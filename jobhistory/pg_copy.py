@@ -73,9 +73,13 @@ def _copy_statement(connection: Connection, options: Mapping[str, Any]) -> str:
 def _table(connection: Connection, options: Mapping[str, Any]) -> str:
     all_options = {**connection.get_execution_options(), **options}
     schema = (all_options.get("schema_translate_map") or {}).get(None)
-    preparer = connection.dialect.identifier_preparer
-    table = preparer.quote(TABLE_NAME)
-    return table if schema is None else f"{preparer.quote_schema(schema)}.{table}"
+    return ".".join(_quoted(name) for name in (schema, TABLE_NAME) if name is not None)
+
+
+def _quoted(name: str) -> str:
+    # The dialect's own preparer doubles percent signs, which only statements with parameters want.
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
 
 
 def _columns_for(dialect: Dialect) -> list[tuple[str, Callable[[Any], Any] | None]]:

@@ -213,8 +213,10 @@ def test_a_store_works_in_another_schema(bare_database, way):
     else:
         store = create_store(engine.execution_options(schema_translate_map={None: schema}))
     record_one(store)
+    ended = {"task_identifier": "t", "worker_id": "w", "correlation_id": "c"}
+    assert store.record_many([{**ended, "job_id": "many", "status": "completed"}]) == 1
 
-    assert store.query()[0].payload == {"n": 1}
+    assert store.query(job_id="job-1")[0].payload == {"n": 1}
     assert store.expire(dry_run=True) == store.expire() == 0
     if bare_database.name != "sqlite":  # which looks in every attached database
         with pytest.raises(SchemaOutOfDate):
