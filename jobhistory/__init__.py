@@ -18,7 +18,7 @@ from jobhistory.errors import (
 from jobhistory.executions import Job, PartialResults
 from jobhistory.ids import new_execution_id
 from jobhistory.models import HistoryRecord
-from jobhistory.recorder import Recorder, RecorderCounts
+from jobhistory.recorder import AsyncRecorder, Recorder, RecorderCounts
 from jobhistory.sanitize import Limits
 from jobhistory.secrets import redact_secrets
 from jobhistory.status import Status
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncRecorder",
     "Count",
     "ExecutionAlreadyFinished",
     "ExecutionNotFound",

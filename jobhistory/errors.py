@@ -202,20 +202,22 @@ class SchemaOutOfDate(JobHistoryError, RuntimeError):
 
 
 class RecorderFull(JobHistoryError, queue.Full):
-    """A `Recorder` that was told to raise has as much to write as it may hold.
+    """A `Recorder` has no room for an operation, and does not wait for room.
 
     Attributes:
-        queue_size: how much that is.
+        waiting: the number of operations that wait to be written.
+        waiting_bytes: about how much memory they take.
     """
 
-    def __init__(self, queue_size: int) -> None:
-        super().__init__(queue_size)
-        self.queue_size = queue_size
+    def __init__(self, waiting: int, waiting_bytes: int) -> None:
+        super().__init__(waiting, waiting_bytes)
+        self.waiting = waiting
+        self.waiting_bytes = waiting_bytes
 
     def __str__(self) -> str:
         return (
-            f"{self.queue_size} operations wait to be written, as many as the recorder may hold; "
-            "this one was not accepted"
+            f"{self.waiting:,} operations ({self.waiting_bytes:,} bytes) wait to be written, as "
+            "many as queue_size and queue_bytes allow; this one was not accepted"
         )
 
 
@@ -229,19 +231,24 @@ class RecorderClosed(JobHistoryError, RuntimeError):
 class NotWritten(JobHistoryError, TimeoutError):
     """A `Recorder` could not write in time what it had accepted.
 
+    After `flush`, it goes on trying. After `close`, the operations are lost.
+
     Attributes:
-        waiting: how many operations are not written.
-        cause: what went wrong last, `None` if nothing did.
+        waiting: the number of operations that are not written.
+        cause: the last error, `None` if there was none.
+        in_doubt: the number of other operations whose commit has begun and may still succeed.
     """
 
-    def __init__(self, waiting: int, cause: BaseException | None = None) -> None:
-        super().__init__(waiting, cause)
+    def __init__(self, waiting: int, cause: BaseException | None = None, in_doubt: int = 0) -> None:
+        super().__init__(waiting, cause, in_doubt)
         self.waiting = waiting
         self.cause = cause
+        self.in_doubt = in_doubt
 
     def __str__(self) -> str:
+        doubt = f"; the commit of {self.in_doubt} more has begun" if self.in_doubt else ""
         because = "" if self.cause is None else f", because: {reason(self.cause)}"
-        return f"{self.waiting} operations are not written yet{because}"
+        return f"{self.waiting} operations are not written{doubt}{because}"
 
 
 def check_count(

@@ -164,17 +164,59 @@ class Outcome:
         return bool(record.status == self.values["status"])
 
 
+Operation: TypeAlias = dict[str, Any] | Outcome
+"""A new row, or the outcome of an execution."""
+
+
 @dataclass(frozen=True)
 class Batch:
-    """What a `Recorder` writes at once.
+    """What a `Recorder` writes in one transaction.
 
     Attributes:
-        rows: new ones; those whose outcome is known, too, are whole.
-        outcomes: those of executions whose rows were written before, in order.
+        operations: in the order of the calls. A row whose outcome is in the same batch is whole,
+            and has the outcome's place.
     """
 
-    rows: list[dict[str, Any]]
-    outcomes: list[Outcome]
+    operations: list[Operation]
+
+    @classmethod
+    def of(cls, operations: Iterable[Operation]) -> Batch:
+        """Merge the rows and their outcomes."""
+        merged: dict[UUID | int, Operation] = {}
+        for place, operation in enumerate(operations):
+            if not isinstance(operation, Outcome):
+                merged[operation["id"]] = operation
+            elif operation.row is not None and merged.pop(operation.row["id"], None) is not None:
+                merged[operation.row["id"]] = operation.ended_row()
+            else:
+                merged[place] = operation
+        return cls(list(merged.values()))
+
+    @cached_property
+    def placed_rows(self) -> list[tuple[int, dict[str, Any]]]:
+        """The new rows, each with its place among the operations."""
+        return [
+            (place, each)
+            for place, each in enumerate(self.operations)
+            if not isinstance(each, Outcome)
+        ]
+
+    @cached_property
+    def placed_outcomes(self) -> list[tuple[int, Outcome]]:
+        """The outcomes of executions whose rows were written before, each with its place."""
+        return [
+            (place, each) for place, each in enumerate(self.operations) if isinstance(each, Outcome)
+        ]
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """The new rows."""
+        return [row for _, row in self.placed_rows]
+
+    @cached_property
+    def outcomes(self) -> list[Outcome]:
+        """The outcomes of executions whose rows were written before."""
+        return [outcome for _, outcome in self.placed_outcomes]
 
 
 @dataclass(frozen=True)

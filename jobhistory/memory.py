@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from threading import RLock
@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from jobhistory.answers import Count, FailureGroup, TaskStats, failures_of, stats_of
 from jobhistory.commit_hooks import CommitHooks, PendingWrite
 from jobhistory.criteria import Cursor, HistoryQuery
-from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound
+from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound, InvalidInput
 from jobhistory.executions import (
     OUTCOME_COLUMNS,
     Batch,
@@ -174,19 +174,25 @@ class MemoryHistory:
             elif before is not None:  # it had been presumed lost
                 self._ended.append(before)
 
-    def write(self, batch: Batch, *, again: bool) -> Written:
+    def write(
+        self, batch: Batch, *, again: bool, before_commit: Callable[[], None] = lambda: None
+    ) -> Written:
         """Keep the rows and the outcomes of a batch, as far as history allows."""
+        before_commit()
         written = Written([], [])
-        for row in batch.rows:
-            if row["status"].is_outcome:
-                written.ended.append(values_of(self.insert_ended(row, may_exist=again)))
-            else:
-                self.insert(row, may_exist=again)
-        for outcome in batch.outcomes:
+        for operation in batch.operations:
             try:
-                written.ended.append(values_of(self.end(outcome)))
-            except (ExecutionNotFound, ExecutionAlreadyFinished) as refusal:
-                written.refused.append((outcome, refusal))
+                if isinstance(operation, Outcome):
+                    written.ended.append(values_of(self.end(operation)))
+                elif operation["status"].is_outcome:
+                    record = self.insert_ended(operation, may_exist=again)
+                    written.ended.append(values_of(record))
+                else:
+                    self.insert(operation, may_exist=again)
+            except (ExecutionNotFound, ExecutionAlreadyFinished, InvalidInput) as refusal:
+                if not isinstance(operation, Outcome):
+                    operation = Outcome(ExecutionKey.of_row(operation), operation)
+                written.refused.append((operation, refusal))
         return written
 
     def reap(self, query: HistoryQuery, now: datetime) -> list[Row]:

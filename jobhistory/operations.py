@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Select
+from sqlalchemy import Connection, Engine, Select
 from sqlalchemy.orm import Session
 
 from jobhistory import binds, pg_copy, statements
@@ -33,23 +33,39 @@ from jobhistory.models import COLUMN_NAMES, HistoryRecord, detached, values_of
 _OPTIONS = "jobhistory.execution_options"
 _CONNECTION = "jobhistory.connection"
 
+# No round trip of its own. A higher level would only add conflicts to what we do.
+_TRANSACTION = {"isolation_level": "READ COMMITTED"}
 
 _OTHER_OUTCOME_COLUMNS = [
     name for name in OUTCOME_COLUMNS if name not in ("completed_at", "execution_time_ms")
 ]
 
 
-def prepare(session: Session, options: dict[str, Any], bind: binds.Bind | None = None) -> Session:
+def prepare(
+    session: Session,
+    options: dict[str, Any],
+    bind: binds.Bind | None = None,
+    *,
+    as_one: bool = False,
+) -> Session:
     """Set what all statements of an operation have in common, and return the session.
 
     Args:
         options: the execution options of the statements.
         bind: the engine or connection that the statements run on, for a session with a choice.
+        as_one: make the statements one transaction of the database, also if the engine is in
+            AUTOCOMMIT mode. PostgreSQL engines that the library makes are, as that saves round
+            trips for single rows.
     """
     # SQLAlchemy 2.1 has options of the session, too.
     session.info[_OPTIONS] = {**getattr(session, "execution_options", {}), **options}
     if bind is not None:
-        session.info[_CONNECTION] = session.connection(bind_arguments={"bind": bind})
+        # A connection is in a transaction already. SQLite needs a transaction for each write.
+        is_free = isinstance(bind, Engine) and bind.dialect.name == "postgresql"
+        session.info[_CONNECTION] = session.connection(
+            bind_arguments={"bind": bind},
+            execution_options=_TRANSACTION if as_one and is_free else None,
+        )
     return session
 
 
@@ -164,17 +180,23 @@ def write(session: Session, batch: Batch, *, again: bool) -> Written:
         insert_many(session, batch.rows)
     known = [outcome for outcome in batch.outcomes if outcome.row is not None]
     all_ended = not known or _end_many(session, known) == len(known)
-    for outcome in batch.outcomes:
+    places = {row["id"]: place for place, row in batch.placed_rows} if batch.outcomes else {}
+    for place, outcome in batch.placed_outcomes:
         if outcome.row is not None and all_ended:
-            written.ended.append(outcome.ended_row())
-            continue
-        try:
-            record = _end_once(session, outcome, again=again)
-        except (ExecutionNotFound, ExecutionAlreadyFinished) as refusal:
-            written.refused.append((outcome, refusal))
+            ended = outcome.ended_row()
         else:
-            if record is not None:
-                written.ended.append(values_of(record))
+            try:
+                record = _end_once(session, outcome, again=again)
+            except (ExecutionNotFound, ExecutionAlreadyFinished) as refusal:
+                written.refused.append((outcome, refusal))
+                continue
+            if record is None:
+                continue
+            ended = values_of(record)
+        written.ended.append(ended)
+        places[ended["id"]] = place
+    if batch.outcomes:
+        written.ended.sort(key=lambda row: places[row["id"]])
     return written
 
 

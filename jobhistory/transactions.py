@@ -121,13 +121,20 @@ class DatabaseHistory(ABC):
         )
         return record
 
-    def write(self, batch: Batch, *, again: bool) -> Written:
-        """Write a batch; see `operations.write`."""
-        return self._run(
-            Purpose.RECORD_MANY,
-            lambda session: operations.write(session, batch, again=again),
-            lambda written: written.ended,
-        )
+    def write(
+        self, batch: Batch, *, again: bool, before_commit: Callable[[], None] = lambda: None
+    ) -> Written:
+        """Write a batch in one transaction; see `operations.write`.
+
+        If `before_commit` raises, the transaction is rolled back.
+        """
+
+        def write(session: Session) -> Written:
+            written = operations.write(session, batch, again=again)
+            before_commit()
+            return written
+
+        return self._run(Purpose.RECORD_MANY, write, lambda written: written.ended)
 
     def reap(self, query: HistoryQuery, now: datetime) -> list[Row]:
         """End one batch of started executions as lost, and return their rows."""
@@ -219,7 +226,8 @@ class OwnTransactions(DatabaseHistory):
         with self._session_factory() as session:
             bind = self._engines.bind_of(session, arguments)
             with session.begin():
-                operations.prepare(session, self._options, bind)
+                as_one = purpose is Purpose.RECORD_MANY
+                operations.prepare(session, self._options, bind, as_one=as_one)
                 result = operation(session)
             # Not after the session's end: to give back its connection may fail.
             self._ring.extend(ended(result))

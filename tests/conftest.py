@@ -152,6 +152,12 @@ def database(request: pytest.FixtureRequest) -> Iterator[Database]:
 
 
 @pytest.fixture
+def database_store(database: Database, clock: FakeClock) -> HistoryStore:
+    """A plain store on each kind of database in turn, whose ring buffer holds a whole test."""
+    return create_store(database.engine, clock=clock, buffer_size=10_000)
+
+
+@pytest.fixture
 def postgres_database(request: pytest.FixtureRequest) -> Iterator[Database]:
     """A migrated PostgreSQL database without rows, for what only PostgreSQL can show."""
     with _migrated("postgresql", request) as database:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 import traceback
 
@@ -18,6 +20,7 @@ from jobhistory import (
     HistoryRecord,
     HistoryStore,
     Job,
+    Recorder,
     Status,
     create_async_store,
     create_store,
@@ -334,3 +337,55 @@ def test_a_database_in_memory_goes_along():
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM job_history")) == ROUNDS
     engine.dispose()
+
+
+def test_a_child_whose_spool_cannot_be_opened_records_all_the_same(database, tmp_path, caplog):
+    """Its queue is smaller than what it records, and nobody waits for ever."""
+    folder = tmp_path / "folder"
+    store = create_store(database.engine)
+    recorder = Recorder(store, spool=folder / "spool", queue_size=3, max_delay=0)
+    recorder.start(Job("parent", "t"), "w", "forks")
+    recorder.flush(30)
+    folder.rename(tmp_path / "moved")
+    folder.write_text("no folder any more")
+
+    def work(number):
+        for count in range(ROUNDS):
+            recorder.start(Job(f"child-{number}-{count}", "t"), "w", "forks")
+            recorder.completion(f"child-{number}-{count}", "w", "forks", count)
+        recorder.flush(30)
+        recorder.close()
+        return recorder.counts.written
+
+    assert in_children(work) == [2 * ROUNDS] * CHILDREN
+    assert len(store.query(status="completed", limit=None)) == CHILDREN * ROUNDS
+    folder.unlink()
+    (tmp_path / "moved").rename(folder)
+    recorder.close()
+    assert list(folder.iterdir()) == []
+
+
+FORK_WITH_A_SPOOL = """
+import os, sys
+from jobhistory import Job, Recorder, create_store
+
+store = create_store()
+def away(*args, **named):
+    raise ConnectionError("away")
+store._history.write = away
+recorder = Recorder(store, spool="spool", max_delay=0)
+recorder.start(Job("parent", "t"), "w", "c")
+while not recorder.counts.spooled:
+    pass
+if os.fork() == 0:
+    sys.exit()  # as a child does that ends like any program
+os.wait()
+print(*sorted(os.listdir()))
+"""
+
+
+def test_a_child_that_ends_leaves_the_journal_of_its_parents_spool(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-c", FORK_WITH_A_SPOOL], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.stdout.split() == ["spool", "spool-journal"], result.stderr

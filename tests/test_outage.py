@@ -7,11 +7,12 @@ import sys
 import threading
 import time
 
+import psutil
 import pytest
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 
-from jobhistory import ExecutionNotFound, Job, Recorder, Status, create_store, migrate
+from jobhistory import ExecutionNotFound, Job, NotWritten, Recorder, Status, create_store, migrate
 from tests.servers import kill, start_again, wheel_server
 
 THREADS = 4
@@ -290,6 +291,58 @@ def test_a_writer_that_is_killed_leaves_what_it_flushed_and_its_spool(server, tm
     assert not spool.exists()
     store.close()
     engine.dispose()
+
+
+def test_a_frozen_server_keeps_nobody_and_nothing_is_lost(server, tmp_path):
+    """It is stopped in the middle of a batch, answers nothing, and then goes on."""
+    url = server.get_uri()
+    engine = create_engine(url)
+    migrate.upgrade(engine)
+    store = create_store(url)
+    recorder = Recorder(store, batch_size=20, max_delay=0.01, spool=tmp_path / "spool")
+
+    def write(first, last):
+        for count in range(first, last):
+            recorder.start(Job(count, "t", {"count": count}), "w", "c")
+            recorder.completion(count, "w", "c", count)
+
+    write(0, 500)
+    recorder.flush(30)
+    frozen = frozen_processes(server)
+    try:
+        write(500, 1000)
+        begun = time.monotonic()
+        with pytest.raises(NotWritten):
+            recorder.flush(0.1)
+        recorder.close(0.1)
+        assert time.monotonic() - begun < 10
+        assert recorder.counts.waiting == 0
+        assert recorder.counts.spooled > 0
+    finally:
+        for process in reversed(frozen):
+            process.resume()
+    with Recorder(store, spool=tmp_path / "spool") as second:
+        second.flush(60)
+        assert second.counts.refused == 0
+
+    records = store.query(limit=None)
+    assert {r.job_id: r.execution_time_ms for r in records} == {
+        str(count): count for count in range(1000)
+    }
+    assert len(records) == 1000
+    assert {r.status for r in records} == {Status.COMPLETED}
+    assert list(tmp_path.iterdir()) == []
+    store.close()
+    engine.dispose()
+
+
+def frozen_processes(server):
+    """All processes of a server, which do not run until they are resumed."""
+    main = psutil.Process(server.get_pid())
+    processes = [main, *main.children(recursive=True)]
+    for process in processes:
+        process.suspend()
+    return processes
 
 
 def read_until(writer, what, least):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -29,17 +30,9 @@ from jobhistory import (
     operations,
     pg_copy,
 )
-from jobhistory import (
-    recorder as recorder_module,
-)
 from jobhistory.executions import Batch
-
-IDS = ("job-1", "worker-1", "request-1")
-
-
-@pytest.fixture
-def database_store(database, clock):
-    return create_store(database.engine, clock=clock, buffer_size=10_000)
+from jobhistory.transactions import Purpose
+from tests.recorders import IDS, Gate, record
 
 
 @pytest.fixture
@@ -60,11 +53,6 @@ def statements_of(engine):
     event.listen(engine, "before_cursor_execute", note)
     yield seen
     event.remove(engine, "before_cursor_execute", note)
-
-
-def record(recorder, job_id, outcome="completion", *more):
-    recorder.start(Job(job_id, "t"), *IDS[1:])
-    getattr(recorder, outcome)(job_id, *IDS[1:], 5, *more)
 
 
 def test_every_kind_of_outcome_arrives(recorder, database_store, clock):
@@ -154,8 +142,8 @@ def test_a_batch_is_written_when_it_is_full(database_store):
         written = threading.Event()
         original = database_store._history.write
 
-        def write(batch, *, again):
-            result = original(batch, again=again)
+        def write(batch, *, again, **named):
+            result = original(batch, again=again, **named)
             written.set()
             return result
 
@@ -203,18 +191,17 @@ def test_what_others_started_can_be_ended(recorder, database_store):
 
 
 def test_more_starts_than_are_remembered_end_all_the_same(monkeypatch, recorder, database_store):
-    monkeypatch.setattr(recorder_module, "STARTED_LIMIT", 3)
+    recorder._writer.intake._started._most = 3
     for number in range(10):
         recorder.start(Job(number, "t"), *IDS[1:])
     recorder.flush()
-    assert recorder._started_count == 3
+    assert len(recorder._writer.intake._started) == 3
     for number in range(10):
         recorder.completion(number, *IDS[1:], number)
     recorder.flush()
 
     assert {r.status for r in database_store.query()} == {Status.COMPLETED}
-    assert recorder._started_count == 0
-    assert recorder._started == {}
+    assert len(recorder._writer.intake._started) == 0
     assert len(database_store.recent()) == 10
 
 
@@ -240,8 +227,10 @@ def test_an_outcome_that_history_refuses_is_logged_and_counted(
     assert [r.status for r in database_store.get_by_job_id("good")] == ["completed", "failed"]
 
 
-def test_a_value_that_the_database_refuses_holds_up_nothing(recorder, database, caplog):
-    store = recorder._store
+def test_a_value_that_the_database_refuses_holds_up_nothing(
+    recorder, database, database_store, caplog
+):
+    store = database_store
     with database.engine.begin() as connection:
         if database.name == "sqlite":
             connection.execute(
@@ -293,7 +282,9 @@ def test_arguments_are_checked_at_once_and_taken_as_they_are(recorder, database_
         ({"max_delay": -1}, "max_delay -1"),
         ({"max_delay": "1s"}, "max_delay '1s'"),
         ({"when_full": "drop"}, "when_full 'drop'"),
-        ({"spool": "/no/such/folder/spool.db"}, "spool '/no/such/folder/spool.db'"),
+        ({"batch_bytes": 0}, "batch_bytes 0"),
+        ({"queue_bytes": 0.5}, "queue_bytes 0.5"),
+        ({"spool": "/dev/null/spool.db"}, "spool '/dev/null/spool.db'"),
     ],
 )
 def test_options_are_checked(option, says):
@@ -310,39 +301,14 @@ def test_a_file_that_is_no_spool_is_refused(tmp_path):
     assert (tmp_path / "notes.txt").read_text().startswith("not a database")
 
 
-class Gate:
-    """A store's writes, which wait until they are let through, or fail for as long as told to."""
-
-    def __init__(self, store):
-        self.open = threading.Event()
-        self.error = None
-        self.tries = 0
-        self._tried = threading.Condition()
-        self._write = store._history.write
-        store._history.write = self.write
-
-    def write(self, batch, *, again):
-        with self._tried:
-            self.tries += 1
-            self._tried.notify_all()
-        self.open.wait(30)
-        if self.error is not None:
-            raise self.error
-        return self._write(batch, again=again)
-
-    def wait_for_tries(self, count):
-        with self._tried:
-            assert self._tried.wait_for(lambda: self.tries >= count, 30)
-
-
 def test_a_full_recorder_raises_if_told_to(database_store):
     gate = Gate(database_store)
-    recorder = Recorder(database_store, batch_size=1, queue_size=3, max_delay=0, when_full="raise")
+    recorder = Recorder(database_store, batch_size=1, queue_size=4, max_delay=0, when_full="raise")
     recorder.start(Job("in hand", "t"), *IDS[1:])
     gate.wait_for_tries(1)
     for number in range(3):
         recorder.start(Job(number, "t"), *IDS[1:])
-    with pytest.raises(RecorderFull, match="3 operations wait") as caught:
+    with pytest.raises(RecorderFull, match=r"4 operations .* wait") as caught:
         recorder.start(Job("too many", "t"), *IDS[1:])
 
     assert isinstance(caught.value, queue.Full)
@@ -355,7 +321,7 @@ def test_a_full_recorder_raises_if_told_to(database_store):
 
 def test_a_full_recorder_blocks_otherwise_until_there_is_room(database_store):
     gate = Gate(database_store)
-    recorder = Recorder(database_store, batch_size=1, queue_size=1, max_delay=0)
+    recorder = Recorder(database_store, batch_size=1, queue_size=2, max_delay=0)
     recorder.start(Job("in hand", "t"), *IDS[1:])
     gate.wait_for_tries(1)
     recorder.start(Job("queued", "t"), *IDS[1:])
@@ -372,7 +338,7 @@ def test_a_full_recorder_blocks_otherwise_until_there_is_room(database_store):
 
 def test_who_waits_for_room_hears_that_the_recorder_is_closed(database_store):
     gate = Gate(database_store)
-    recorder = Recorder(database_store, batch_size=1, queue_size=1, max_delay=0)
+    recorder = Recorder(database_store, batch_size=1, queue_size=2, max_delay=0)
     recorder.start(Job("in hand", "t"), *IDS[1:])
     gate.wait_for_tries(1)
     recorder.start(Job("queued", "t"), *IDS[1:])
@@ -400,7 +366,7 @@ def test_flush_gives_up_in_time_and_nothing_is_lost(database_store):
     gate = Gate(database_store)
     recorder = Recorder(database_store, max_delay=0)
     record(recorder, "1")
-    with pytest.raises(NotWritten, match="2 operations are not written yet") as caught:
+    with pytest.raises(NotWritten, match="2 operations are not written") as caught:
         recorder.flush(timeout=0.01)
     assert isinstance(caught.value, TimeoutError)
     gate.open.set()
@@ -423,9 +389,7 @@ def test_what_fails_is_tried_again_until_it_works(database_store, caplog):
 
     assert recorder.counts.retried >= 2
     assert len(database_store.query()) == len(database_store.recent()) == 1
-    assert caplog.messages == [
-        "history cannot be written, and is tried again: the database is away"
-    ]
+    assert caplog.messages == ["history cannot be written, and is retried: the database is away"]
     recorder.close()
 
 
@@ -492,13 +456,13 @@ def test_a_replay_of_what_had_got_through_changes_nothing(database_store, clock,
     original = database_store._history.write
     lose = [True]
 
-    def write(batch, *, again):
+    def write(batch, *, again, **named):
         if lose:
             database_store._history._run(
-                lambda session: operations.write(session, batch, again=again)
+                Purpose.RECORD_MANY, lambda session: operations.write(session, batch, again=again)
             )
             raise ConnectionError("the answer got lost")
-        return original(batch, again=again)
+        return original(batch, again=again, **named)
 
     with Recorder(database_store, spool=tmp_path / "spool.db", max_delay=3600) as recorder:
         recorder.start(Job("early", "t"), *IDS[1:])
@@ -528,8 +492,8 @@ def test_a_replay_that_comes_after_the_reaper_replaces_its_outcome(database_stor
     spool = tmp_path / "spool.db"
     original = database_store._history.write
 
-    def write(batch, *, again):
-        original(Batch([row | STARTED for row in batch.rows], []), again=again)
+    def write(batch, *, again, **named):
+        original(Batch([row | STARTED for row in batch.rows]), again=again)
         raise ConnectionError("the answer got lost")
 
     database_store._history.write = write
@@ -601,7 +565,7 @@ def test_a_spool_that_cannot_be_written_costs_nothing_but_memory(database_store,
         def fail(_):
             raise sqlite3.OperationalError("database or disk is full")
 
-        recorder._spool.append = fail
+        recorder._writer._spool.append = fail
         record(recorder, "1")
         gate.wait_for_tries(3)
         gate.error = None
@@ -643,17 +607,15 @@ def test_the_end_of_the_process_writes_what_is_left(database, end):
 
 
 def test_the_end_of_a_process_says_what_it_lost():
-    script = AT_EXIT.format("import jobhistory.recorder; recorder.close = lambda: close(0.1)")
-    script = script.replace("{}", "").replace(
-        "recorder.start", "close = recorder.close\nrecorder.start", 1
-    )
+    script = AT_EXIT.format("jobhistory.recorder.at_exit.AT_EXIT_SECONDS = 0.1")
+    script = script.replace("import sys", "import sys, jobhistory")
     result = subprocess.run(
         [sys.executable, "-c", script, "postgresql://app:hunter2@127.0.0.1:1/app"],
         timeout=60,
         capture_output=True,
         text=True,
     )
-    assert "at the end of the process 2 operations are not written yet" in result.stderr
+    assert "at the end of the process 2 operations are not written" in result.stderr
     assert "hunter2" not in result.stderr
 
 
@@ -697,8 +659,8 @@ def test_a_child_that_finds_a_spool_flushes_its_own_operations_too(database_stor
             record(other, f"left-{number}")
     gate.error = None
 
-    recorder._batch_size = 5
-    recorder.begin_anew()  # as in a child; the parent's lock stays
+    recorder._writer._options = replace(recorder._writer._options, batch_size=5)
+    recorder._writer.begin_anew()  # as in a child; the parent's lock stays
     record(recorder, "own")
     recorder.flush()
 
@@ -706,13 +668,6 @@ def test_a_child_that_finds_a_spool_flushes_its_own_operations_too(database_stor
     assert database_store.get_by_job_id("own") != []
     assert recorder.counts == RecorderCounts(2, 42, 0, 0, 0, 0)
     recorder.close()
-    recorder._parents_spool.close()
-
-
-def test_without_tenacity_the_remedy_is_told(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tenacity", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'jobhistory\[recorder\]'"):
-        Recorder(create_store())
 
 
 def test_many_threads_share_a_recorder(database_store):

@@ -1,0 +1,6 @@
+"""Recording for hot paths: calls return at once, and a thread writes in batches."""
+
+from jobhistory.recorder.intake import RecorderCounts
+from jobhistory.recorder.recorder import AsyncRecorder, Recorder
+
+__all__ = ["AsyncRecorder", "Recorder", "RecorderCounts"]

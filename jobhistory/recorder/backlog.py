@@ -1,0 +1,136 @@
+"""What a `Recorder` holds in memory: operations that wait, and rows that wait for an outcome."""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+from typing import Any
+
+from jobhistory.executions import ExecutionKey, Operation, Outcome
+from jobhistory.status import Status
+
+Row = dict[str, Any]
+
+_SMALL = 1000
+"""About how much memory an operation takes without its large values."""
+
+
+class Backlog:
+    """Operations that wait to be written, in order. Not thread-safe.
+
+    Args:
+        most: the maximum number of operations.
+        most_bytes: about how much memory they may take, one that waits alone excepted.
+    """
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self._most = most
+        self._most_bytes = most_bytes
+        # Two queues, as the garbage collector would visit each pair.
+        self._queue: deque[Operation] = deque()
+        self._sizes: deque[int] = deque()
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def has_room(self, size: int) -> bool:
+        """Return whether an operation of this size may be added."""
+        return not self._queue or (
+            len(self._queue) < self._most and self.bytes + size <= self._most_bytes
+        )
+
+    def add(self, operation: Operation, size: int) -> None:
+        """Add an operation behind the others."""
+        self._queue.append(operation)
+        self._sizes.append(size)
+        self.bytes += size
+
+    def first(self, most: int, most_bytes: int) -> list[Operation]:
+        """Return the first operations: at most so many, and so many bytes if they are several."""
+        operations: list[Operation] = []
+        for operation, size in islice(zip(self._queue, self._sizes, strict=True), most):
+            most_bytes -= size
+            if operations and most_bytes < 0:
+                break
+            operations.append(operation)
+        return operations
+
+    def drop(self, count: int) -> None:
+        """Remove the first operations."""
+        for _ in range(count):
+            self._queue.popleft()
+            self.bytes -= self._sizes.popleft()
+
+    def all(self) -> list[Operation]:
+        """Return all operations."""
+        return list(self._queue)
+
+
+class StartedRows:
+    """Rows whose outcome is still to come, up to a number and a size. Not thread-safe.
+
+    The oldest rows give way to new ones. Their outcomes find them in history, by key.
+    """
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self._most = most
+        self._most_bytes = most_bytes
+        self._rows: dict[ExecutionKey, list[tuple[Row, int]]] = {}
+        self._count = 0
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def joined(self, operation: Operation, size: int) -> tuple[Operation, int]:
+        """Remember a row that has started; give an outcome its row. Return what to queue."""
+        if isinstance(operation, Outcome):
+            rows = self._rows.get(operation.key)
+            if operation.id is not None or rows is None:
+                return operation, size
+            row, its_size = self._forget(operation.key, rows, -1)
+            return Outcome(operation.key, operation.values, row), size + its_size
+        if operation["status"] is Status.STARTED:
+            self._remember(operation, size)
+        return operation, size
+
+    def _remember(self, row: Row, size: int) -> None:
+        key = ExecutionKey.of_row(row)
+        self._rows.setdefault(key, []).append((row, size))
+        self._count += 1
+        self.bytes += size
+        while self._count > self._most or self.bytes > self._most_bytes:
+            oldest = next(iter(self._rows))
+            self._forget(oldest, self._rows[oldest], 0)
+
+    def _forget(
+        self, key: ExecutionKey, rows: list[tuple[Row, int]], index: int
+    ) -> tuple[Row, int]:
+        row, size = rows.pop(index)
+        if not rows:
+            del self._rows[key]
+        self._count -= 1
+        self.bytes -= size
+        return row, size
+
+
+def memory_of(operation: Operation) -> int:
+    """Return about how many bytes of memory an operation takes."""
+    if isinstance(operation, Outcome):
+        return _SMALL + _memory_of(operation.values)
+    if operation["status"] is Status.STARTED:  # only its payload may be large
+        return _SMALL + _memory_of((operation["payload"],))
+    return _SMALL + _memory_of(operation)
+
+
+def _memory_of(values: Any) -> int:
+    # An estimate: `sys.getsizeof` of each value would take longer than all else.
+    total = 64 + 100 * len(values)
+    for item in values.values() if type(values) is dict else values:
+        kind = type(item)
+        if kind is str:
+            total += len(item)
+        elif kind is dict or kind is list:
+            total += _memory_of(item)
+    return total

@@ -1,0 +1,353 @@
+"""What a `Recorder` has accepted, and what became of it: shared by its callers and its thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from threading import Condition
+from time import monotonic
+from typing import Literal
+
+from jobhistory.errors import NotWritten, RecorderClosed, RecorderFull
+from jobhistory.executions import Operation
+from jobhistory.recorder.backlog import Backlog, StartedRows, memory_of
+
+MOST_STARTED = 10_000
+"""How many started rows a recorder remembers until their outcomes come."""
+
+
+@dataclass(frozen=True)
+class RecorderCounts:
+    """How many operations a `Recorder` has had. A start and its outcome are two operations.
+
+    Attributes:
+        accepted: those of calls that returned.
+        written: those that are committed in history, including those that an earlier recorder on
+            the same spool had accepted.
+        refused: those that cannot be in history, as the log says of each: an outcome of an
+            execution that has not started or has ended otherwise, a value that the database does
+            not take, or an unreadable row of the spool.
+        retried: the number of retries.
+        spooled: those that are in the spool now.
+        waiting: those in memory that are not written yet.
+    """
+
+    accepted: int
+    written: int
+    refused: int
+    retried: int
+    spooled: int
+    waiting: int
+
+
+@dataclass(frozen=True)
+class RecorderOptions:
+    """The options of a `Recorder`, checked."""
+
+    batch_size: int
+    batch_bytes: int
+    max_delay: float
+    queue_size: int
+    queue_bytes: int
+    when_full: Literal["block", "raise"]
+    spool: Path | None
+    avoid: Collection[Path]
+
+
+class GivenUp(Exception):
+    """The recorder was closed: its thread must write nothing more."""
+
+
+class Intake:
+    """Accepts operations from any thread or task, hands them to the writer, and counts.
+
+    `condition` guards all attributes. It is never held while a database or a file is used.
+
+    Args:
+        ensure_thread: called with the condition held; starts the writer's thread unless it is
+            there, and returns whether it is.
+    """
+
+    def __init__(
+        self, options: RecorderOptions, ensure_thread: Callable[[], bool], *, is_closed: bool
+    ) -> None:
+        self.condition = Condition()
+        self.is_closed = is_closed
+        self.is_given_up = False
+        self.deadline = inf
+        self.last_error: BaseException | None = None
+        self.spooled = 0
+
+        self._options = options
+        self._ensure_thread = ensure_thread
+        self._futures: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._backlog = Backlog(options.queue_size, options.queue_bytes)
+        self._started = StartedRows(MOST_STARTED, options.queue_bytes)
+        self._is_room_wanted = False
+        self._flushing = 0
+        self._tried = 0  # so many of the first operations may have been written already
+        self._one_by_one = 0  # so many of the first operations are to be written one by one
+        self._in_flight = self._committing = 0  # operations of the backlog
+        self._accepted = self._written = self._refused = self._retried = 0
+        self._found = 0
+
+    # What callers do.
+
+    def accept(self, operation: Operation) -> None:
+        """Accept an operation; wait for room or raise, as the options say."""
+        size = memory_of(operation)
+        with self.condition:
+            while not self._offer(operation, size):
+                self.condition.wait()
+
+    async def accept_async(self, operation: Operation) -> None:
+        """Do the same without blocking the event loop."""
+        size = memory_of(operation)
+        while True:
+            with self.condition:
+                if self._offer(operation, size):
+                    return
+                change = self._next_change()
+            await change
+
+    def flush(self, timeout: float | None) -> None:
+        """Wait until everything accepted so far is dealt with."""
+        with self.condition:
+            wanted = self._begin_flush()
+            try:
+                self.condition.wait_for(lambda: self._is_flushed(wanted), timeout)
+            finally:
+                self._end_flush()
+            self._raise_not_written(wanted)
+
+    async def flush_async(self, timeout: float | None) -> None:
+        """Do the same without blocking the event loop."""
+        with self.condition:
+            wanted = self._begin_flush()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    while True:
+                        with self.condition:
+                            if self._is_flushed(wanted):
+                                return self._raise_not_written(wanted)
+                            change = self._next_change()
+                        await change
+            with self.condition:
+                self._raise_not_written(wanted)
+        finally:
+            with self.condition:
+                self._end_flush()
+
+    @property
+    def counts(self) -> RecorderCounts:
+        """The counts as they are now."""
+        with self.condition:
+            return RecorderCounts(
+                accepted=self._accepted,
+                written=self._written,
+                refused=self._refused,
+                retried=self._retried,
+                spooled=self.spooled,
+                waiting=len(self._backlog),
+            )
+
+    def _offer(self, operation: Operation, size: int) -> bool:
+        """Accept an operation; return whether there was room for it."""
+        if self.is_closed:
+            raise RecorderClosed
+        # First, so that nobody waits for a thread that has ended.
+        has_thread = self._ensure_thread()
+        backlog, options = self._backlog, self._options
+        if not backlog.has_room(size):
+            if options.when_full == "raise" or not has_thread:
+                raise RecorderFull(len(backlog), backlog.bytes)
+            self._is_room_wanted = True
+            self._notify()
+            return False
+        bytes_before = backlog.bytes
+        backlog.add(*self._started.joined(operation, size))
+        self._accepted += 1
+        count = len(backlog)
+        if count in (1, options.batch_size) or bytes_before < options.batch_bytes <= backlog.bytes:
+            self._notify()
+        return True
+
+    def _begin_flush(self) -> int:
+        self._flushing += 1
+        self._notify()
+        return self._accepted
+
+    def _end_flush(self) -> None:
+        self._flushing -= 1
+
+    def _is_flushed(self, wanted: int) -> bool:
+        return self._done >= wanted or not self._ensure_thread()
+
+    def _raise_not_written(self, wanted: int) -> None:
+        if self._done < wanted:
+            raise NotWritten(wanted - self._done, self.last_error)
+
+    @property
+    def _done(self) -> int:
+        """How many accepted operations are dealt with. Those found in the spool came first."""
+        return self._written + self._refused - self._found
+
+    def _notify(self) -> None:
+        """Wake every thread and task that waits for a change."""
+        self.condition.notify_all()
+        futures, self._futures = self._futures, []
+        for loop, future in futures:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(_resolve, future)
+
+    def _next_change(self) -> asyncio.Future[None]:
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        self._futures.append((loop, future))
+        return future
+
+    # What the writer does.
+
+    @property
+    def has_work(self) -> bool:
+        """Whether something waits to be written."""
+        return bool(self._backlog or self.spooled) and not self.is_given_up
+
+    def close(self, timeout: float | None) -> None:
+        """Accept nothing more."""
+        with self.condition:
+            self.is_closed = True
+            self.deadline = inf if timeout is None else monotonic() + timeout
+            self._notify()
+
+    def give_up(self) -> None:
+        """Let nothing more be written: from now on, the writer's thread gets `GivenUp`."""
+        with self.condition:
+            self.is_given_up = True
+            self._notify()
+
+    def note_thread_end(self) -> None:
+        """Wake those who waited for the thread."""
+        self._notify()
+
+    def raise_if_lost(self) -> None:
+        """Raise `NotWritten` if something accepted was not written, after `give_up`."""
+        with self.condition:
+            in_doubt = self._committing
+            lost = len(self._backlog) - in_doubt
+            if lost or in_doubt:
+                raise NotWritten(lost, self.last_error, in_doubt)
+
+    def wait_for_work(self) -> bool:
+        """Wait for something to write, and a little longer for more; return whether to go on."""
+        with self.condition:
+            if not self.spooled:
+                self.condition.wait_for(lambda: self._backlog or self.is_closed)
+                self.condition.wait_for(self._is_due, self._options.max_delay)
+            is_late = self.is_closed and monotonic() >= self.deadline
+            return self.has_work and not is_late
+
+    @property
+    def most(self) -> int:
+        """How many operations the next batch may have."""
+        return 1 if self._one_by_one else self._options.batch_size
+
+    def first(self) -> tuple[list[Operation], bool]:
+        """Return the first batch in memory, and whether it may have been written already."""
+        with self.condition:
+            is_again = self._tried > 0
+            most = min(self.most, self._tried or self.most)
+            operations = self._backlog.first(most, self._options.batch_bytes)
+            self._tried = max(self._tried, len(operations))
+            self._in_flight = len(operations)
+            return operations, is_again
+
+    def all(self) -> list[Operation]:
+        """Return everything that waits in memory."""
+        with self.condition:
+            return self._backlog.all()
+
+    def before_commit(self) -> None:
+        """Raise `GivenUp` if the transaction must not be committed."""
+        with self.condition:
+            if self.is_given_up:
+                raise GivenUp
+            self._committing = self._in_flight
+
+    def split(self, count: int) -> None:
+        """Have so many operations written one by one, as the database refuses one of them."""
+        with self.condition:
+            if not self.is_given_up:
+                self._committing = 0
+            self._one_by_one = count
+
+    def note_written(self, count: int, refused: int, *, was_spooled: bool) -> None:
+        """Count the first operations as written or refused."""
+        with self.condition:
+            if self.is_given_up and not (self._committing or was_spooled):
+                raise GivenUp
+            if was_spooled:
+                self.spooled -= count
+            else:
+                self._backlog.drop(count)
+                self._tried = max(0, self._tried - count)
+            self._committing = self._in_flight = 0
+            self._one_by_one = max(0, self._one_by_one - count)
+            self._written += count - refused
+            self._refused += refused
+            self.last_error = None
+            self._is_room_wanted = False
+            self._notify()
+
+    def note_failure(self, error: BaseException, *, is_last: bool) -> bool:
+        """Note that a batch could not be written; return whether it is the first failure."""
+        with self.condition:
+            if self.is_given_up:
+                raise GivenUp
+            is_first = self.last_error is None
+            self.last_error = error
+            self._committing = self._in_flight = 0
+            self._retried += not is_last
+            return is_first
+
+    def note_spooled(self, count: int) -> None:
+        """Count the first operations in memory as moved to the spool."""
+        with self.condition:
+            self._backlog.drop(count)
+            self._tried = self._committing = self._in_flight = 0
+            self.spooled += count
+            self._notify()
+
+    def set_spooled(self, count: int) -> None:
+        """Correct the number of operations in the spool, which others had or damage has changed."""
+        with self.condition:
+            change = count - self.spooled
+            self.spooled = count
+            self._found += max(0, change)
+            self._refused -= min(0, change)
+            self._notify()
+
+    def _is_due(self) -> bool:
+        return bool(
+            self.is_closed
+            or self._flushing
+            or self._is_room_wanted
+            or self._tried
+            or self._is_batch_full()
+        )
+
+    def _is_batch_full(self) -> bool:
+        return (
+            len(self._backlog) >= self._options.batch_size
+            or self._backlog.bytes >= self._options.batch_bytes
+        )
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,127 @@
+"""Operations as JSON text, and back: a spool's rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Enum, Integer, String, Uuid
+
+from jobhistory.columns import UTCDateTime
+from jobhistory.executions import ExecutionKey, Operation, Outcome
+from jobhistory.models import HistoryRecord
+from jobhistory.status import Status
+
+_TABLE = HistoryRecord.__table__
+_REQUIRED_IN_ROWS = frozenset(column.name for column in _TABLE.c if not column.nullable)
+_REQUIRED_IN_OUTCOMES = frozenset({"status", "completed_at"})
+
+
+class UnreadableError(Exception):
+    """The text is not an operation; the error says why without quoting the text."""
+
+
+def to_text(operation: Operation) -> str:
+    """Return an operation as JSON text."""
+    if isinstance(operation, Outcome):
+        body = {
+            "key": operation.key,
+            "values": operation.values,
+            "row": operation.row,
+            "execution_id": operation.execution_id,
+        }
+    else:
+        body = {"row": operation}
+    return json.dumps(body, default=str)
+
+
+def from_text(text: object) -> Operation:
+    """Return the operation that `to_text` was given.
+
+    Raises:
+        UnreadableError: if the text is anything else.
+    """
+    try:
+        if not isinstance(text, bytes):
+            raise UnreadableError("it is not text")
+        body = json.loads(text)
+        if not isinstance(body, dict):
+            raise UnreadableError("it is not a JSON object")
+        if "key" not in body:
+            return _values(body.get("row"), _REQUIRED_IN_ROWS)
+        return Outcome(
+            _key(body["key"]),
+            _values(body.get("values"), _REQUIRED_IN_OUTCOMES),
+            None if body.get("row") is None else _values(body["row"], _REQUIRED_IN_ROWS),
+            _value("id", body.get("execution_id"), is_required=False),
+        )
+    except (ValueError, RecursionError) as error:  # of JSON or UTF-8, which would quote the text
+        raise UnreadableError("it is not JSON text") from error
+
+
+def _key(ids: object) -> ExecutionKey:
+    if not isinstance(ids, list) or len(ids) != 3 or not all(isinstance(id_, str) for id_ in ids):
+        raise UnreadableError("its key is not three texts")
+    return ExecutionKey(*ids)
+
+
+def _values(values: object, required: frozenset[str]) -> dict[str, Any]:
+    if not isinstance(values, Mapping):
+        raise UnreadableError("it has no values")
+    if missing := required - values.keys():
+        raise UnreadableError(f"it has no {min(missing)}")
+    if values.keys() - _READERS.keys():
+        raise UnreadableError("it has a column that the table does not have")
+    return {
+        name: _value(name, value, is_required=name in required) for name, value in values.items()
+    }
+
+
+def _value(name: str, value: Any, *, is_required: bool) -> Any:
+    if value is None and not is_required:
+        return None
+    try:
+        return _READERS[name](value)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UnreadableError(f"its {name} cannot be read") from error
+
+
+def _integer(value: object) -> int:
+    if not isinstance(value, int):
+        raise TypeError
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _moment(value: str) -> datetime:
+    moment = datetime.fromisoformat(value)
+    if moment.utcoffset() is None:
+        raise ValueError
+    return moment
+
+
+def _any_json(value: object) -> object:
+    return value
+
+
+def _reader(type_: Any) -> Callable[[Any], Any]:
+    if isinstance(type_, Enum):  # which is a String, too
+        return Status
+    readers: dict[type, Callable[[Any], Any]] = {
+        Uuid: UUID,
+        UTCDateTime: _moment,
+        String: _text,
+        Integer: _integer,
+    }
+    return next((read for kind, read in readers.items() if isinstance(type_, kind)), _any_json)
+
+
+_READERS = {column.name: _reader(column.type) for column in _TABLE.c}

@@ -1,0 +1,297 @@
+"""The thread of a `Recorder`: it writes what was accepted, retries, and uses the spool."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from random import uniform
+from threading import RLock, Thread, current_thread
+from time import monotonic
+
+from sqlalchemy.exc import DataError, IntegrityError
+
+from jobhistory.errors import InvalidInput, NotWritten, quoted, reason
+from jobhistory.executions import Batch, Operation, Outcome
+from jobhistory.forks import renew_in_children
+from jobhistory.memory import MemoryHistory
+from jobhistory.recorder.at_exit import close_at_exit, forget
+from jobhistory.recorder.intake import GivenUp, Intake, RecorderOptions
+from jobhistory.recorder.spool import Spool, keep_open
+from jobhistory.recorder.spool_file import is_damage
+from jobhistory.transactions import OwnTransactions
+
+logger = logging.getLogger("jobhistory.recorder")
+
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 5.0
+_CLOSING_PAUSE = 0.1
+_SPOOLING_SECONDS = 5.0
+
+
+class Writer:
+    """Writes what its intake accepts, in a thread.
+
+    A lock of its own guards the spool. Whoever needs the intake's, too, takes the spool's first.
+    """
+
+    def __init__(self, history: OwnTransactions | MemoryHistory, options: RecorderOptions) -> None:
+        self._history = history
+        self._options = options
+        self._spool: Spool | None = None
+        self._reset(is_closed=False)
+        renew_in_children(self)
+        if options.spool is not None:
+            self._open_spool()
+            with self.intake.condition:
+                if self.intake.has_work:
+                    self._ensure_thread()
+
+    def begin_anew(self) -> None:
+        """Start over with nothing accepted, in a forked child. The parent keeps what it has."""
+        if self._spool is not None:
+            keep_open(self._spool)
+            self._spool = None
+        self._reset(is_closed=self.intake.is_closed)
+
+    def _reset(self, *, is_closed: bool) -> None:
+        self.intake = Intake(self._options, self._ensure_thread, is_closed=is_closed)
+        self._thread: Thread | None = None
+        self._is_ended = False
+        self._spool_lock = RLock()
+        self._is_spool_failing = False
+        self._damaged: list[Path] = []
+
+    def close(self, timeout: float | None) -> None:
+        """Accept nothing more, write what was accepted, and end the thread."""
+        if self._is_ended:
+            return
+        intake = self.intake
+        intake.close(timeout)
+        with intake.condition:
+            is_alone = intake.has_work and not self._ensure_thread()
+        try:
+            if is_alone:  # no thread can be started, as at the end of the process
+                self._work()
+            with intake.condition:
+                intake.condition.wait_for(
+                    lambda: self._thread is None or intake.is_given_up, timeout
+                )
+        except BaseException:  # such as KeyboardInterrupt
+            self._save()
+            raise
+        self._give_up()
+
+    def _save(self) -> None:
+        """Before an interrupted `close` ends: put what is left into the spool, or warn."""
+        if self._options.spool is not None:
+            with suppress(NotWritten):
+                self._give_up()
+        if waiting := self.intake.counts.waiting:
+            logger.error(
+                "closing the recorder was interrupted; %d operations are not written yet and are "
+                "lost if the process ends now",
+                waiting,
+            )
+
+    def _give_up(self) -> None:
+        """End all work, and put what is left into the spool.
+
+        Raises:
+            NotWritten: if something is left.
+        """
+        self.intake.give_up()
+        if self._options.spool is not None and self._spool_lock.acquire(timeout=_SPOOLING_SECONDS):
+            try:
+                self._move_to_spool()
+                self._close_spool()
+            finally:
+                self._spool_lock.release()
+        self._is_ended = True
+        forget(self)
+        self.intake.raise_if_lost()
+
+    def _ensure_thread(self) -> bool:
+        if self._thread is not None:
+            return True
+        if self.intake.is_given_up:
+            return False
+        close_at_exit(self)
+        thread = Thread(target=self._work, name="jobhistory-recorder", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # too many threads, or the interpreter is about to end
+            if self.intake.last_error is None:
+                logger.error("the recorder's thread cannot start, and each call retries: %s", error)
+            self.intake.last_error = error
+            return False
+        self._thread = thread  # before it ends, as that needs the lock
+        return True
+
+    def _work(self) -> None:
+        failures = 0
+        try:
+            with self._using_spool():
+                self._has_spool()  # a forked child does not have its own yet
+            while self.intake.wait_for_work():
+                try:
+                    if failures:
+                        self._pause(failures)
+                    self._write_first()
+                    failures = 0
+                except GivenUp:
+                    raise
+                except Exception as error:
+                    failures += 1
+                    if self._was_last_try(error):
+                        return
+        except GivenUp:
+            return
+        finally:
+            with self.intake.condition:
+                if self._thread is current_thread():
+                    self._thread = None
+                self.intake.note_thread_end()
+
+    def _was_last_try(self, error: Exception) -> bool:
+        """Note a failure; return whether the thread is to end."""
+        # With a spool, the next recorder tries again.
+        has_spool = self._options.spool is not None and not self._is_spool_failing
+        is_late = has_spool or monotonic() >= self.intake.deadline
+        is_last = self.intake.is_closed and is_late
+        if self.intake.note_failure(error, is_last=is_last) and not is_last:
+            logger.warning("history cannot be written, and is retried: %s", reason(error))
+        return is_last
+
+    def _pause(self, failures: int) -> None:
+        """Wait before the next try; with a spool, keep memory empty meanwhile."""
+        longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures - 1, 10))
+        until = monotonic() + uniform(0, longest)  # noqa: S311 - it protects nothing
+        while (left := until - monotonic()) > 0:
+            with self._using_spool():
+                self._move_to_spool()
+            with self.intake.condition:
+                if self.intake.is_closed:
+                    left = min(left, _CLOSING_PAUSE)
+                    until = 0
+                self.intake.condition.wait(left)
+
+    def _write_first(self) -> None:
+        """Write the first batch: from the spool, or from memory if the spool is empty."""
+        if self.intake.spooled:
+            self._write_spooled()
+            return
+        operations, is_again = self.intake.first()
+        refused = self._write(operations, again=is_again)
+        if refused is not None:
+            self.intake.note_written(len(operations), refused, was_spooled=False)
+
+    def _write_spooled(self) -> None:
+        with self._using_spool():
+            spool = self._spool or self._open_spool()
+            self._move_to_spool()  # behind what came before it
+            stretch = spool.first(self.intake.most, self._options.batch_bytes)
+            if not len(stretch):
+                self.intake.set_spooled(len(spool))
+                return
+        refused = self._write(stretch.operations, again=True)
+        if refused is None:
+            return
+        with self._using_spool():
+            spool.remove(stretch)
+        refused += len(stretch.unreadable)
+        self.intake.note_written(len(stretch), refused, was_spooled=True)
+
+    def _write(self, operations: list[Operation], *, again: bool) -> int | None:
+        """Write operations; return how many were refused, or `None` to write them one by one."""
+        try:
+            written = self._history.write(
+                Batch.of(operations), again=again, before_commit=self.intake.before_commit
+            )
+        except (DataError, IntegrityError) as error:
+            if len(operations) > 1:
+                self.intake.split(len(operations))
+                return None
+            logger.error("refused: %s: %s", _shown(operations[0]), reason(error))
+            return 1
+        for outcome, refusal in written.refused:
+            logger.error("refused: %s: %s", _shown(outcome), refusal)
+        return len(written.refused)
+
+    # The spool.
+
+    @contextmanager
+    def _using_spool(self) -> Iterator[None]:
+        """Hold the spool's lock; if its file turns out to be damaged, set it aside and raise."""
+        with self._spool_lock:
+            if self.intake.is_given_up:
+                raise GivenUp
+            try:
+                yield
+            except sqlite3.Error as error:
+                if self._spool is not None and is_damage(error):
+                    spool, self._spool = self._spool, None
+                    self._damaged.append(spool.set_aside())
+                    logger.error(
+                        "the spool %s is damaged, and is now called %s",
+                        spool.file,
+                        self._damaged[-1],
+                    )
+                raise
+
+    def _open_spool(self) -> Spool:
+        assert self._options.spool is not None
+        self._spool = Spool(
+            self._options.spool, avoid=self._options.avoid, damaged=tuple(self._damaged)
+        )
+        self._damaged.clear()
+        self.intake.set_spooled(len(self._spool))
+        return self._spool
+
+    def _has_spool(self) -> bool:
+        """Return whether there is an open spool; open it if that is to be done yet."""
+        if self._spool is None and self._options.spool is not None:
+            try:
+                self._open_spool()
+            except InvalidInput as error:
+                self._note_spool_failure(error)
+        return self._spool is not None
+
+    def _note_spool_failure(self, error: Exception) -> None:
+        if not self._is_spool_failing:
+            logger.error("the spool cannot be used; operations stay in memory: %s", error)
+        self._is_spool_failing = True
+
+    def _move_to_spool(self) -> None:
+        """Move everything that waits in memory to the spool, if there is one."""
+        waiting = self.intake.all()
+        if self._options.spool is None or not waiting:
+            return
+        try:
+            if not self._has_spool():
+                return
+            assert self._spool is not None
+            self._spool.append(waiting)
+        except sqlite3.Error as error:  # as when the disk is full
+            if is_damage(error):
+                raise
+            self._note_spool_failure(error)
+            return
+        self._is_spool_failing = False
+        self.intake.note_spooled(len(waiting))
+
+    def _close_spool(self) -> None:
+        spool, self._spool = self._spool, None
+        if spool is not None:
+            try:
+                spool.close()
+            except (sqlite3.Error, OSError) as error:
+                logger.error("the spool %s cannot be closed: %s", spool.file, error)
+
+
+def _shown(operation: Operation) -> str:
+    if isinstance(operation, Outcome):
+        return f"outcome {operation.values['status'].value} of job {quoted(operation.key.job_id)}"
+    return f"execution of job {quoted(operation['job_id'])}"
