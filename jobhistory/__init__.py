@@ -14,6 +14,7 @@ from jobhistory.errors import (
     RecorderClosed,
     RecorderFull,
     SchemaOutOfDate,
+    UnsafeExpiry,
 )
 from jobhistory.executions import Job, PartialResults
 from jobhistory.ids import new_execution_id
@@ -58,6 +59,7 @@ __all__ = [
     "Status",
     "TaskStats",
     "TrackedExecution",
+    "UnsafeExpiry",
     "create_store",
     "current_execution",
     "migrate",

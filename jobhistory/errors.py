@@ -7,6 +7,7 @@
     ├── ExecutionNotFound           also LookupError: no such execution has started
     ├── ExecutionAlreadyFinished    also RuntimeError: it ended otherwise before
     ├── SchemaOutOfDate             also RuntimeError: the table is missing, old or changed
+    ├── UnsafeExpiry                also RuntimeError: the rows of a batch are not identifiable
     ├── RecorderFull                also queue.Full: more waits to be written than may
     ├── RecorderClosed              also RuntimeError: it takes nothing any more
     └── NotWritten                  also TimeoutError: a Recorder needs longer than it was given
@@ -198,6 +199,17 @@ class SchemaOutOfDate(JobHistoryError, RuntimeError):
         return (
             f"the history table is at revision {self.current} and not at {self.head}; upgrade it "
             "with 'jobhistory db upgrade' or jobhistory.migrate.upgrade(engine)"
+        )
+
+
+class UnsafeExpiry(JobHistoryError, RuntimeError):
+    """A batch of `expire` deleted more rows than it selected, so the database rolled it back."""
+
+    def __str__(self) -> str:
+        return (
+            "expire() rolled back a batch that deleted more rows than it had selected, as happens "
+            "if 'job_history' is a view of partitions or a foreign table; make 'job_history' the "
+            "name of the table itself"
         )
 
 

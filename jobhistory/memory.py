@@ -31,6 +31,7 @@ from jobhistory.executions import (
     not_found,
 )
 from jobhistory.forks import renew_in_children
+from jobhistory.maintenance import Branch, Deleted, Expiry, Place, Reaped
 from jobhistory.models import HistoryRecord, detached, values_of
 from jobhistory.ring import RingBuffer
 from jobhistory.status import Status
@@ -195,8 +196,12 @@ class MemoryHistory:
                 written.refused.append((operation, refusal))
         return written
 
-    def reap(self, query: HistoryQuery, now: datetime) -> list[Row]:
-        """End the oldest started executions that meet the criteria as lost; return their rows."""
+    def earlier(self, now: datetime) -> datetime:
+        """Return a moment as it is: without a database there is one clock."""
+        return now
+
+    def reap(self, query: HistoryQuery, now: datetime, after: Place) -> Reaped:
+        """End the oldest started executions that meet the criteria as lost."""
         with self._lock:
             found = (row for row in self._started if _meets(row, query))
             oldest = _newest_first(found)[::-1][: query.limit]
@@ -204,7 +209,8 @@ class MemoryHistory:
             for row in ended:
                 self._started.pop(row["id"])
                 self._buffer(row)
-        return ended
+        last = Place(ended[-1]["started_at"], ended[-1]["id"]) if ended else None
+        return Reaped(len(ended), ended, last)
 
     def _end(self, outcome: Outcome) -> tuple[Row | None, Row]:
         """The row that had started, unless it had ended before, and the one that has ended."""
@@ -263,20 +269,28 @@ class MemoryHistory:
         """The kinds of failures, the most frequent first."""
         return failures_of(self._meeting(query), query.limit)
 
-    def count_expired(self, cutoff: datetime) -> int:
-        """How many records have expired at the cutoff."""
-        return sum(_has_expired(row, cutoff) for row in self._rows())
+    def plan_expiry(self, now: datetime) -> Expiry:
+        """Return what to delete from, and up to which moment."""
+        return Expiry(now)
+
+    def count_expired(self, now: datetime) -> int:
+        """Return the number of records that have expired."""
+        return sum(_has_expired(row, now) for row in self._rows())
+
+    def first_expired(self, branch: Branch | None, cutoff: datetime, low: Place) -> None:
+        """Return no place, as nothing refuses to be deleted here."""
 
     def delete_expired(
-        self, cutoff: datetime, low_water: datetime, batch_size: int
-    ) -> tuple[int, int, datetime]:
+        self, branch: Branch | None, cutoff: datetime, low: Place, batch_size: int
+    ) -> Deleted:
         """Forget all records that have expired, in one batch, as there is no one to be blocked."""
         with self._lock:
             started = [row for row in self._started if _has_expired(row, cutoff)]
             for row in started:
                 self._started.pop(row["id"])
             ended = self._ended.discard(lambda row: _has_expired(row, cutoff))
-        return len(started) + ended, 0, cutoff
+        deleted = len(started) + ended
+        return Deleted(deleted, deleted, None)
 
     def _meeting(self, query: HistoryQuery) -> list[Row]:
         return [row for row in self._rows() if _meets(row, query)]

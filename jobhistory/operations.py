@@ -11,12 +11,20 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from jobhistory import binds, pg_copy, statements
+from jobhistory import binds, maintenance, pg_copy, statements
 from jobhistory.answers import FIRST_BUCKET, Count, FailureGroup, Percentiles, TaskStats
+from jobhistory.clock import utc_now
 from jobhistory.criteria import HistoryQuery
-from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound, InvalidInput
+from jobhistory.database_errors import is_missing_object, sqlstate
+from jobhistory.errors import (
+    ExecutionAlreadyFinished,
+    ExecutionNotFound,
+    InvalidInput,
+    UnsafeExpiry,
+)
 from jobhistory.executions import (
     OUTCOME_COLUMNS,
     Batch,
@@ -27,8 +35,9 @@ from jobhistory.executions import (
     is_lost,
     not_found,
 )
+from jobhistory.maintenance import Branch, Deleted, Expiry, Place, Reaped
 from jobhistory.masks import masked
-from jobhistory.models import COLUMN_NAMES, HistoryRecord, detached, values_of
+from jobhistory.models import COLUMN_NAMES, TABLE_NAME, HistoryRecord, detached, values_of
 
 _OPTIONS = "jobhistory.execution_options"
 _CONNECTION = "jobhistory.connection"
@@ -200,10 +209,24 @@ def write(session: Session, batch: Batch, *, again: bool) -> Written:
     return written
 
 
-def reap(session: Session, query: HistoryQuery, now: datetime) -> list[dict[str, Any]]:
-    """End one batch of started executions that meet the criteria as lost; return their rows."""
-    rows = _execute(session, statements.reap(query), {"now": now}).mappings()
-    return [dict(row) for row in rows]
+def reap(session: Session, query: HistoryQuery, now: datetime, after: Place) -> Reaped:
+    """End one batch of started executions behind a place as lost, in their order.
+
+    Executions that others hold locked are not found. Those that were found and not ended are kept
+    by a trigger or by row-level security.
+    """
+    place = after.exact()
+    parameters = {"after_started_at": place.moment, "after_id": place.id}
+    find, end = statements.reap(query, _connection(session).dialect.name)
+    if end is None:
+        rows = _execute(session, find, parameters | {"now": now}).mappings().all()
+        ended = [{name: row[name] for name in COLUMN_NAMES} for row in rows if row["id"]]
+    else:
+        rows = _execute(session, find, parameters).mappings().all()
+        found = _execute(session, end, parameters | {"now": now}).mappings()
+        ended = [dict(row) for row in found]
+    last = Place(rows[-1]["lost_since"], rows[-1]["lost_id"]) if rows else None
+    return Reaped(len(rows), ended, last)
 
 
 def find(
@@ -249,27 +272,81 @@ def failures(session: Session, query: HistoryQuery) -> list[FailureGroup]:
     return groups
 
 
-def count_expired(session: Session, cutoff: datetime) -> int:
-    """How many rows have expired at the cutoff."""
-    count: int = _execute(session, statements.COUNT_EXPIRED, {"cutoff": cutoff}).scalar_one()
+def earlier(session: Session, now: datetime) -> datetime:
+    """Return the earlier of a moment and the clock of the database, so that a wrong clock is safe.
+
+    SQLite's clock is that of this machine.
+    """
+    if _connection(session).dialect.name != "postgresql":
+        return min(now, utc_now())
+    moment: datetime = _execute(session, maintenance.EARLIER, {"now": now}).scalar_one()
+    return moment
+
+
+def plan_expiry(session: Session, now: datetime) -> Expiry:
+    """Return what to delete from, and up to which moment."""
+    if _connection(session).dialect.name != "postgresql":
+        return Expiry(earlier(session, now))
+    parameters = {"now": now, "name": _qualified_name(session)}
+    return maintenance.expiry_of(_execute(session, maintenance.TREE, parameters).all())
+
+
+def count_expired(session: Session, now: datetime) -> int:
+    """Return the number of rows that have expired."""
+    parameters = {"cutoff": earlier(session, now)}
+    count: int = _execute(session, maintenance.COUNT_EXPIRED, parameters).scalar_one()
     return count
 
 
 def delete_expired(
-    session: Session, cutoff: datetime, low_water: datetime, batch_size: int
-) -> tuple[int, int, datetime]:
-    """Delete one batch, oldest first; return how many went of how many, and a low-water mark.
+    session: Session, branch: Branch | None, cutoff: datetime, low: Place, batch_size: int
+) -> Deleted:
+    """Delete one batch of a branch from a place on, oldest first.
 
-    Rows that expired before `low_water` are not looked at. Rows that others hold locked stay.
+    Rows that others hold locked are not found. Rows that were found and not deleted are kept by a
+    trigger or by row-level security, or were being updated at that moment.
+
+    Raises:
+        UnsafeExpiry: if it would have deleted more rows than it found; then it deletes none.
     """
-    parameters = {"cutoff": cutoff, "low_water": low_water, "batch_size": batch_size}
-    dialect = _connection(session).dialect.name
-    if dialect in statements.DELETE_EXPIRED_AT_ONCE:
-        statement = statements.DELETE_EXPIRED_AT_ONCE[dialect]
-        deleted, found, last = _execute(session, statement, parameters).one()
-        return deleted, found, last or low_water
-    gone = _execute(session, statements.DELETE_EXPIRED, parameters).scalars().all()
-    return len(gone), len(gone), max(gone, default=low_water)
+    is_exact = low.id is not None
+    parameters = _batch(low, cutoff, batch_size)
+    if _connection(session).dialect.name != "postgresql":
+        found, *last = _execute(session, maintenance.find_expired(exact=is_exact), parameters).one()
+        delete = maintenance.delete_found(exact=is_exact)
+        deleted = _execute(session, delete, parameters).rowcount if found else 0
+    else:
+        statement = maintenance.delete_expired(branch, exact=is_exact)
+        try:
+            found, deleted, *last = _execute(session, statement, parameters, branch).one()
+        except DBAPIError as error:
+            if sqlstate(error) == maintenance.GUARD_STATE:
+                raise UnsafeExpiry from error
+            if branch is None or branch.parent is None or not is_missing_object(error):
+                raise
+            return Deleted(0, 0, None)  # somebody has just dropped the partition
+    return Deleted(found, deleted, Place(*last) if found else None)
+
+
+def first_expired(
+    session: Session, branch: Branch | None, cutoff: datetime, low: Place
+) -> Place | None:
+    """Return the place of the first row that a batch would delete."""
+    statement = maintenance.first_expired(branch)
+    row = _execute(session, statement, _batch(low.exact(), cutoff, 1), branch).one_or_none()
+    return row and Place(*row)
+
+
+def _batch(low: Place, cutoff: datetime, batch_size: int) -> dict[str, Any]:
+    exact = {} if low.id is None else {"low_id": low.id}
+    return exact | {"low_moment": low.moment, "cutoff": cutoff, "batch_size": batch_size}
+
+
+def _qualified_name(session: Session) -> str:
+    """Return the name of our table as the connection's SQL has it."""
+    connection, schema = place_of(session)
+    quote = connection.dialect.identifier_preparer.quote
+    return ".".join(quote(each) for each in (schema, TABLE_NAME) if each is not None)
 
 
 def place_of(session: Session) -> tuple[Connection, str | None]:
@@ -371,5 +448,10 @@ def _connection(session: Session) -> Connection:
     return session.info.get(_CONNECTION) or session.connection()
 
 
-def _execute(session: Session, statement: Any, parameters: Any) -> Any:
-    return _connection(session).execute(statement, parameters, execution_options=_options(session))
+def _execute(
+    session: Session, statement: Any, parameters: Any, branch: Branch | None = None
+) -> Any:
+    options = _options(session)
+    if branch is not None:  # its name is the database's own, which no map may translate
+        options = {**options, "schema_translate_map": {}}
+    return _connection(session).execute(statement, parameters, execution_options=options)

@@ -7,11 +7,10 @@ generic plan could not use the index otherwise.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
-    CTE,
     BigInteger,
     Boolean,
     ColumnElement,
@@ -19,10 +18,8 @@ from sqlalchemy import (
     String,
     UpdateBase,
     Uuid,
-    any_,
     bindparam,
     case,
-    delete,
     false,
     func,
     insert,
@@ -51,9 +48,6 @@ from jobhistory.texts import ascii_lower
 _table: Any = HistoryRecord.__table__
 _columns = _table.c
 COLUMNS = tuple(_columns)
-
-LONG_AGO = datetime.min.replace(tzinfo=UTC)
-"""A low-water mark below which nothing can have expired."""
 
 _NEWEST_FIRST = (HistoryRecord.started_at.desc(), HistoryRecord.id.desc())
 _OLDEST_FIRST = (HistoryRecord.started_at.asc(), HistoryRecord.id.asc())
@@ -234,53 +228,6 @@ INSERT_NEW = {
 }
 """By dialect: inserts a row, unless there is one with its id."""
 
-_EXPIRED = _columns.expires_at <= bindparam("cutoff")
-
-COUNT_EXPIRED = select(func.count()).select_from(_table).where(_EXPIRED)
-"""How many rows have expired at a cutoff."""
-
-_place: ColumnElement[Any] = literal_column("ctid")
-
-
-def _doomed(address: ColumnElement[Any]) -> CTE:
-    # A CTE, unlike a plain subquery, runs once whatever the plan; else more than a batch could go.
-    # SQLite has no SKIP LOCKED, and SQLAlchemy leaves it out there: its writers queue anyway.
-    return (
-        select(address, _columns.expires_at)
-        .where(_EXPIRED, _columns.expires_at >= bindparam("low_water"))
-        .order_by(_columns.expires_at)
-        .limit(bindparam("batch_size"))
-        .with_for_update(skip_locked=True)
-        .cte("doomed")
-    )
-
-
-def _delete_expired() -> Select[Any]:
-    # By their places, which the locks keep, and counted where they are: twice as fast as by ids.
-    doomed = _doomed(_place)
-    places = func.array(select(doomed.c.ctid).scalar_subquery())
-    gone = delete(_table).where(_place == any_(places)).returning(literal_column("1")).cte("gone")
-    return select(
-        select(func.count()).select_from(gone).scalar_subquery(),
-        select(func.count()).select_from(doomed).scalar_subquery(),
-        select(func.max(doomed.c.expires_at)).scalar_subquery(),
-    )
-
-
-DELETE_EXPIRED_AT_ONCE = {"postgresql": _delete_expired()}
-"""By dialect: deletes one batch of expired rows, oldest first; `low_water` steps over those gone.
-
-It says how many it deleted and how many it found, and when the last of these expired. It may find
-one that somebody was just updating, and leave it.
-"""
-
-DELETE_EXPIRED = (
-    delete(_table)
-    .where(_columns.id.in_(select(_doomed(_columns.id).c.id)))
-    .returning(_columns.expires_at)
-)
-"""The same elsewhere, saying of each when it expired."""
-
 
 class _utc_text(GenericFunction[str]):  # noqa: N801 - it is named as in SQL
     """A moment as ISO 8601 text, in UTC, to the second."""
@@ -384,32 +331,46 @@ def _masked_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
     return f"{MASKED}({compiler.process(function.clauses, **options)})"
 
 
-def reap(query: HistoryQuery) -> UpdateBase:
-    """Ends the oldest started executions that meet the criteria as lost, and returns their rows.
+def reap(query: HistoryQuery, dialect: str) -> tuple[Select[Any], UpdateBase | None]:
+    """Return what finds a batch of started executions, and what ends them as lost.
 
-    Its parameter is the moment, `now`. Who is about to end one of them meanwhile is not waited for.
+    On PostgreSQL the first does both: it returns the place of each execution that it found, and all
+    columns of its row, which are null if the row could not be ended. Executions that somebody else
+    is about to end are skipped. Elsewhere the second returns the rows that it ended.
+
+    The parameters are the moment, `now`, and the place behind which the batch begins,
+    `after_started_at` and `after_id`.
     """
-    lost = (
-        select(_columns.id)
-        .where(*_criteria(query), _columns.status == _STARTED)
-        .order_by(_columns.started_at)
+    place = (_columns.started_at, _columns.id)
+    after = (bindparam("after_started_at", type_=UTCDateTime), bindparam("after_id", type_=Uuid))
+    found = (
+        select(_columns.id.label("lost_id"), _columns.started_at.label("lost_since"))
+        .where(*_criteria(query), _columns.status == _STARTED, tuple_(*place) > tuple_(*after))
+        .order_by(*place)
         .limit(query.limit)
         .with_for_update(skip_locked=True)
-        .cte("lost")
     )
-    before, after = lost_message("\n").split("\n")
-    return (
+    # As with expiry, a CTE where rows are locked, and none for SQLite's driver.
+    lost = found.cte("lost") if dialect == "postgresql" else found.subquery("lost")
+    before, behind = lost_message("\n").split("\n")
+    ended = (
         update(_table)
         # Looked at again, as an outcome may have come between the two on a database without locks.
-        .where(_columns.id.in_(select(lost.c.id)), _columns.status == _STARTED)
+        .where(_columns.id.in_(select(lost.c.lost_id)), _columns.status == _STARTED)
         .values(
             status=Status.FAILED,
             error_type=WORKER_LOST,
-            error_message=literal(before) + _utc_text(_columns.started_at) + literal(after),
+            error_message=literal(before) + _utc_text(_columns.started_at) + literal(behind),
             completed_at=bindparam("now"),
         )
         .returning(*_columns)
     )
+    if dialect != "postgresql":
+        return found, ended
+    row = ended.cte("ended").c
+    both = lost.outerjoin(row.id.table, row.id == lost.c.lost_id)
+    order = (lost.c.lost_since, lost.c.lost_id)
+    return select(*order, *row).select_from(both).order_by(*order), None
 
 
 def records_of(query: HistoryQuery, after: Cursor | None = None) -> Select[HistoryRecord]:

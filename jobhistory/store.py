@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
-from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
 from sqlalchemy import URL, Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from jobhistory import statements
+from jobhistory.batches import Batches, Expiring, Reaping
 from jobhistory.binds import engine_of
 from jobhistory.clock import Clock, utc_now
 from jobhistory.criteria import HistoryQuery
 from jobhistory.engines import check_dialect, engine_from_url
 from jobhistory.errors import InvalidInput, check_count
 from jobhistory.executions import RowBuilder
+from jobhistory.maintenance import BEGINNING
 from jobhistory.memory import MemoryHistory
 from jobhistory.models import HistoryRecord, detached
 from jobhistory.retention import Duration, parse_duration, parse_retention
@@ -31,8 +30,6 @@ from jobhistory.texts import Id
 from jobhistory.tracking import OnHistoryError, Tracked, Tracker
 from jobhistory.transactions import OwnTransactions
 from jobhistory.verbs import Verbs
-
-logger = logging.getLogger(__name__)
 
 
 def create_store(
@@ -279,36 +276,42 @@ class HistoryStore(Verbs):
         dry_run: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> int:
-        """Delete every row whose `expires_at` has passed, oldest first, and say how many they were.
+        """Delete every row whose `expires_at` has passed, oldest first; return the number of rows.
 
-        What counts as passed is fixed at the start. Each batch is a short transaction of its own:
-        nobody waits for long, and what has been deleted stays so if a later batch fails. On
-        PostgreSQL a row that somebody has locked is skipped, so several calls at once share the
-        work. A store in memory forgets what has expired, in its ring buffer, too.
+        What counts as passed is fixed at the start, by the store's clock or the database server's,
+        whichever is earlier. SQLite's is this machine's clock.
+
+        Each batch is a short transaction of its own: nobody waits for long, and what has been
+        deleted stays so if a later batch fails. On PostgreSQL, rows that somebody has locked are
+        skipped, so several calls at once share the work. If history is partitioned or has
+        inheritance children, they expire one after the other, in the order of their names.
+
+        Rows can be kept by a trigger, by row-level security, or by a foreign key without
+        `ON DELETE`. They stay, all others are deleted, and one warning in the log gives their
+        number. A row that a foreign key keeps costs some statements of its own.
+
+        A store in memory forgets what has expired, also in its ring buffer.
 
         Args:
-            batch_size: how many rows one transaction deletes at the most.
-            time_limit: stop before the batch that would begin after so long, with a warning in the
-                log. The first batch is always made.
-            dry_run: only count what would be deleted.
-            progress: called after each batch with how many have been deleted so far.
+            batch_size: the most rows that one transaction deletes.
+            time_limit: stop after the first batch that ends later than this, with a warning in the
+                log. At least one batch is made.
+            dry_run: only count what would be deleted, including rows that would be kept.
+            progress: called after each batch with the number of rows deleted so far.
 
         Raises:
             InvalidInput: if an argument cannot be used.
+            UnsafeExpiry: if a batch would delete more rows than it selected, as happens if the
+                table is replaced by a view of partitions. That batch is rolled back.
         """
-        batches = _Batches("expire", batch_size, time_limit, progress)
-        cutoff = self._rows.now()
+        batches = Batches("expire", batch_size, time_limit, progress)
+        now = self._rows.now()
         if dry_run:
-            return self._history.count_expired(cutoff)
-        low_water = statements.LONG_AGO
-
-        def delete_batch() -> tuple[int, bool]:
-            # The mark spares each batch the dead rows that the ones before it left in the index.
-            nonlocal low_water
-            deleted, found, low_water = self._history.delete_expired(cutoff, low_water, batch_size)
-            return deleted, found < batch_size
-
-        return batches.run(delete_batch)
+            return self._history.count_expired(now)
+        expiring = Expiring(self._history, self._history.plan_expiry(now), batch_size)
+        deleted = batches.run(expiring.delete_batch)
+        expiring.report()
+        return deleted
 
     def reap_lost(
         self,
@@ -320,44 +323,37 @@ class HistoryStore(Verbs):
         time_limit: Duration | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> int:
-        """End what started so long ago and has not ended, oldest first, and say how many they were.
+        """End executions that started long ago and have no outcome, oldest first; return how many.
 
         They become failures with the error type `jobhistory.WorkerLost` and a message that says
         since when they were started. How long they ran is not known. The ring buffer gets them.
-        A worker that reports an outcome later gets `ExecutionAlreadyFinished`; one that does so
-        meanwhile is not waited for, and wins. Several calls at once share the work.
+        `older_than` counts back from the store's clock or the database server's, whichever is
+        earlier.
+
+        A worker that reports an outcome meanwhile is not waited for, and wins. Several calls at
+        once share the work. Rows that a trigger keeps as they are stay `started`, and one warning
+        in the log gives their number.
 
         No index tells started executions apart, so all of history that is older than `older_than`
         is read once, or what the filters leave of it.
 
         Args:
             older_than: more than the longest job takes: a `timedelta`, or a text such as `"2h"`.
-            task_identifier: only of this task, or of one of these.
-            worker_id: only those of this worker.
+            task_identifier: only executions of this task, or of one of these.
+            worker_id: only executions of this worker.
             batch_size, time_limit, progress: as with `expire`.
 
         Raises:
             InvalidInput: if an argument cannot be used.
         """
-        batches = _Batches("reap_lost", batch_size, time_limit, progress)
-        now = self._rows.now()
+        batches = Batches("reap_lost", batch_size, time_limit, progress)
         duration = parse_duration(older_than, "older_than")
-        low_water, cutoff = statements.LONG_AGO, _before(now, duration)
-
-        def reap_batch() -> tuple[int, bool]:
-            nonlocal low_water
-            query = HistoryQuery(
-                from_=low_water,
-                to=cutoff,
-                task_identifier=task_identifier,
-                worker_id=worker_id,
-                limit=batch_size,
-            )
-            reaped = self._history.reap(query, now)
-            low_water = max((row["started_at"] for row in reaped), default=low_water)
-            return len(reaped), len(reaped) < batch_size
-
-        return batches.run(reap_batch)
+        query = HistoryQuery(task_identifier=task_identifier, worker_id=worker_id, limit=batch_size)
+        now = self._history.earlier(self._rows.now())
+        reaping = Reaping(self._history, query.but(to=_before(now, duration)), now)
+        reaped = batches.run(reaping.reap_batch)
+        reaping.report()
+        return reaped
 
     def close(self) -> None:
         """Dispose the engine that `create_store` made from a URL; others are left alone."""
@@ -397,43 +393,8 @@ class JoinedStore(Verbs):
         return Tracker(self._rows, self._history, None, tracked, on_history_error)
 
 
-class _Batches:
-    """Long work in short transactions: until there is no more, or the time is up."""
-
-    def __init__(
-        self,
-        name: str,
-        size: int,
-        time_limit: Duration | None,
-        progress: Callable[[int], None] | None,
-    ) -> None:
-        check_count(size, "batch_size", example=1000)
-        self._name = name
-        self._limit = timedelta.max
-        if time_limit is not None:
-            self._limit = parse_duration(time_limit, "time_limit")
-        self._progress = progress
-
-    def run(self, do_batch: Callable[[], tuple[int, bool]]) -> int:
-        """Call until it says that it was the last one; say how much it did in all."""
-        begun = monotonic()
-        total = 0
-        while True:
-            done, is_last = do_batch()
-            total += done
-            if self._progress is not None:
-                self._progress(total)
-            if is_last:
-                return total
-            if monotonic() - begun >= self._limit.total_seconds():
-                logger.warning(
-                    "%s() reached its time limit of %s; rows may be left", self._name, self._limit
-                )
-                return total
-
-
 def _before(now: datetime, duration: timedelta) -> datetime:
     try:
         return now - duration
     except OverflowError:  # nothing has started before the year 1
-        return statements.LONG_AGO
+        return BEGINNING.moment

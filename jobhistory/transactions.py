@@ -32,6 +32,7 @@ from jobhistory.database_errors import (
 )
 from jobhistory.errors import SchemaOutOfDate, hide_values
 from jobhistory.executions import Batch, ExecutionKey, Outcome, Written
+from jobhistory.maintenance import Branch, Deleted, Expiry, Place, Reaped
 from jobhistory.models import TABLE_NAME, HistoryRecord, detached, values_of
 from jobhistory.ring import RingBuffer
 from jobhistory.status import Status
@@ -136,12 +137,16 @@ class DatabaseHistory(ABC):
 
         return self._run(Purpose.RECORD_MANY, write, lambda written: written.ended)
 
-    def reap(self, query: HistoryQuery, now: datetime) -> list[Row]:
-        """End one batch of started executions as lost, and return their rows."""
+    def earlier(self, now: datetime) -> datetime:
+        """Return the earlier of a moment and the clock of the database."""
+        return self._run(Purpose.MAINTAIN, lambda session: operations.earlier(session, now))
+
+    def reap(self, query: HistoryQuery, now: datetime, after: Place) -> Reaped:
+        """End one batch of started executions as lost; see `operations.reap`."""
         return self._run(
             Purpose.MAINTAIN,
-            lambda session: operations.reap(session, query, now),
-            lambda rows: rows,
+            lambda session: operations.reap(session, query, now, after),
+            lambda reaped: reaped.rows,
         )
 
     def find(self, query: HistoryQuery, after: Cursor | None = None) -> list[HistoryRecord]:
@@ -161,17 +166,28 @@ class DatabaseHistory(ABC):
         """The kinds of failures, the most frequent first."""
         return self._run(Purpose.READ, lambda session: operations.failures(session, query))
 
-    def count_expired(self, cutoff: datetime) -> int:
-        """How many rows have expired at the cutoff."""
-        return self._run(Purpose.READ, lambda session: operations.count_expired(session, cutoff))
+    def count_expired(self, now: datetime) -> int:
+        """Return the number of rows that have expired."""
+        return self._run(Purpose.READ, lambda session: operations.count_expired(session, now))
+
+    def plan_expiry(self, now: datetime) -> Expiry:
+        """Return what to delete from, and up to which moment."""
+        return self._run(Purpose.MAINTAIN, lambda session: operations.plan_expiry(session, now))
 
     def delete_expired(
-        self, cutoff: datetime, low_water: datetime, batch_size: int
-    ) -> tuple[int, int, datetime]:
+        self, branch: Branch | None, cutoff: datetime, low: Place, batch_size: int
+    ) -> Deleted:
         """Delete one batch of expired rows; see `operations.delete_expired`."""
         return self._run(
             Purpose.MAINTAIN,
-            lambda session: operations.delete_expired(session, cutoff, low_water, batch_size),
+            lambda session: operations.delete_expired(session, branch, cutoff, low, batch_size),
+        )
+
+    def first_expired(self, branch: Branch | None, cutoff: datetime, low: Place) -> Place | None:
+        """Return the place of the first row that a batch would delete."""
+        return self._run(
+            Purpose.MAINTAIN,
+            lambda session: operations.first_expired(session, branch, cutoff, low),
         )
 
     @property
