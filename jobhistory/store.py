@@ -330,9 +330,9 @@ class HistoryStore(Verbs):
         `older_than` counts back from the store's clock or the database server's, whichever is
         earlier.
 
-        A worker that reports an outcome meanwhile is not waited for, and wins. Several calls at
-        once share the work. Rows that a trigger keeps as they are stay `started`, and one warning
-        in the log gives their number.
+        A worker that reports an outcome meanwhile is not waited for, and wins. An outcome that is
+        reported later replaces the failure, once. Several calls at once share the work. Rows that
+        a trigger keeps as they are stay `started`, and one warning in the log gives their number.
 
         No index tells started executions apart, so all of history that is older than `older_than`
         is read once, or what the filters leave of it.
