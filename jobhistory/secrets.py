@@ -20,7 +20,7 @@ _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _SECRET = re.compile(
     r"passw|passphrase|passcode|credential|social_?security"
     r"|(?:^|_)(?:"
-    r"(?:|db|my|pg|root|smtp|ssh|user)pass|pwd|pw"
+    r"(?:|db|my|pg|root|smtp|ssh|user)pass$|pwd|pw"
     r"|[a-z]*secrets?|secret(?:id|key|token|value)"
     r"|[a-z]*token|(?:access|api|auth|bearer|csrf|device|id|refresh|session)_?tokens"
     r"|(?:access|account|api|app|auth|consumer|deploy|encryption|license|master|private|secret"
@@ -73,6 +73,8 @@ def redact_text(text: str) -> str:
         text = _redact_values(text)
     if "assw" in text or "ASSW" in text:
         text = _QUOTED_AFTER_WORD.sub(_redacted_password, text)
+    if "input_value=" in text:
+        text = _PYDANTIC.sub(_redacted_input, text)
     if "earer " in text:
         text = _BEARER.sub(_redacted_bearer, text)
     return text
@@ -213,6 +215,12 @@ _AUTH_SCHEME = re.compile(
 _BRACKET = re.compile(r"\"(?:[^\"\\\n]|\\.)*+\"|'(?:[^'\\\n]|\\.)*+'|[\[\]{}()]|\n")
 _KEY_BLOCK_END = re.compile(r"-----END[^\n]*|\Z")
 _BEARER = re.compile(r"(?i)\b(bearer +)([\w.~+/=\-]++)")
+# A line of a validation error of pydantic's, below the name of the field.
+_PYDANTIC = re.compile(
+    r"^(?P<before>(?P<name>[\w.\-]++)\n  (?:(?!\[type=)[^\n])*+\[type=\w++, input_value=)"
+    r"(?P<value>[^\n]*+)",
+    re.MULTILINE,
+)
 # A frame of one of Python's tracebacks; the source lines below it are indented deeper.
 _FRAME = re.compile(
     r"^(?P<indent>[ |]*+)File \"[^\"\n]*\", line \d+[^\n]*\n"
@@ -369,3 +377,8 @@ def _redacted_bearer(match: re.Match[str]) -> str:
 def _redacted_password(match: re.Match[str]) -> str:
     word, space, quote = match.groups()
     return f"{word}{space}{quote}{REDACTED}{quote}" if "passw" in word.lower() else match[0]
+
+
+def _redacted_input(match: re.Match[str]) -> str:
+    _, comma, kind = match["value"].rpartition(", input_type=")
+    return match["before"] + REDACTED + comma + kind if looks_secret(match["name"]) else match[0]

@@ -8,6 +8,7 @@ import traceback
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, Field, ValidationError
 
 from jobhistory.secrets import looks_secret, redact_arguments, redact_text
 
@@ -30,10 +31,10 @@ def test_names_of_secrets(name):
 @pytest.mark.parametrize(
     "name",
     ["max_tokens", "tokens", "token_count", "token_type", "token_expires_at", "pass_count",
-     "pass_rate", "author", "authored_by", "auth_method", "secretary", "secret_name", "pinned",
-     "pinterest", "spinner", "session_count", "cookie_policy", "has_password", "password_length",
-     "key", "monkey", "primary_key", "public_key", "compass", "bypass", "passenger", "keyboard",
-     "user_id", "assigned", "design", "n", ""],
+     "pass_rate", "pass_through", "author", "authored_by", "auth_method", "secretary",
+     "secret_name", "pinned", "pinterest", "spinner", "session_count", "cookie_policy",
+     "has_password", "password_length", "key", "monkey", "primary_key", "public_key", "compass",
+     "bypass", "passenger", "keyboard", "user_id", "assigned", "design", "n", ""],
 )  # fmt: skip
 def test_harmless_names(name):
     assert not looks_secret(name)
@@ -188,6 +189,21 @@ def test_what_follows_the_source_lines_is_text_again(tmp_path):
     assert redact_text(stack + "password=hunter2") == stack + "password=[redacted]"
 
 
+def test_the_inputs_that_pydantic_quotes_are_redacted_by_the_names_of_their_fields():
+    class Login(BaseModel):
+        user: int
+        password: str = Field(max_length=3)
+
+    with pytest.raises(ValidationError) as caught:
+        Login(user="ann", password="hunter2")
+    shown = redact_text(str(caught.value))
+
+    assert "input_value='ann', input_type=str]" in shown
+    assert "input_value=[redacted], input_type=str]" in shown
+    assert "hunter2" not in shown
+    assert redact_text(shown) == shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "shown"),
     [
@@ -213,7 +229,8 @@ def test_secrets_among_arguments(arguments, shown):
      'token=\\"', "token={", "token=[\"", "secret=a&", "secret=,a-", "a://", "a://u:", "://@", "@",
      "--token ", "-u ", "-u a:", "mysql -p", "'-u', '", "\"", "'", "\\", "bearer ", "cookie: a;",
      "private_key=-----BEGIN", '  File "x", line 1\n', '  File "x", line 1\n    password="\n', "\n",
-     "token: a ", "password\t", "password \"", "auth: basic ", "token=aws4", "x.Y: "],
+     "token: a ", "password\t", "password \"", "auth: basic ", "token=aws4", "x.Y: ",
+     "p\n  [type=a, input_value=", "[type=a, input_value=a"],
 )  # fmt: skip
 def test_the_longest_texts_take_no_longer_in_proportion(piece):
     """What took time quadratic in the length would run into the time limit of the tests."""
