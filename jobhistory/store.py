@@ -125,8 +125,10 @@ class HistoryStore(Verbs):
         history_retention: how long a row lives: a `timedelta`, a text such as `"30 days"` or
             `"12h"`, or `None` or `"never"` if rows do not expire.
         limits: how many bytes payload, results, message and stack may take.
-        redact: given a key and the value under it, what to store for the value; `None` stores all.
-            If it raises, the value is redacted.
+        redact: takes a name and the value under it, and returns the value to store. It judges keys,
+            attributes, pairs such as headers, and JSON in texts; if it raises, the value is
+            redacted. Messages, stacks and other text follow the default rules. `None` turns all
+            redaction off.
         schema: the database schema that holds the table; `None` for the connection's default, or
             for the one of the factory's own `schema_translate_map`.
         clock: says what time it is, as an aware `datetime`.
