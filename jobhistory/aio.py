@@ -54,6 +54,10 @@ def create_async_store(
             touched; or a URL, for which the store makes an engine that `close()` disposes: with
             aiosqlite on SQLite and psycopg on PostgreSQL, if it names no driver; or `None`.
 
+    Behind a pooler in transaction mode, such as PgBouncer, asyncpg needs an engine with
+    `connect_args={"statement_cache_size": 0, "prepared_statement_cache_size": 0,
+    "prepared_statement_name_func": lambda: str(uuid4())}`; psycopg is as with `create_store`.
+
     The other arguments, what is raised and what is left to migrations are as with `create_store`.
     """
     session_factory: async_sessionmaker[AsyncSession] | None

@@ -54,7 +54,9 @@ def engine_from_url(url: str | URL) -> Engine:
     with _remedies():
         if parsed.get_backend_name() == "sqlite":
             return _set_up(create_engine(_file(parsed), **_SQLITE))
-        return _test_idle_connections(create_engine(parsed, **_settings(parsed)))
+        engine = create_engine(parsed, **_settings(parsed))
+        _prepare_without_pooler(engine)
+        return _test_idle_connections(engine)
 
 
 def async_engine_from_url(url: str | URL) -> AsyncEngine:
@@ -79,6 +81,7 @@ def async_engine_from_url(url: str | URL) -> AsyncEngine:
             _set_up(engine.sync_engine)
             return engine
         engine = create_async_engine(parsed, **_settings(parsed))
+        _prepare_without_pooler(engine.sync_engine)
         _test_idle_connections(engine.sync_engine)
         return engine
 
@@ -134,6 +137,26 @@ def _settings(url: URL) -> dict[str, Any]:
             "hide_parameters": True,
         }
     return {"hide_parameters": True}
+
+
+def _prepare_without_pooler(engine: Engine) -> None:
+    """Keep psycopg from preparing statements behind a pooler such as PgBouncer.
+
+    In transaction mode, a pooler runs each transaction on any of its server connections, and a
+    prepared statement exists on only one of them. A pooler shows by the process id that it gives
+    to the client: it is not the id of the server process that answers.
+    """
+
+    def compare(connection: Any, record: ConnectionPoolEntry) -> None:
+        driver: Any = record.driver_connection
+        cursor = connection.cursor()
+        cursor.execute("SELECT pg_backend_pid()")
+        if cursor.fetchone() != (driver.info.backend_pid,):
+            driver.prepare_threshold = None
+        cursor.close()
+
+    if engine.dialect.driver == "psycopg":
+        event.listen(engine, "connect", compare)
 
 
 def _test_idle_connections(engine: Engine) -> Engine:

@@ -53,6 +53,12 @@ def create_store(
     call waits for `pool_timeout` and then raises. A store made from a URL has connections of its
     own, and `joined` uses the one that the session holds.
 
+    Behind a pooler in transaction mode, such as PgBouncer, an app's engine with psycopg needs
+    `connect_args={"prepare_threshold": None}`; an engine made from a URL adapts by itself.
+
+    A session may choose its engine in `get_bind(mapper, clause)`: each transaction asks once, with
+    a SELECT if it only reads and with an UPDATE if it writes, and then stays on that engine.
+
     The other arguments are those of `HistoryStore`. No table is created: `jobhistory.migrate` does.
 
     Raises:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -99,6 +102,63 @@ def start_again(handle) -> None:
         except subprocess.SubprocessError:
             time.sleep(0.2)
     raise AssertionError("the server does not start again")
+
+
+@contextmanager
+def pgbouncer(url: URL) -> Iterator[URL]:
+    """Start PgBouncer in front of a database, in transaction mode; yield the URL to connect to.
+
+    Raises:
+        LookupError: if the program is not installed.
+    """
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        raise LookupError("pgbouncer is not installed; install it with: apt-get install pgbouncer")
+    with tempfile.TemporaryDirectory(prefix="jobhistory-bouncer-") as folder:
+        port = _free_port()
+        config = Path(folder) / "pgbouncer.ini"
+        host = url.host or url.query["host"]
+        server = f"host={host} port={url.port or 5432} dbname={url.database} user={url.username}"
+        if url.password:
+            server += f" password={url.password}"
+        config.write_text(
+            f"""[databases]
+            jobs = {server}
+            [pgbouncer]
+            listen_addr = 127.0.0.1
+            listen_port = {port}
+            unix_socket_dir =
+            auth_type = any
+            pool_mode = transaction
+            default_pool_size = 3
+            """
+        )
+        Path(folder).chmod(0o755)
+        # It does not run as root, and the server's socket may be in a folder for its owner only.
+        owner = Path(host).owner() if host.startswith("/") else "nobody"
+        user = ["-u", owner] if os.geteuid() == 0 else []
+        process = subprocess.Popen([program, "-q", *user, str(config)])
+        try:
+            _wait_for_port(process, port)
+            yield url.set(host="127.0.0.1", port=port, database="jobs", query={})
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+def _wait_for_port(process: subprocess.Popen[str], port: int) -> None:
+    for _ in range(100):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        assert process.poll() is None, "pgbouncer has ended"
+        time.sleep(0.05)
+    raise AssertionError("pgbouncer does not listen")
 
 
 @contextmanager

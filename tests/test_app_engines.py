@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from sqlalchemy import Delete, Update, create_engine, event, text
+from sqlalchemy import Delete, Update, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
@@ -24,6 +25,7 @@ from jobhistory import (
     migrate,
 )
 from tests.facades import Synchronous
+from tests.servers import kill, pgbouncer, start_again, wheel_server
 
 MANY = 30
 
@@ -121,6 +123,47 @@ def test_every_operation_on_an_engine_of_the_app(postgres_database, clock, kind)
         exercise(store, clock)
         if kind != "AUTOCOMMIT":  # where a rollback takes nothing back
             exercise_joined(store, sessionmaker(engine))
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+@pytest.mark.parametrize("level", ["READ COMMITTED", "SERIALIZABLE"])
+def test_every_operation_on_an_engine_for_asyncio(
+    postgres_database, event_loop_thread, clock, driver, level
+):
+    url = of_driver(postgres_database.url, driver)
+    engine = create_async_engine(url, isolation_level=level)
+    exercise(Synchronous(create_async_store(engine, clock=clock), event_loop_thread), clock)
+    event_loop_thread.run(engine.dispose())
+
+
+def test_options_of_the_apps_sessions(bare_database, clock):
+    """The statements have them, as if they were the app's own."""
+    schema = "main" if bare_database.name == "sqlite" else "audit"
+    migrate.upgrade(bare_database.engine, schema=schema)
+    options = {"schema_translate_map": {None: schema}}
+    sessions = sessionmaker(bare_database.engine, execution_options=options)
+    exercise(create_store(sessions, clock=clock), clock)
+
+
+def test_transactions_in_two_phases(clock):
+    """The server of the other tests allows none."""
+    try:
+        with wheel_server() as server:
+            url = of_driver(make_url(server.get_uri()), "psycopg")
+            autocommit = engine_for(url, isolation_level="AUTOCOMMIT")
+            with autocommit as engine, engine.connect() as connection:
+                connection.execute(text("ALTER SYSTEM SET max_prepared_transactions = 10"))
+            kill(server)
+            start_again(server)
+            with engine_for(url) as engine:
+                migrate.upgrade(engine)
+                prepared = []
+                event.listen(engine, "prepare_twophase", lambda *a: prepared.append(a))
+                sessions = sessionmaker(engine, twophase=True)
+                exercise(create_store(sessions, clock=clock), clock)
+                assert prepared
+    except LookupError as error:
+        pytest.skip(str(error))
 
 
 # Routing
@@ -453,3 +496,76 @@ def test_row_level_security_that_is_enabled_later(postgres_database, app_role):
                 store.record_many(many("first"))
             store.record_many(many("then"))
         assert [r.job_id for r in store.recent()] == ["before-0", "before-1", "then-0", "then-1"]
+
+
+# PgBouncer
+
+
+@pytest.fixture(scope="module")
+def bouncer(migrated_postgres):
+    try:
+        with pgbouncer(migrated_postgres) as url:
+            yield url
+    except LookupError as error:
+        pytest.skip(str(error))
+
+
+def exercise_often(store):
+    """Repeat statements until drivers would prepare them, on several connections at once."""
+
+    def record(thread):
+        for n in range(20):
+            ids = (f"{thread}-{n}", "w", "c")
+            store.record_start(Job(ids[0], "often"), *ids[1:])
+            store.record_completion(*ids, 1)
+            assert len(store.get_by_job_id(ids[0])) == 1
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(record, range(4))) == [None] * 4
+    assert store.count(task_identifier="often") == 80
+
+
+APP_ENGINES_BEHIND_A_POOLER = {
+    "psycopg": lambda url: engine_for(url, connect_args={"prepare_threshold": None}),
+    "psycopg2": lambda url: engine_for(of_driver(url, "psycopg2")),
+}
+
+
+@pytest.mark.parametrize("kind", ["URL", *APP_ENGINES_BEHIND_A_POOLER])
+def test_a_pooler_in_transaction_mode(postgres_database, bouncer, kind):
+    with ExitStack() as stack:
+        bind = bouncer
+        if kind != "URL":
+            bind = stack.enter_context(APP_ENGINES_BEHIND_A_POOLER[kind](bouncer))
+        with create_store(bind) as store:
+            exercise_often(store)
+
+
+ASYNCPG_BEHIND_A_POOLER = {
+    "statement_cache_size": 0,
+    "prepared_statement_cache_size": 0,
+    "prepared_statement_name_func": lambda: str(uuid.uuid4()),
+}
+
+
+@pytest.mark.parametrize("kind", ["URL", "psycopg", "asyncpg"])
+def test_a_pooler_and_a_store_for_asyncio(postgres_database, bouncer, event_loop_thread, kind):
+    engine = None
+    if kind == "psycopg":
+        engine = create_async_engine(bouncer, connect_args={"prepare_threshold": None})
+    elif kind == "asyncpg":
+        url = of_driver(bouncer, "asyncpg")
+        engine = create_async_engine(url, connect_args=ASYNCPG_BEHIND_A_POOLER)
+    store = Synchronous(create_async_store(engine or bouncer), event_loop_thread)
+    exercise_often(store)
+    store.close()
+    if engine is not None:
+        event_loop_thread.run(engine.dispose())
+
+
+def test_statements_are_prepared_where_no_pooler_is(postgres_database):
+    with create_store(postgres_database.url) as store:
+        for n in range(10):
+            store.get_by_job_id(str(n))
+        with store._owned_engine.connect() as connection:
+            assert connection.connection.driver_connection.prepare_threshold is not None
