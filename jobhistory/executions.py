@@ -193,30 +193,14 @@ class Batch:
         return cls(list(merged.values()))
 
     @cached_property
-    def placed_rows(self) -> list[tuple[int, dict[str, Any]]]:
-        """The new rows, each with its place among the operations."""
-        return [
-            (place, each)
-            for place, each in enumerate(self.operations)
-            if not isinstance(each, Outcome)
-        ]
-
-    @cached_property
-    def placed_outcomes(self) -> list[tuple[int, Outcome]]:
-        """The outcomes of executions whose rows were written before, each with its place."""
-        return [
-            (place, each) for place, each in enumerate(self.operations) if isinstance(each, Outcome)
-        ]
-
-    @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """The new rows."""
-        return [row for _, row in self.placed_rows]
+        return [each for each in self.operations if not isinstance(each, Outcome)]
 
     @cached_property
     def outcomes(self) -> list[Outcome]:
         """The outcomes of executions whose rows were written before."""
-        return [outcome for _, outcome in self.placed_outcomes]
+        return [each for each in self.operations if isinstance(each, Outcome)]
 
 
 @dataclass(frozen=True)

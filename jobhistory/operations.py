@@ -187,26 +187,30 @@ def write(session: Session, batch: Batch, *, again: bool) -> Written:
         _sort_out_those_ended_otherwise(session, written)
     else:
         insert_many(session, batch.rows)
+    if batch.outcomes:
+        _write_outcomes(session, batch, written, again=again)
+    return written
+
+
+def _write_outcomes(session: Session, batch: Batch, written: Written, *, again: bool) -> None:
+    """Write the outcomes of a batch, and put all that has ended in the order of the batch."""
+    inserted = {row["id"] for row in written.ended}
+    written.ended.clear()
     known = [outcome for outcome in batch.outcomes if outcome.row is not None]
     all_ended = not known or _end_many(session, known) == len(known)
-    places = {row["id"]: place for place, row in batch.placed_rows} if batch.outcomes else {}
-    for place, outcome in batch.placed_outcomes:
-        if outcome.row is not None and all_ended:
-            ended = outcome.ended_row()
+    for operation in batch.operations:
+        if not isinstance(operation, Outcome):
+            if operation["id"] in inserted:
+                written.ended.append(operation)
+        elif operation.row is not None and all_ended:
+            written.ended.append(operation.ended_row())
         else:
             try:
-                record = _end_once(session, outcome, again=again)
+                record = _end_once(session, operation, again=again)
             except (ExecutionNotFound, ExecutionAlreadyFinished) as refusal:
-                written.refused.append((outcome, refusal))
-                continue
-            if record is None:
-                continue
-            ended = values_of(record)
-        written.ended.append(ended)
-        places[ended["id"]] = place
-    if batch.outcomes:
-        written.ended.sort(key=lambda row: places[row["id"]])
-    return written
+                written.refused.append((operation, refusal))
+            else:
+                written.ended.extend([] if record is None else [values_of(record)])
 
 
 def reap(session: Session, query: HistoryQuery, now: datetime, after: Place) -> Reaped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 from collections import deque
 from itertools import islice
 from typing import Any
@@ -11,8 +12,11 @@ from jobhistory.status import Status
 
 Row = dict[str, Any]
 
-_SMALL = 1000
+_SMALL = 1500
 """About how much memory an operation takes without its large values."""
+
+_LARGE = 1024
+"""From how many bytes of `marshal` on a payload is worth a closer look."""
 
 
 class Backlog:
@@ -58,6 +62,11 @@ class Backlog:
 
     def drop(self, count: int) -> None:
         """Remove the first operations."""
+        if count == len(self._queue):
+            self._queue.clear()
+            self._sizes.clear()
+            self.bytes = 0
+            return
         for _ in range(count):
             self._queue.popleft()
             self.bytes -= self._sizes.popleft()
@@ -96,7 +105,7 @@ class StartedRows:
         return operation, size
 
     def _remember(self, row: Row, size: int) -> None:
-        key = ExecutionKey.of_row(row)
+        key = ExecutionKey(row["job_id"], row["worker_id"], row["correlation_id"])
         self._rows.setdefault(key, []).append((row, size))
         self._count += 1
         self.bytes += size
@@ -120,7 +129,12 @@ def memory_of(operation: Operation) -> int:
     if isinstance(operation, Outcome):
         return _SMALL + _memory_of(operation.values)
     if operation["status"] is Status.STARTED:  # only its payload may be large
-        return _SMALL + _memory_of((operation["payload"],))
+        payload = operation["payload"]
+        try:
+            size = len(marshal.dumps(payload))  # much faster than to look at each value
+        except ValueError:
+            size = _LARGE
+        return _SMALL + (8 * size if size < _LARGE else _memory_of((payload,)))
     return _SMALL + _memory_of(operation)
 
 

@@ -78,6 +78,7 @@ class Intake:
         self.condition = Condition()
         self.is_closed = is_closed
         self.is_given_up = False
+        self.has_thread = False
         self.deadline = inf
         self.last_error: BaseException | None = None
         self.spooled = 0
@@ -161,7 +162,7 @@ class Intake:
         if self.is_closed:
             raise RecorderClosed
         # First, so that nobody waits for a thread that has ended.
-        has_thread = self._ensure_thread()
+        has_thread = self.has_thread or self._ensure_thread()
         backlog, options = self._backlog, self._options
         if not backlog.has_room(size):
             if options.when_full == "raise" or not has_thread:
@@ -232,7 +233,8 @@ class Intake:
             self._notify()
 
     def note_thread_end(self) -> None:
-        """Wake those who waited for the thread."""
+        """Wake those who wait for the thread."""
+        self.has_thread = False
         self._notify()
 
     def raise_if_lost(self) -> None:

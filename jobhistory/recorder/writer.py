@@ -128,6 +128,7 @@ class Writer:
             self.intake.last_error = error
             return False
         self._thread = thread  # before it ends, as that needs the lock
+        self.intake.has_thread = True
         return True
 
     def _work(self) -> None:
@@ -153,7 +154,7 @@ class Writer:
             with self.intake.condition:
                 if self._thread is current_thread():
                     self._thread = None
-                self.intake.note_thread_end()
+                    self.intake.note_thread_end()
 
     def _was_last_try(self, error: Exception) -> bool:
         """Note a failure; return whether the thread is to end."""
