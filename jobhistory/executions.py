@@ -17,7 +17,7 @@ from jobhistory.errors import (
     check_count,
     quoted,
 )
-from jobhistory.ids import new_execution_id, read_execution_id
+from jobhistory.ids import id_at, read_execution_id
 from jobhistory.models import COLUMN_NAMES, HistoryRecord, values_of
 from jobhistory.retention import Duration, parse_retention
 from jobhistory.sanitize import TEXT_ERROR_TYPE, Sanitizer
@@ -243,7 +243,7 @@ class RowBuilder:
         )
         attempts, run_at = given["attempts"], given["run_at"]
         return {
-            "id": new_execution_id(now)
+            "id": id_at(now)
             if execution_id is None
             else read_execution_id(execution_id, "execution_id", started_at=now),
             "job_id": key.job_id,
@@ -317,7 +317,7 @@ class RowBuilder:
             )
         if row["status"] is Status.FAILED:
             row["error_type"] = row["error_type"] or TEXT_ERROR_TYPE
-        elif any(row[name] is not None for name in _ERROR_COLUMNS):
+        elif not row["error_type"] is row["error_message"] is row["error_stack"] is None:
             raise InvalidInput(
                 "status", row["status"].value, "does not go with an error; write it like 'failed'"
             )
@@ -326,7 +326,7 @@ class RowBuilder:
         row["attempt_number"] = 1 if row["attempt_number"] is None else row["attempt_number"]
         self._complete_times(row)
         if row["id"] is None:
-            row["id"] = new_execution_id(row["started_at"])
+            row["id"] = id_at(row["started_at"])
         else:
             read_execution_id(row["id"], "id", started_at=row["started_at"])
         if "expires_at" not in given:
@@ -378,7 +378,8 @@ class RowBuilder:
             )
         elif took is None:
             took = elapsed_ms(started_at, completed_at)
-        row |= {"started_at": started_at, "completed_at": completed_at, "execution_time_ms": took}
+        row["started_at"], row["completed_at"] = started_at, completed_at
+        row["execution_time_ms"] = took
 
     def _failure(self, error: BaseException | str | None) -> dict[str, Any]:
         if not isinstance(error, (BaseException, str)):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import random
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from random import Random
 from typing import Any
 from uuid import UUID
 
@@ -13,14 +13,18 @@ from jobhistory.clock import in_utc, utc_now
 from jobhistory.errors import InvalidInput
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _TOLERANCE = timedelta(days=1)
 
 _VERSION_AND_VARIANT = 7 << 76 | 0b10 << 62
 _COUNTER_BITS = 30
-_RANDOM_BYTES = 4
+_RANDOM_BITS = 32
 
-_counter = count(random.SystemRandom().getrandbits(_COUNTER_BITS - 1))
+# Not the generator of the `random` module, which an app may seed. Nothing here has to be secret.
+_random = Random()  # noqa: S311
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.seed)
+
+_counter = count(_random.getrandbits(_COUNTER_BITS - 1))
 """Orders the ids that one process makes for one moment."""
 
 
@@ -38,13 +42,26 @@ def new_execution_id(started_at: datetime | None = None) -> UUID:
     Raises:
         InvalidInput: if `started_at` is not an aware `datetime`.
     """
-    moment = utc_now() if started_at is None else in_utc(started_at, "started_at")
-    microseconds = max(0, (moment - _EPOCH) // _MICROSECOND)
-    milliseconds, rest = divmod(microseconds, 1000)
-    time = milliseconds << 80 | (rest * 4096 // 1000) << 64
-    counted = next(_counter) % (1 << _COUNTER_BITS) << 8 * _RANDOM_BYTES
-    random_bits = int.from_bytes(os.urandom(_RANDOM_BYTES))
-    return UUID(int=time | _VERSION_AND_VARIANT | counted | random_bits)
+    return id_at(utc_now() if started_at is None else in_utc(started_at, "started_at"))
+
+
+def id_at(moment: datetime) -> UUID:
+    """Return a new id for a moment in UTC, as `new_execution_id` does."""
+    since = moment - _EPOCH
+    seconds = since.days * 86400 + since.seconds
+    if seconds < 0:
+        milliseconds = rest = 0
+    else:
+        milliseconds, rest = divmod(since.microseconds, 1000)
+        milliseconds += seconds * 1000
+    counted = next(_counter) % (1 << _COUNTER_BITS)
+    return UUID(
+        int=milliseconds << 80
+        | (rest * 4096 // 1000) << 64
+        | _VERSION_AND_VARIANT
+        | counted << _RANDOM_BITS
+        | _random.getrandbits(_RANDOM_BITS)
+    )
 
 
 def read_execution_id(value: Any, argument: str, *, started_at: datetime) -> UUID:

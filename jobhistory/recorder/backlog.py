@@ -15,6 +15,9 @@ Row = dict[str, Any]
 _SMALL = 1500
 """About how much memory an operation takes without its large values."""
 
+_PLAIN_OUTCOME = 3
+"""How many values an outcome has that is no more than a status and two times."""
+
 _LARGE = 1024
 """From how many bytes of `marshal` on a payload is worth a closer look."""
 
@@ -127,7 +130,8 @@ class StartedRows:
 def memory_of(operation: Operation) -> int:
     """Return about how many bytes of memory an operation takes."""
     if isinstance(operation, Outcome):
-        return _SMALL + _memory_of(operation.values)
+        values = operation.values
+        return _SMALL if len(values) == _PLAIN_OUTCOME else _SMALL + _memory_of(values)
     if operation["status"] is Status.STARTED:  # only its payload may be large
         payload = operation["payload"]
         try:
