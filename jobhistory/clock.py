@@ -24,6 +24,8 @@ def in_utc(moment: datetime, argument: str) -> datetime:
         InvalidInput: if it is not a `datetime`, has no time zone, or has no equal in UTC between
             the years 1 and 9999.
     """
+    if type(moment) is datetime and moment.tzinfo is UTC:  # as nearly all are
+        return moment
     if not isinstance(moment, datetime):
         raise InvalidInput(argument, moment, "is not a datetime; write it like datetime.now(UTC)")
     if moment.utcoffset() is None:

@@ -123,8 +123,7 @@ class ExecutionKey(NamedTuple):
 _NO_KEY = ExecutionKey("", "", "")
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How an execution ended: which one, and the values that its row gets.
 
     Attributes:
@@ -519,6 +518,8 @@ def _unless_none(read: Callable[[Any, str], Any], given: Mapping[str, Any], name
 
 
 def _fields_of(job: Any) -> dict[str, Any]:
+    if type(job) is Job:
+        return vars(job)
     if isinstance(job, Mapping):
         _only_known(job, _JOB_FIELDS, "job")
         return {name: job.get(name) for name in _JOB_FIELDS}
@@ -587,6 +588,8 @@ def _attempt_number(value: Any, argument: str) -> int:
 
 
 def _milliseconds(value: Any, argument: str) -> int:
+    if type(value) is int and 0 <= value <= _LARGEST_MILLISECONDS:
+        return value
     milliseconds = value / _MILLISECOND if isinstance(value, timedelta) else value
     # Clocks that are a little apart give a little less than nothing.
     if (

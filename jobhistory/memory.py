@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import operator
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from datetime import datetime, timedelta
 from threading import RLock
 from typing import Any
@@ -216,7 +215,7 @@ class MemoryHistory:
         """The row that had started, unless it had ended before, and the one that has ended."""
         started = self._started.ended_by(outcome)
         if started is not None:
-            row = replace(outcome, row=started).ended_row()
+            row = outcome._replace(row=started).ended_row()
             self._started.pop(row["id"])
             self._ending[row["id"]] = row
             return started, row
@@ -226,7 +225,7 @@ class MemoryHistory:
             raise not_found(outcome)
         record = detached(ended[0])
         if is_lost(record):
-            row = replace(outcome, row=ended[0]).ended_row()
+            row = outcome._replace(row=ended[0]).ended_row()
             self._ended.discard(lambda row: bool(row["id"] == record.id))
             self._ending[row["id"]] = row
             return ended[0], row
@@ -355,7 +354,7 @@ class JoinedMemory:
             row = outcome.row or self._hooks.recall(outcome.key)
             if row is None or outcome.values["status"] is not Status.FAILED:
                 raise
-            row = replace(outcome, row=row).ended_row()
+            row = outcome._replace(row=row).ended_row()
             self._record_later(row)
             return detached(row)
         before, row = self._memory.end_for_now(outcome)

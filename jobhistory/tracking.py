@@ -182,7 +182,7 @@ class TrackedExecution:
         if self._partial is None:
             return completed
         status = {"status": self._partial.values["status"]}
-        return replace(completed, values=self._partial.values | completed.values | status)
+        return completed._replace(values=self._partial.values | completed.values | status)
 
     @contextmanager
     def _log_history_errors(self, what: str, error: BaseException | None = None) -> Iterator[None]:

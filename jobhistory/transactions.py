@@ -7,7 +7,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from itertools import count
@@ -322,7 +321,7 @@ class CallersTransaction(DatabaseHistory):
                 and outcome.values["status"] is Status.FAILED
                 and _can_only_be_rolled_back(error)
             ):
-                return self._record_later(replace(outcome, row=row).ended_row())
+                return self._record_later(outcome._replace(row=row).ended_row())
             raise
 
     @property
