@@ -8,6 +8,7 @@ from jobhistory.criteria import HistoryQuery, Page
 from jobhistory.errors import (
     ExecutionAlreadyFinished,
     ExecutionNotFound,
+    HistoryUnavailable,
     InvalidInput,
     JobHistoryError,
     NotWritten,
@@ -42,6 +43,7 @@ __all__ = [
     "HistoryQuery",
     "HistoryRecord",
     "HistoryStore",
+    "HistoryUnavailable",
     "InvalidInput",
     "Job",
     "JobHistoryError",

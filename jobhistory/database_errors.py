@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 _MISSING_TABLE = "42P01"
 _MISSING_STATES = frozenset(
@@ -49,3 +52,21 @@ def is_conflict(error: DBAPIError) -> bool:
 def is_in_aborted_transaction(error: DBAPIError) -> bool:
     """Return whether PostgreSQL refuses all but a rollback, as an earlier statement has failed."""
     return sqlstate(error) == "25P02"
+
+
+def is_busy(error: DBAPIError) -> bool:
+    """Return whether SQLite gave up because another connection was at work in the database."""
+    code: int | None = getattr(error.orig, "sqlite_errorcode", None)
+    # The low byte is the kind; the others tell whether it was, say, a snapshot that was too old.
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def is_no_answer(error: Exception) -> bool:
+    """Return whether an error that took long may be due to a database that does not answer."""
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, (PoolTimeout, TimeoutError))  # asyncpg raises the latter
+    if is_busy(error):
+        return False
+    # An error without a statement is one of connecting; the state that of `statement_timeout`.
+    is_of_connection = error.connection_invalidated or error.statement is None
+    return is_of_connection or sqlstate(error) == "57014"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-import select
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from math import ceil, inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Dialect, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, InvalidatePoolError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from jobhistory.deadlines import Deadline, SocketGuard, TimeLimits, current_deadline, guard_of
 from jobhistory.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -29,6 +31,14 @@ _EXTRAS = {
     "aiosqlite": ("SQLite for asyncio needs aiosqlite", "async"),
 }
 
+_CONNECT_TIMEOUTS = {
+    "psycopg": "connect_timeout",
+    "psycopg2": "connect_timeout",
+    "asyncpg": "timeout",
+}
+"""What each driver calls its limit for connecting, in seconds, in a URL and as an argument."""
+
+_GUARD = "jobhistory.guard"
 _LAST_USED = "jobhistory.last_used"
 _IDLE_SECONDS = 1
 
@@ -37,29 +47,39 @@ _SUPPORTED = ("sqlite", "postgresql")
 _EXAMPLE = "write it like 'sqlite:///history.db' or 'postgresql://user@host/app'"
 
 
-def engine_from_url(url: str | URL) -> Engine:
+def engine_from_url(url: str | URL, limits: TimeLimits = TimeLimits()) -> Engine:  # noqa: B008
     """Make an engine whose settings suit short, independent writes; nothing connects yet.
 
     SQLite: WAL mode, `synchronous=NORMAL`, a busy timeout of 5 seconds, `BEGIN IMMEDIATE` before
     writes. Elsewhere connections are tested before they are used, by a round trip if they have been
     idle for a second; with psycopg each statement is a transaction, which saves two round trips.
 
+    Connecting has a time limit; `connect_timeout` in the URL (`timeout` with asyncpg) sets another.
+    So has the wait for a free connection of the pool. What runs on a connection has the limit of
+    the current deadline, if there is one.
+
     Raises:
         InvalidInput: if it is no URL, or one of a database that would be gone with its connection.
         ModuleNotFoundError: if the database's driver is not installed.
     """
     parsed = _read(url)
-    if parsed.get_dialect().is_async:
+    dialect = parsed.get_dialect()
+    if dialect.is_async:
         raise InvalidInput("bind", shown_url(url), f"names an asyncio driver; {_EXAMPLE}")
     with _remedies():
         if parsed.get_backend_name() == "sqlite":
             return _set_up(create_engine(_file(parsed), **_SQLITE))
-        engine = create_engine(parsed, **_settings(parsed))
+        limits = _limits_of(parsed, dialect, limits)
+        engine = create_engine(parsed, **_settings(dialect, limits))
         _prepare_without_pooler(engine)
-        return _test_idle_connections(engine)
+        _Limited(engine, limits).listen()
+        return engine
 
 
-def async_engine_from_url(url: str | URL) -> AsyncEngine:
+def async_engine_from_url(
+    url: str | URL,
+    limits: TimeLimits = TimeLimits(),  # noqa: B008 - it is frozen
+) -> AsyncEngine:
     """Make an engine for asyncio with the same settings; nothing connects yet.
 
     A URL that names no driver gets aiosqlite on SQLite, and psycopg on PostgreSQL.
@@ -73,16 +93,18 @@ def async_engine_from_url(url: str | URL) -> AsyncEngine:
     parsed = _read(url)
     if parsed.drivername == "sqlite":
         parsed = parsed.set(drivername="sqlite+aiosqlite")
-    if not parsed.get_dialect(_is_async=True).is_async:
+    dialect = parsed.get_dialect(_is_async=True)
+    if not dialect.is_async:
         raise InvalidInput("bind", shown_url(url), f"names no asyncio driver; {_EXAMPLE}")
     with _remedies():
         if parsed.get_backend_name() == "sqlite":
             engine = create_async_engine(_file(parsed), **_SQLITE)
             _set_up(engine.sync_engine)
             return engine
-        engine = create_async_engine(parsed, **_settings(parsed))
+        limits = _limits_of(parsed, dialect, limits)
+        engine = create_async_engine(parsed, **_settings(dialect, limits))
         _prepare_without_pooler(engine.sync_engine)
-        _test_idle_connections(engine.sync_engine)
+        _Limited(engine.sync_engine, limits).listen()
         return engine
 
 
@@ -128,15 +150,17 @@ def _read(url: str | URL) -> URL:
     return parsed
 
 
-def _settings(url: URL) -> dict[str, Any]:
+def _settings(dialect: type[Dialect], limits: TimeLimits) -> dict[str, Any]:
+    settings: dict[str, Any] = {"pool_timeout": limits.pool, "hide_parameters": True}
+    option = _CONNECT_TIMEOUTS.get(dialect.driver)
+    if option is not None and limits.connect != inf:
+        # libpq takes whole seconds.
+        seconds = limits.connect if dialect.driver == "asyncpg" else ceil(limits.connect)
+        settings["connect_args"] = {option: seconds}
     # With psycopg, what is several statements is sent as one transaction all the same.
-    if url.get_dialect().driver == "psycopg":
-        return {
-            "isolation_level": "AUTOCOMMIT",
-            "skip_autocommit_rollback": True,
-            "hide_parameters": True,
-        }
-    return {"hide_parameters": True}
+    if dialect.driver == "psycopg":
+        settings |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
+    return settings
 
 
 def _prepare_without_pooler(engine: Engine) -> None:
@@ -159,43 +183,102 @@ def _prepare_without_pooler(engine: Engine) -> None:
         event.listen(engine, "connect", compare)
 
 
-def _test_idle_connections(engine: Engine) -> Engine:
-    """Test a connection before it is used, by a round trip only if it was not in use just now.
-
-    SQLAlchemy's `pool_pre_ping` makes one each time, which our short calls feel. One that the
-    server has ended is told without: its socket has something to read.
-    """
-
-    def note(connection: Any, record: ConnectionPoolEntry) -> None:
-        record.info[_LAST_USED] = monotonic()
-
-    def test(connection: Any, record: ConnectionPoolEntry, proxy: object) -> None:
-        last_used = record.info.get(_LAST_USED)
-        if last_used is None:  # it is new
-            return
-        if monotonic() - last_used < _IDLE_SECONDS and _is_silent(record.driver_connection):
-            return
-        try:
-            engine.dialect.do_ping(connection)
-        except engine.dialect.loaded_dbapi.Error as error:
-            raise InvalidatePoolError from error  # upon which the pool makes a new one
-
-    event.listen(engine, "checkin", note)
-    event.listen(engine, "checkout", test)
-    return engine
-
-
-def _is_silent(driver_connection: Any) -> bool:
-    """Whether the server has said nothing since its last answer, not even that it hangs up."""
+def _limits_of(url: URL, dialect: type[Dialect], limits: TimeLimits) -> TimeLimits:
+    """The limits, with the one that the URL sets for connecting."""
+    option = _CONNECT_TIMEOUTS.get(dialect.driver, "")
+    given = url.query.get(option)
+    if given is None:
+        return limits
     try:
-        socket = driver_connection.fileno()
-    except Exception:  # the driver tells no socket, or has noticed itself
-        return False
-    if not hasattr(select, "poll"):
-        return not any(select.select([socket], [], [], 0))
-    poll = select.poll()
-    poll.register(socket, select.POLLIN)
-    return not poll.poll(0)
+        seconds = float(str(given))
+    except ValueError:
+        raise InvalidInput(option, given, "is no number of seconds; write it like 2") from None
+    return replace(limits, connect=seconds if seconds > 0 else inf)
+
+
+@dataclass(frozen=True)
+class _Limited:
+    """The connections of an engine that connects, tests them and answers in time, or not at all."""
+
+    engine: Engine
+    limits: TimeLimits
+
+    def listen(self) -> None:
+        """Set the engine up."""
+        event.listen(self.engine, "do_connect", self._connect)
+        # SQLAlchemy's own listeners, in between, ask the server for its settings.
+        event.listen(self.engine, "connect", self._begin_setup, insert=True)
+        event.listen(self.engine, "connect", self._end_setup)
+        event.listen(self.engine, "checkout", self._begin_use)
+        event.listen(self.engine, "checkin", self._end_use)
+        event.listen(self.engine, "close", self._close)
+
+    def _connect(
+        self, dialect: Dialect, record: ConnectionPoolEntry, args: Any, options: Any
+    ) -> Any:
+        deadline = current_deadline.get()
+        if deadline is not None and deadline.has_passed:
+            # It waited for a connection, and the one that it got is broken: the database hangs.
+            deadline.expire()
+            raise dialect.loaded_dbapi.OperationalError(deadline.failure)
+        begun = monotonic()
+        try:
+            return dialect.connect(*args, **options)
+        except Exception as error:
+            if monotonic() - begun < 0.9 * self.limits.connect:  # clocks differ
+                raise
+            message = f"could not connect within the time limit of {self.limits.connect:g} s"
+            if deadline is not None:
+                deadline.failure = message
+            raise dialect.loaded_dbapi.OperationalError(message) from error
+
+    def _begin_setup(self, connection: Any, record: ConnectionPoolEntry) -> None:
+        guard = guard_of(record.driver_connection)
+        if guard is not None:
+            record.info[_GUARD] = guard
+            guard.turn_on(Deadline(self.limits.connect))
+
+    def _end_setup(self, connection: Any, record: ConnectionPoolEntry) -> None:
+        if (guard := record.info.get(_GUARD)) is not None:
+            guard.turn_off()
+
+    def _begin_use(self, connection: Any, record: ConnectionPoolEntry, proxy: object) -> None:
+        # SQLAlchemy's `pool_pre_ping` makes a round trip each time, which our short calls feel.
+        guard: SocketGuard | None = record.info.get(_GUARD)
+        last_used = record.info.get(_LAST_USED)
+        if last_used is not None:  # else it is new
+            is_silent = guard is not None and guard.is_silent()
+            if not is_silent or monotonic() - last_used >= _IDLE_SECONDS:
+                self._test(connection, guard)
+        deadline = current_deadline.get()
+        if guard is not None and deadline is not None:
+            deadline.restart()
+            guard.turn_on(deadline)
+
+    def _test(self, connection: Any, guard: SocketGuard | None) -> None:
+        """Test a connection by a round trip; if it fails, the pool makes a new one."""
+        if guard is not None:
+            guard.turn_on(Deadline(self.limits.ping))
+        try:
+            self.engine.dialect.do_ping(connection)
+        except (self.engine.dialect.loaded_dbapi.Error, OSError) as error:  # asyncpg raises OSError
+            raise InvalidatePoolError from error
+        finally:
+            if guard is not None:
+                guard.turn_off()
+
+    def _end_use(self, connection: Any, record: ConnectionPoolEntry) -> None:
+        record.info[_LAST_USED] = monotonic()
+        if (guard := record.info.get(_GUARD)) is not None:
+            guard.turn_off()
+
+    def _close(self, connection: Any, record: ConnectionPoolEntry) -> None:
+        if (guard := record.info.pop(_GUARD, None)) is None:
+            return
+        if self.engine.dialect.is_async:  # asyncpg waits until the server hangs up
+            guard.turn_on(Deadline(self.limits.connect))
+        else:
+            guard.close()
 
 
 @contextmanager

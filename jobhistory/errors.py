@@ -8,6 +8,7 @@
     ├── ExecutionAlreadyFinished    also RuntimeError: it ended otherwise before
     ├── SchemaOutOfDate             also RuntimeError: the table is missing, old or changed
     ├── UnsafeExpiry                also RuntimeError: the rows of a batch are not identifiable
+    ├── HistoryUnavailable          also ConnectionError: the database did not answer a moment ago
     ├── RecorderFull                also queue.Full: more waits to be written than may
     ├── RecorderClosed              also RuntimeError: it takes nothing any more
     └── NotWritten                  also TimeoutError: a Recorder needs longer than it was given
@@ -199,6 +200,30 @@ class SchemaOutOfDate(JobHistoryError, RuntimeError):
         return (
             f"the history table is at revision {self.current} and not at {self.head}; upgrade it "
             "with 'jobhistory db upgrade' or jobhistory.migrate.upgrade(engine)"
+        )
+
+
+class HistoryUnavailable(JobHistoryError, ConnectionError):
+    """The database did not answer a moment ago, so a recording call does not wait for it now.
+
+    Attributes:
+        reason: why the last call failed that did wait.
+        retry_after: the number of seconds until a call waits again.
+        is_repeated: `False` for the first of these errors since the database answered last, `True`
+            for those that follow.
+    """
+
+    def __init__(self, reason: str, retry_after: float, is_repeated: bool) -> None:
+        super().__init__(reason, retry_after, is_repeated)
+        self.reason = reason
+        self.retry_after = retry_after
+        self.is_repeated = is_repeated
+
+    def __str__(self) -> str:
+        return (
+            f"history is unavailable: {self.reason}; nothing is recorded for another "
+            f"{self.retry_after:.0f} s, then a call tries again; check the database, or record "
+            "through a Recorder, which writes later what it cannot write now"
         )
 
 

@@ -69,13 +69,26 @@ def prepare(
     # SQLAlchemy 2.1 has options of the session, too.
     session.info[_OPTIONS] = {**getattr(session, "execution_options", {}), **options}
     if bind is not None:
-        # A connection is in a transaction already. SQLite needs a transaction for each write.
-        is_free = isinstance(bind, Engine) and bind.dialect.name == "postgresql"
-        session.info[_CONNECTION] = session.connection(
+        # A connection is in a transaction already.
+        is_free = as_one and isinstance(bind, Engine)
+        is_postgresql = bind.dialect.name == "postgresql"
+        session.info[_CONNECTION] = connection = session.connection(
             bind_arguments={"bind": bind},
-            execution_options=_TRANSACTION if as_one and is_free else None,
+            execution_options=_TRANSACTION if is_free and is_postgresql else None,
         )
+        if is_free and not is_postgresql:
+            _begin_unless_begun(connection)
     return session
+
+
+def _begin_unless_begun(connection: Connection) -> None:
+    """Begin a transaction on SQLite, if neither its driver nor a listener of the app does so.
+
+    The driver's commit and rollback end it. To change the mode and back would lose the app's.
+    """
+    driver_connection: Any = connection.connection.driver_connection
+    if driver_connection.isolation_level is None and not driver_connection.in_transaction:
+        connection.exec_driver_sql("BEGIN")
 
 
 def insert(session: Session, row: dict[str, Any], *, may_exist: bool = False) -> HistoryRecord:

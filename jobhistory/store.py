@@ -119,6 +119,24 @@ class HistoryStore(Verbs):
     the connection broke while the commit was on its way. Then the call may be made again: an
     outcome that is already there is returned, not recorded twice.
 
+    **A database that hangs does not hang jobs.** The engine that `create_store` makes from a URL
+    gives up after 2 seconds to connect, and a recording call after 2 more; `record_many` and the
+    batches of a `Recorder` have 30. The connection is closed then, and SQLAlchemy's
+    `OperationalError` says that the time limit has passed. What was sent before may be in history
+    all the same. Questions, `expire`, `reap_lost` and migrations have no limit once they are
+    connected. A wait for one of the pool's 15 connections ends after 10 seconds.
+
+    After such a time-out, recording calls raise `HistoryUnavailable` at once for 30 seconds; then
+    one of them tries again. This holds on the app's own engine too, if a call found no connection,
+    or lost it, after 2 seconds or more. There, only the driver's settings limit the time, so set
+    them: `connect_args={"connect_timeout": 2}` with psycopg or psycopg2, `{"timeout": 2,
+    "command_timeout": 2}` with asyncpg, and a small `pool_timeout`. `tcp_user_timeout` helps with
+    psycopg if the network fails, but not against a server that is stopped.
+
+    **SQLite.** The threads of a process that record take turns. If another process keeps the
+    database busy beyond the driver's own `timeout`, the transaction is repeated: for 5 seconds, and
+    for 30 by `expire` and `reap_lost`.
+
     A forked child may use the store that its parent made. It begins with an empty ring buffer of
     its own, and with connections of its own: of an engine's pool, the child leaves to the parent
     what is in it, and closes nothing. With SQLite, fork while no thread is using it: its library

@@ -19,8 +19,9 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import await_
 from sqlalchemy.util.concurrency import in_greenlet
 
-from jobhistory import binds, migrate, operations, statements
+from jobhistory import binds, busy, migrate, operations, statements
 from jobhistory.answers import Count, FailureGroup, TaskStats
+from jobhistory.breaker import CircuitBreaker, timed_out
 from jobhistory.commit_hooks import CommitHooks, PendingWrite
 from jobhistory.criteria import Cursor, HistoryQuery
 from jobhistory.database_errors import (
@@ -28,8 +29,10 @@ from jobhistory.database_errors import (
     is_in_aborted_transaction,
     is_missing_object,
     is_missing_table,
+    is_no_answer,
 )
-from jobhistory.errors import SchemaOutOfDate, hide_values
+from jobhistory.deadlines import Deadline, TimeLimits, current_deadline
+from jobhistory.errors import SchemaOutOfDate, hide_values, reason
 from jobhistory.executions import Batch, ExecutionKey, Outcome, Written
 from jobhistory.maintenance import Branch, Deleted, Expiry, Place, Reaped
 from jobhistory.models import TABLE_NAME, HistoryRecord, detached, values_of
@@ -50,7 +53,10 @@ class Purpose(Enum):
     """A recording call of a job, which must not wait for long."""
 
     RECORD_MANY = auto()
-    """Many rows at once: `record_many`, and the batches of a `Recorder`."""
+    """Many rows at once that a job waits for."""
+
+    RECORD_LATER = auto()
+    """A batch of a `Recorder`: no job waits for it, and the `Recorder` tries again by itself."""
 
     READ = auto()
     """A question."""
@@ -134,7 +140,7 @@ class DatabaseHistory(ABC):
             before_commit()
             return written
 
-        return self._run(Purpose.RECORD_MANY, write, lambda written: written.ended)
+        return self._run(Purpose.RECORD_LATER, write, lambda written: written.ended)
 
     def earlier(self, now: datetime) -> datetime:
         """Return the earlier of a moment and the clock of the database."""
@@ -204,6 +210,8 @@ class OwnTransactions(DatabaseHistory):
         schema: str | None,
     ) -> None:
         super().__init__(ring, schema)
+        self.limits = TimeLimits()
+        self.breaker = CircuitBreaker()
         self._session_factory = session_factory
         self._engines = binds.Engines(session_factory)
 
@@ -219,16 +227,64 @@ class OwnTransactions(DatabaseHistory):
         *,
         survives: bool = False,
     ) -> T:
+        if purpose in (Purpose.READ, Purpose.MAINTAIN):
+            return self._repeat(purpose, operation, ended)
+        # Its own thread makes the batches of a Recorder, so these may try at any time.
+        if self.breaker.is_open and purpose is not Purpose.RECORD_LATER:
+            self.breaker.check()
+        begun = self.breaker.clock()
+        # The connections of our own engines know it; those of an app go by its driver's settings.
+        deadline = Deadline(self.limits.call if purpose is Purpose.RECORD else self.limits.bulk)
+        token = current_deadline.set(deadline)
+        try:
+            result = self._repeat(purpose, operation, ended)
+        except Exception as error:
+            self._judge(error, deadline, self.breaker.clock() - begun)
+            raise
+        finally:
+            current_deadline.reset(token)
+        if self.breaker.is_open:
+            self.breaker.close()
+        return result
+
+    def _judge(self, error: Exception, deadline: Deadline, seconds: float) -> None:
+        """Open or close the circuit breaker after an error.
+
+        Raises:
+            OperationalError: if the call was cut off at its deadline.
+        """
+        if deadline.failure is not None:
+            self.breaker.open(deadline.failure)
+            raise timed_out(error, deadline.failure) from error
+        if seconds >= self.limits.call and is_no_answer(error):
+            self.breaker.open(reason(error))
+        else:
+            self.breaker.close()
+
+    def _repeat(
+        self,
+        purpose: Purpose,
+        operation: Callable[[Session], T],
+        ended: Callable[[T], list[Row]],
+    ) -> T:
+        """Run an operation in a transaction, and again after a conflict or while SQLite is busy."""
+        wait = busy.Wait(
+            self.limits.busy_maintenance if purpose is Purpose.MAINTAIN else self.limits.busy
+        )
         for attempt in count(1):
             try:
-                return self._run_once(purpose, operation, ended)
+                return self._run_once(purpose, operation, ended, wait)
             except DBAPIError as error:
                 hide_values(error)
                 self.refuse_wrong_schema(error)
-                if not is_conflict(error) or attempt == _MOST_ATTEMPTS:
+                if wait.goes_on(error):
+                    longest = busy.LONGEST_PAUSE
+                elif is_conflict(error) and attempt < _MOST_ATTEMPTS:
+                    longest = _FIRST_PAUSE * attempt**2
+                else:
                     raise
-            # Between the two that were in each other's way, chance decides who is first next time.
-            _sleep(uniform(0, _FIRST_PAUSE * attempt**2))  # noqa: S311
+            # Between those that were in each other's way, chance decides who is next.
+            _sleep(uniform(0, longest))  # noqa: S311
         raise AssertionError("unreachable")
 
     def _run_once(
@@ -236,14 +292,19 @@ class OwnTransactions(DatabaseHistory):
         purpose: Purpose,
         operation: Callable[[Session], T],
         ended: Callable[[T], list[Row]],
+        wait: busy.Wait,
     ) -> T:
         arguments = binds.READING if purpose is Purpose.READ else binds.WRITING
         with self._session_factory() as session:
             bind = self._engines.bind_of(session, arguments)
-            with session.begin():
-                as_one = purpose is Purpose.RECORD_MANY
+            with wait.turn(bind, is_writer=purpose is not Purpose.READ), session.begin():
+                as_one = purpose in (Purpose.RECORD_MANY, Purpose.RECORD_LATER)
                 operations.prepare(session, self._options, bind, as_one=as_one)
-                result = operation(session)
+                if wait.is_patient:
+                    result = operation(session)
+                else:
+                    with wait.impatience(session, bind):
+                        result = operation(session)
             # Not after the session's end: to give back its connection may fail.
             self._ring.extend(ended(result))
             return result
@@ -377,7 +438,7 @@ class CallersTransaction(DatabaseHistory):
     def _aside(self) -> Aside:
         """Return transactions on the bind of the caller's session, for after its own has ended."""
         bind = self._session.get_bind(**binds.WRITING)
-        return Aside(bind, self._ring, self._schema)
+        return Aside(bind, self._own)
 
 
 class Aside(OwnTransactions):
@@ -386,12 +447,13 @@ class Aside(OwnTransactions):
     If that bind is a connection, as in many test suites, they are part of its transaction.
     """
 
-    def __init__(
-        self, bind: Engine | Connection, ring: RingBuffer[Row], schema: str | None
-    ) -> None:
+    def __init__(self, bind: Engine | Connection, own: OwnTransactions) -> None:
         super().__init__(
-            lambda: Session(bind, join_transaction_mode="create_savepoint"), ring, schema
+            lambda: Session(bind, join_transaction_mode="create_savepoint"),
+            own._ring,
+            own._schema,
         )
+        self.limits, self.breaker = own.limits, own.breaker
 
     def holds(self, rows: list[Row]) -> bool:
         """Return whether rows are in history as they are here."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+import psutil
 from sqlalchemy import URL, NullPool, create_engine, make_url, text
 
 URL_VARIABLE = "JOBHISTORY_TEST_POSTGRES_URL"
@@ -92,6 +93,27 @@ def kill(handle) -> None:
     # Where nobody reaps orphans the dead postmaster stays as a zombie, which the wheel takes for a
     # running server as long as its file is there.
     (handle.pgdata / "postmaster.pid").unlink()
+
+
+@contextmanager
+def frozen(handle):
+    """Stop all processes of a server of the wheel: it accepts connections, and answers nothing."""
+    main = psutil.Process(handle.get_pid())
+    processes = [main, *main.children(recursive=True)]
+    try:
+        for process in processes:
+            process.suspend()
+        yield
+    finally:
+        for process in processes:
+            process.resume()
+
+
+@contextmanager
+def silent_server() -> Iterator[int]:
+    """A port on which something listens that never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
+        yield server.getsockname()[1]
 
 
 def start_again(handle) -> None:

@@ -24,6 +24,7 @@ from jobhistory import (
     create_store,
     migrate,
 )
+from jobhistory.deadlines import TimeLimits
 from tests.facades import Synchronous
 from tests.servers import kill, pgbouncer, start_again, wheel_server
 
@@ -391,6 +392,7 @@ def test_a_busy_database_costs_no_more_queries(tmp_path):
     with engine_for(url, connect_args={"timeout": 0}) as engine:
         migrate.upgrade(engine)
         store = create_store(engine)
+        store._history.limits = TimeLimits(busy=0)
         with engine.connect() as blocking:
             blocking.exec_driver_sql("BEGIN EXCLUSIVE")
             statements = []

@@ -9,22 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from platformdirs import user_data_path
-from sqlalchemy import URL, Engine, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL, Engine
 
 from jobhistory import migrate
 from jobhistory.engines import engine_from_url
 from jobhistory.errors import InvalidInput
 from jobhistory.store import HistoryStore, create_store
 
-_CONNECT_SECONDS = "5"
-
 
 @contextmanager
 def open_engine(url: str | None) -> Iterator[Engine]:
     """An engine for a URL, or for the user's own history file, which is kept up to date."""
     try:
-        engine = engine_from_url(_default_url() if url is None else _impatient(url))
+        engine = engine_from_url(_default_url() if url is None else url)
     except InvalidInput as error:
         raise InvalidInput("--url", error.value, error.remedy) from None
     path = engine.url.database
@@ -83,14 +80,3 @@ def _make_private(path: Path, mode: int) -> None:
 
 def _refused_link(path: Path) -> OSError:
     return OSError(f"{path} is a symbolic link; name the file that it leads to with --url")
-
-
-def _impatient(url: str) -> str | URL:
-    # libpq waits for minutes for a host that does not answer, and a cron job would wait with it.
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        return url  # to be refused by those who know how
-    if parsed.get_backend_name() != "postgresql" or "connect_timeout" in parsed.query:
-        return parsed
-    return parsed.update_query_dict({"connect_timeout": _CONNECT_SECONDS})

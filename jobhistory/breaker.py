@@ -1,0 +1,78 @@
+"""A circuit breaker: callers do not wait, one after the other, for a database that hangs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import RLock
+from time import monotonic
+
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from jobhistory.errors import HistoryUnavailable
+from jobhistory.forks import renew_in_children
+
+
+class CircuitBreaker:
+    """Refuses calls for a while after one got no answer; then lets single calls try again.
+
+    It is thread-safe, and closed in a forked child.
+
+    Args:
+        pause: how many seconds it refuses calls before it lets one through.
+        clock: returns the time in seconds; it never goes back.
+    """
+
+    def __init__(self, pause: float = 30, clock: Callable[[], float] = monotonic) -> None:
+        self.clock = clock
+        self._pause = pause
+        self.begin_anew()
+        renew_in_children(self)
+
+    def begin_anew(self) -> None:
+        """Let all calls through."""
+        self._lock = RLock()  # reentrant, as signal handlers may record
+        self._next_try: float | None = None
+        self._reason = ""
+        self._has_refused = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls are refused, except for single ones."""
+        return self._next_try is not None
+
+    def check(self) -> None:
+        """Let a call through, or refuse it.
+
+        Raises:
+            HistoryUnavailable: if no call may try now.
+        """
+        with self._lock:
+            if self._next_try is None:
+                return
+            left = self._next_try - self.clock()
+            if left <= 0:
+                # This call tries. If nothing is heard of it, another one may after the next pause.
+                self._next_try += self._pause - left
+                return
+            is_repeated, self._has_refused = self._has_refused, True
+        raise HistoryUnavailable(self._reason, left, is_repeated)
+
+    def open(self, reason: str) -> None:
+        """Refuse the calls that come: one got no answer in time."""
+        with self._lock:
+            self._reason = reason
+            self._next_try = self.clock() + self._pause
+
+    def close(self) -> None:
+        """Let all calls through: one got an answer."""
+        with self._lock:
+            self._next_try = None
+            self._has_refused = False
+
+
+def timed_out(error: Exception, failure: str) -> OperationalError:
+    """Return SQLAlchemy's error for a call that was cut off at its deadline."""
+    statement = error.statement if isinstance(error, DBAPIError) else None
+    return OperationalError(
+        statement, None, TimeoutError(failure), hide_parameters=True, connection_invalidated=True
+    )
