@@ -82,7 +82,8 @@ class CommitHooks:
 
     def at_end(self, action: Callable[[], object]) -> None:
         """Call an action once the session's transaction has ended and freed its connection."""
-        if self._session.in_transaction():
+        # While a session closes, its connection is in a transaction for longer than itself.
+        if self._session.in_transaction() or self._connection is not None:
             self._at_end.append(action)
         else:
             _quietly(action)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 _MISSING_TABLE = "42P01"
@@ -22,6 +22,13 @@ _CONFLICT_STATES = frozenset(
         "40P01",  # deadlock
     }
 )
+_REFUSAL_STATES = frozenset(
+    {
+        "P0001",  # raised by a trigger
+        "54000",  # too large for an index of the app
+    }
+)
+_ROW_SECURITY_CHECK = "ExecWithCheckOptions"
 
 
 def sqlstate(error: DBAPIError) -> str | None:
@@ -70,3 +77,16 @@ def is_no_answer(error: Exception) -> bool:
     # An error without a statement is one of connecting; the state that of `statement_timeout`.
     is_of_connection = error.connection_invalidated or error.statement is None
     return is_of_connection or sqlstate(error) == "57014"
+
+
+def is_refusal(error: DBAPIError) -> bool:
+    """Return whether the database refuses a row because of its values, now and later."""
+    if isinstance(error, (DataError, IntegrityError)):
+        return True
+    return sqlstate(error) in _REFUSAL_STATES or _violates_row_security(error)
+
+
+def _violates_row_security(error: DBAPIError) -> bool:
+    # A missing grant has the same sqlstate, and servers translate their messages.
+    diagnostics = getattr(error.orig, "diag", None)
+    return getattr(diagnostics, "source_function", None) == _ROW_SECURITY_CHECK

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from sqlalchemy import StaticPool, create_engine, event, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import async_scoped_session, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -270,6 +270,36 @@ def test_a_tracked_failure_survives_the_rollback(engine, store, how, caplog):
     assert caplog.messages == []
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM orders")) == 0
+
+
+@pytest.mark.parametrize("is_for_asyncio", [False, True], ids=["threads", "asyncio"])
+def test_a_session_that_is_only_closed_waits_for_nobody(database, clock, is_for_asyncio):
+    """Closing ends the transaction of the session before that of its connection."""
+    engine = database.engine
+
+    def ship():
+        with Session(engine) as session:
+            tracker = create_store(engine, clock=clock).joined(session).track(Job("1", "t"), "w")
+            with tracker:
+                raise ZeroDivisionError
+
+    async def ship_async():
+        closing = []
+        with async_engine(database, closing.append) as engine:
+            async with AsyncSession(engine) as session:
+                joined = create_async_store(engine, clock=clock).joined(session)
+                with suppress(ZeroDivisionError):
+                    async with joined.track(Job("1", "t"), "w"):
+                        raise ZeroDivisionError
+        await closing[0]
+
+    if is_for_asyncio:
+        asyncio.run(ship_async())
+    else:
+        with pytest.raises(ZeroDivisionError):
+            ship()
+    (record,) = create_store(engine).query()
+    assert (record.status, record.error_type) == ("failed", "ZeroDivisionError")
 
 
 @pytest.mark.parametrize("how", HOW)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import queue
+import random
 import sqlite3
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import create_engine, event, text
 
 from jobhistory import (
     InvalidInput,
@@ -260,6 +261,81 @@ def test_a_value_that_the_database_refuses_holds_up_nothing(
     assert recorder.counts.refused == 2
     assert "execution of job '7'" in caplog.text
     assert len(store.recent()) == 9
+
+
+@pytest.mark.parametrize("refusal", ["trigger", "policy", "index"])
+def test_one_row_that_postgresql_refuses_holds_up_nothing(postgres_database, caplog, refusal):
+    """Some refusals are no errors of data or integrity to the driver."""
+    statements = {
+        "trigger": [
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN IF NEW.job_id = '7' THEN RAISE EXCEPTION 'not seven'; END IF; "
+            "RETURN NEW; END $$",
+            "CREATE TRIGGER refuse BEFORE INSERT ON job_history "
+            "FOR EACH ROW EXECUTE FUNCTION refuse()",
+        ],
+        "policy": [
+            "ALTER TABLE job_history ENABLE ROW LEVEL SECURITY",
+            "CREATE POLICY refuse ON job_history USING (true) WITH CHECK (job_id <> '7')",
+            "CREATE ROLE refused_seven",
+            "GRANT SELECT, INSERT, UPDATE ON job_history TO refused_seven",
+        ],
+        "index": ["CREATE INDEX refuse ON job_history ((payload ->> 'text'))"],
+    }
+    undo = {
+        "trigger": ["DROP FUNCTION refuse CASCADE"],
+        "policy": [
+            "DROP POLICY refuse ON job_history",
+            "ALTER TABLE job_history DISABLE ROW LEVEL SECURITY",
+            "DROP OWNED BY refused_seven",
+            "DROP ROLE refused_seven",
+        ],
+        "index": ["DROP INDEX refuse"],
+    }
+    options = {"options": "-c role=refused_seven"} if refusal == "policy" else {}
+    with postgres_database.engine.begin() as connection:
+        for statement in statements[refusal]:
+            connection.execute(text(statement))
+    engine = create_engine(postgres_database.url.update_query_dict(options))
+    try:
+        with Recorder(create_store(engine, redact=None), max_delay=0.2) as recorder:
+            for number in range(10):
+                too_large = {"text": random.Random(7).randbytes(6000).hex()}
+                payload = too_large if refusal == "index" and number == 7 else None
+                recorder.start(Job(number, "t", payload), *IDS[1:])
+            recorder.flush(30)
+    finally:
+        engine.dispose()
+        with postgres_database.engine.begin() as connection:
+            for statement in undo[refusal]:
+                connection.execute(text(statement))
+
+    records = create_store(postgres_database.engine).query()
+    assert sorted(int(r.job_id) for r in records) == [n for n in range(10) if n != 7]
+    assert (recorder.counts.written, recorder.counts.refused) == (9, 1)
+    assert "refused: execution of job '7'" in caplog.text
+
+
+def test_what_the_role_may_not_do_is_tried_again(postgres_database):
+    """A missing grant has the sqlstate of row-level security, and can be given."""
+    with postgres_database.engine.begin() as connection:
+        connection.execute(text("CREATE ROLE without_grants"))
+    role = {"options": "-c role=without_grants"}
+    engine = create_engine(postgres_database.url.update_query_dict(role))
+    try:
+        with Recorder(create_store(engine), max_delay=0) as recorder:
+            recorder.start(Job("1", "t"), *IDS[1:])
+            with pytest.raises(NotWritten):
+                recorder.flush(0.3)
+            with postgres_database.engine.begin() as connection:
+                connection.execute(text("GRANT SELECT, INSERT ON job_history TO without_grants"))
+            recorder.flush(30)
+    finally:
+        engine.dispose()
+        with postgres_database.engine.begin() as connection:
+            connection.execute(text("DROP OWNED BY without_grants"))
+            connection.execute(text("DROP ROLE without_grants"))
+    assert (recorder.counts.written, recorder.counts.refused) == (1, 0)
 
 
 def test_arguments_are_checked_at_once_and_taken_as_they_are(recorder, database_store):

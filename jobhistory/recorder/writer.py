@@ -11,8 +11,9 @@ from random import uniform
 from threading import RLock, Thread, current_thread
 from time import monotonic
 
-from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.exc import DBAPIError
 
+from jobhistory.database_errors import is_refusal
 from jobhistory.errors import InvalidInput, NotWritten, quoted, reason
 from jobhistory.executions import Batch, Operation, Outcome
 from jobhistory.forks import renew_in_children
@@ -211,7 +212,9 @@ class Writer:
             written = self._history.write(
                 Batch.of(operations), again=again, before_commit=self.intake.before_commit
             )
-        except (DataError, IntegrityError) as error:
+        except DBAPIError as error:
+            if not is_refusal(error):
+                raise
             if len(operations) > 1:
                 self.intake.split(len(operations))
                 return None
