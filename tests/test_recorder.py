@@ -320,15 +320,16 @@ def test_what_the_role_may_not_do_is_tried_again(postgres_database):
     """A missing grant has the sqlstate of row-level security, and can be given."""
     with postgres_database.engine.begin() as connection:
         connection.execute(text("CREATE ROLE without_grants"))
-    role = {"options": "-c role=without_grants"}
+    role, granted = {"options": "-c role=without_grants"}, "SELECT, INSERT, UPDATE"
     engine = create_engine(postgres_database.url.update_query_dict(role))
     try:
         with Recorder(create_store(engine), max_delay=0) as recorder:
             recorder.start(Job("1", "t"), *IDS[1:])
             with pytest.raises(NotWritten):
                 recorder.flush(0.3)
+            assert recorder.counts.refused == 0
             with postgres_database.engine.begin() as connection:
-                connection.execute(text("GRANT SELECT, INSERT ON job_history TO without_grants"))
+                connection.execute(text(f"GRANT {granted} ON job_history TO without_grants"))
             recorder.flush(30)
     finally:
         engine.dispose()
