@@ -28,13 +28,8 @@ from sqlalchemy import Row
 
 from jobhistory.attributes import attributes_of
 from jobhistory.errors import check_count
-from jobhistory.secrets import (
-    REDACTED,
-    looks_secret,
-    redact_arguments,
-    redact_secrets,
-    redact_text,
-)
+from jobhistory.secret_names import looks_secret
+from jobhistory.secrets import REDACTED, redact_arguments, redact_secrets, redact_text
 from jobhistory.texts import NAME_LENGTH, byte_length, cut_name, cut_text, holdable
 
 Redact: TypeAlias = Callable[[str, Any], Any]

@@ -9,46 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
+from jobhistory.secret_names import looks_secret
+
 REDACTED = "[redacted]"
-
-_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
-# Matched against a name's words in lower case, joined by "_". The names are those of Sentry's and
-# Rails' scrubbers (except addresses, which are no secrets), and some more.
-_SECRET = re.compile(
-    r"passw|passphrase|passcode|credential|social_?security"
-    r"|(?:^|_)(?:"
-    r"(?:|db|my|pg|root|smtp|ssh|user)pass$|pwd|pw"
-    r"|[a-z]*secrets?|secret(?:id|key|token|value)"
-    r"|[a-z]*token|(?:access|api|auth|bearer|csrf|device|id|refresh|session)_?tokens"
-    r"|(?:access|account|api|app|auth|consumer|deploy|encryption|license|master|private|secret"
-    r"|service|session|shared|signing|ssh|storage)_?keys?"
-    r"|jwts?|bearer|cookies?|csrf|xsrf|symfony|connect_sid|[a-z]*sess(?:ion)?ids?"
-    r"|session_(?:cookie|data|hash|ids?)"
-    r"|auth(?:_(?:code|data|header|string))?$|authorization(?:_(?:code|header))?$|session$"
-    r"|[ht]?otp|pin$|pin_(?:code|number)|cv[cv]2?|ssn|dsn|signature|hmac|sig$"
-    r"|(?:cc|card)_?num(?:ber)?|credit_?card"
-    r"|(?:backup|mfa|recovery|security|verification)_?(?:codes?|answer)"
-    r")(?:_|$)"
-)
-# A name that begins or ends like this says something about a secret: `token_count`, `has_password`.
-_HARMLESS = re.compile(
-    r"^(?:has|is|max|min|needs?|no|num|requires?)_"
-    r"|_(?:alg|algorithm|at|attempts|backend|budget|counts?|days|denied|disabled|enabled|endpoint"
-    r"|errors?|exception|expired|expires|expiration|expiry|failed|failure|found|in|index|invalid"
-    r"|kind|len|length|lifetime|limits?|methods?|minutes|mismatch|missing|mode|name|policy"
-    r"|provider|rates?|required|revoked|scheme|seconds|size|status|strategy|timeout|total|ttl"
-    r"|types?|usage|valid|version|warning)$"
-)
-
-
-@lru_cache(maxsize=4096)  # as payloads of one kind have the same keys
-def looks_secret(name: str) -> bool:
-    """Return whether a name names a secret, in any usual spelling: `api_key`, `X-Auth-Token`."""
-    words = "_".join(_WORDS.findall(name)).lower()
-    return _SECRET.search(words) is not None and _HARMLESS.search(words) is None
 
 
 def redact_secrets(name: str, value: Any) -> Any:
@@ -60,16 +25,20 @@ def redact_text(text: str) -> str:
     """Return the text with `"[redacted]"` for the secrets in it.
 
     These are the passwords of URLs; values behind the names of secrets, as in `password=...`,
-    `"api_key": "..."`, `Authorization: ...` and `--token ...`; and the passwords of well-known
-    commands, as in `curl -u user:...`. In the source lines of Python's tracebacks only literals
-    are secrets: `password = get_password()` shows none.
+    `"api_key": "..."`, `Authorization: ...`, `("password", "...")` and `--token ...`; the passwords
+    of well-known commands, as in `curl -u user:...`; and private keys. In the source lines of
+    Python's tracebacks only literals are secrets: `password = get_password()` shows none.
     """
     if "@" in text and "://" in text:
         text = _redact_urls(text)
     if "-" in text and (" -" in text or "'-" in text or text[0] == "-"):
         text = _OPTION.sub(_redacted_option, text)
         text = _ATTACHED_OPTION.sub(_redacted_option, text)
-    if "=" in text or ":" in text:
+    if "PRIVATE KEY" in text:
+        text = _PRIVATE_KEY.sub(REDACTED, text)
+    if "'," in text or '",' in text:
+        text = _PAIR.sub(_redacted_pair, text)
+    if "=" in text or ":" in text or "%3" in text:
         text = _redact_values(text)
     if "assw" in text or "ASSW" in text:
         text = _QUOTED_AFTER_WORD.sub(_redacted_password, text)
@@ -156,16 +125,22 @@ _OPTION = re.compile(
     r"(?P<value>(?!-)(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s\"']++))"
 )
 _ATTACHED_OPTION = re.compile(
-    r"(?<![\w\-])(?P<option>-[Upu])(?P<gap>)(?P<value>\"[^\"\n]*\"|'[^'\n]*'|[^\s\"'=\-][^\s\"']*+)"
+    r"(?<![\w\-])(?P<option>-[PUpuw])(?P<gap>)(?P<value>\"[^\"\n]*\"|'[^'\n]*'|[^\s\"'=\-][^\s\"']*+)"
 )
 _USER = re.compile(r"[\w.@\\\-]*")  # not the format of `date -u +%H:%M`
 _USER_OPTIONS = frozenset(["-U", "-u", "--proxy-user", "--user"])
 # By option: the commands that take a password behind it, at once and after a space.
-_ATTACHED = {"-p": "7z|mariadb|mongo|mysql|sshpass"}
-_SEPARATE = {
+_ATTACHED = {
     "-P": "bcp|sqlcmd|unzip|zip",
-    "-a": "redis-cli|valkey-cli",
-    "-p": "mongo|sshpass",
+    "-p": "7z|mariadb|mongo|mysql|rar|sshpass|unrar",
+    "-w": "ldap",
+}
+_SEPARATE = {
+    "-K": "openssl",
+    "-P": "bcp|sqlcmd|unzip|zip",
+    "-a": "https?|redis-cli|valkey-cli",
+    "-k": "openssl",
+    "-p": r"login(?!\w)|mongo|sshpass|twine",  # `docker login`, but not `docker run`
     "-w": "ldap",
 }
 
@@ -199,9 +174,12 @@ def _redacted_value(option: str, gap: str, value: str, before: str) -> str | Non
 _PUNCTUATION = "\"'`,;.)]}> \t\r"
 # A quote that ends what it is around, not one within a word.
 _CLOSING = r"[\"'`](?:[\s,;:)}\]&|]|\Z)"
-_SIGN = re.compile(r"(?:=>|:=|=+|:(?!//))[ \t]*+")
-# The name before a sign, from right to left.
-_EMAN = re.compile(r"(?P<space>[ \t]*+)(?P<quote>[\\\"'\]]*+)(?P<eman>[\w.\-]++)")
+_SIGN = re.compile(r"(?:=>|:=|=+|(?<!:):(?!:|//)|%3[ADad])[ \t]*+")
+# The name before a sign, from right to left, perhaps encoded as in a form: %22 and %5D are " and ].
+_EMAN = re.compile(
+    r"(?P<space>[ \t]*+)(?P<quote>(?:[\\\"'\[\]]|22%|[BDbd]5%)*+)"
+    r"(?P<eman>(?:(?![\dA-Fa-f]{2}%)[\w.\-])++)"
+)
 _QUOTED_AFTER_WORD = re.compile(r"(?<!\w)(\w++)([ \t]++)([\"'])[^\"'\n]+\3")
 _OPENING = re.compile(r"[bBfFrRuU]{0,2}(\"\"\"|\'\'\'|\\*[\"'])")
 _UNTIL = {quote: re.compile(rf"(?:[^{quote}\\\n]|\\.|{quote}{quote})*+") for quote in "\"'"}
@@ -212,8 +190,18 @@ _NUMBER = re.compile(r"\d[\w.]*+")
 _AUTH_SCHEME = re.compile(
     r"(?i)(?:apikey|aws4\S*|basic|bearer|digest|negotiate|ntlm|token) +(?=\S)"
 )
-_BRACKET = re.compile(r"\"(?:[^\"\\\n]|\\.)*+\"|'(?:[^'\\\n]|\\.)*+'|[\[\]{}()]|\n")
-_KEY_BLOCK_END = re.compile(r"-----END[^\n]*|\Z")
+# A quote that is not closed reaches to the end of its line, or each one would be looked for again.
+_BRACKET = re.compile(r"\"(?:[^\"\\\n]|\\.)*+\"?|'(?:[^'\\\n]|\\.)*+'?|[\[\]{}()]|\n")
+_BRACKET_LENGTH = 4096  # the most that brackets around several lines hold
+_PRIVATE_KEY = re.compile(
+    r"-----BEGIN [A-Z0-9 ]*+(?<=PRIVATE KEY)(?: BLOCK)?-----(?=[\s\\]).*?"
+    r"(?:-----END [A-Z0-9 ]*+-----|\Z)",
+    re.DOTALL,
+)
+_PAIR = re.compile(
+    r"(?P<before>[\[(]b?(?P<quote>[\"'])(?P<name>[\w.\-]++)(?P=quote),[ ]?b?)"
+    r"(?:\"(?:[^\"\\\n]|\\.)*+\"|'(?:[^'\\\n]|\\.)*+')(?=[\])])"
+)
 _BEARER = re.compile(r"(?i)\b(bearer +)([\w.~+/=\-]++)")
 # A line of a validation error of pydantic's, below the name of the field.
 _PYDANTIC = re.compile(
@@ -229,6 +217,7 @@ _FRAME = re.compile(
 )
 
 _NOTHING = re.compile(r"(?i)none|null|nil|true|false|yes|no|undefined")
+_SQL_PLACEHOLDER = re.compile(r"(?:%\(\w+\)s|%s|\$\d+|:[a-z]\w*)(?:::\w+)?(?=[\s,;)\]\"']|\Z)")
 # Words that go on a sentence after "password: " or "--password ".
 _PROSE = re.compile(
     r"(?i)a|access|an|and|are|argument|at|authentication|can(?:no|')t|could|does|doesn't|empty"
@@ -309,8 +298,6 @@ def _secret_in_text(text: str, named: _Named) -> tuple[int, int] | None:
         return _quoted(text, opening)
     if text[start : start + 1] in ("[", "{", "("):
         return start, _closing_bracket(text, start)
-    if text.startswith("-----BEGIN", start):
-        return start, _found(_KEY_BLOCK_END.search(text, start)).end()
     scheme = _AUTH_SCHEME.match(text, start)
     word = _WORD.match(text, start if scheme is None else scheme.end())
     if word is None:
@@ -320,6 +307,8 @@ def _secret_in_text(text: str, named: _Named) -> tuple[int, int] | None:
         if _is_prose(named.name, word):
             return None
     elif _NOTHING.fullmatch(word[0].rstrip(_PUNCTUATION)):
+        return None
+    if _SQL_PLACEHOLDER.match(text, start):
         return None
     is_header = named.sign[0] == ":" and _IS_HEADER.search(named.name)
     end = _found(_HEADER.match(text, start)).end() if is_header else word.end()
@@ -355,18 +344,31 @@ def _quoted(text: str, opening: re.Match[str]) -> tuple[int, int]:
 
 
 def _closing_bracket(text: str, start: int) -> int:
-    """Return the end of what is in brackets; without a closing one, it ends with its line."""
+    """Return the end of what is in brackets; without a closing one, it ends with its line.
+
+    A secret may be in what is cut off, so brackets around several lines that are not closed within
+    `_BRACKET_LENGTH` reach that far.
+    """
     depth = 0
-    for found in _BRACKET.finditer(text, start):
+    # Only what is set in lines of its own, as indented JSON is, is more than the rest of the line.
+    is_indented = text.startswith("\n", start + 1)
+    most = min(len(text), start + _BRACKET_LENGTH) if is_indented else len(text)
+    for found in _BRACKET.finditer(text, start, most):
         if found[0] == "\n":
-            return found.start()
-        if found[0] in "[{(":
+            if not is_indented:
+                return found.start()
+        elif found[0] in "[{(":
             depth += 1
         elif found[0] in ")}]":
             depth -= 1
             if depth == 0:
                 return found.end()
-    return len(text)
+    return most
+
+
+def _redacted_pair(match: re.Match[str]) -> str:
+    quote = match["quote"]
+    return f"{match['before']}{quote}{REDACTED}{quote}" if looks_secret(match["name"]) else match[0]
 
 
 def _redacted_bearer(match: re.Match[str]) -> str:

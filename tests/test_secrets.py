@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, ValidationError
 
-from jobhistory.secrets import looks_secret, redact_arguments, redact_text
+from jobhistory.secret_names import looks_secret
+from jobhistory.secrets import redact_arguments, redact_text
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,8 @@ from jobhistory.secrets import looks_secret, redact_arguments, redact_text
      "privatekey", "AccountKey", "aws_access_key_id", "credentials", "Cookie", "set-cookie", "jwt",
      "bearer", "session", "sessionid", "session_id", "PHPSESSID", "connect.sid", "otp", "totp",
      "pin", "user_pin", "cvv", "cvc", "card_number", "cardNumber", "credit_card", "ssn", "dsn",
-     "SENTRY_DSN", "signature", "X-Amz-Signature", "mysql_pwd", "security_code", "symfony"],
+     "SENTRY_DSN", "signature", "X-Amz-Signature", "mysql_pwd", "security_code", "symfony",
+     "pass_word", "pswd"],
 )  # fmt: skip
 def test_names_of_secrets(name):
     assert looks_secret(name)
@@ -73,6 +75,30 @@ def test_harmless_names(name):
             "private_key=-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\n.",
             "private_key=[redacted]\n.",
         ),
+        (
+            "PRIVATE_KEY='-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----' x",
+            "PRIVATE_KEY='[redacted]' x",
+        ),
+        ("{'pem': '-----BEGIN EC PRIVATE KEY-----\\nMIIE\\n", "{'pem': '[redacted]"),
+        (
+            "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----",
+            "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----",
+        ),
+        (
+            'got {\n  "password": {\n    "is": "hunter2"\n  },\n}',
+            'got {\n  "password": [redacted],\n}',
+        ),
+        # pairs, and forms within forms
+        ("KeyError: ('password', 'hunter2')", "KeyError: ('password', '[redacted]')"),
+        (
+            "[(b'authorization', b'Basic hunter2'), (b'host', b'x')]",
+            "[(b'authorization', b'[redacted]'), (b'host', b'x')]",
+        ),
+        ('got [["X-Api-Key","hunter2"]]', 'got [["X-Api-Key","[redacted]"]]'),
+        ("to=%2Fcb%3Ftoken%3Dhunter2&n=3", "to=%2Fcb%3Ftoken%3D[redacted]&n=3"),
+        ("user%5Bpassword%5D=hunter2&n=3", "user%5Bpassword%5D=[redacted]&n=3"),
+        ("%7B%22api_key%22%3A+%22hunter2%22%7D", "%7B%22api_key%22%3A[redacted]"),
+        ("password[]=hunter2", "password[]=[redacted]"),
         # headers
         ("Authorization: Bearer hunter two\nHost: x", "Authorization: [redacted]\nHost: x"),
         ("Cookie: sid=abc; theme=dark\nHost: x", "Cookie: [redacted]\nHost: x"),
@@ -86,6 +112,9 @@ def test_harmless_names(name):
         ("cd /srv && mysql -u root -phunter2 db", "cd /srv && mysql -u root -p[redacted] db"),
         ("mysqldump -p'hun ter2' db", "mysqldump -p'[redacted]' db"),
         ("redis-cli -a hunter2 ping", "redis-cli -a [redacted] ping"),
+        ("docker login -u me -p hunter2 reg", "docker login -u me -p [redacted] reg"),
+        ("sqlcmd -U sa -Phunter2", "sqlcmd -U sa -P[redacted]"),
+        ("openssl enc -k hunter2 -in x", "openssl enc -k [redacted] -in x"),
         ("login --password hunter2 x", "login --password [redacted] x"),
         ('login --password "hun ter2" x', 'login --password "[redacted]" x'),
         ("login --token=hunter2 x", "login --token=[redacted] x"),
@@ -118,6 +147,9 @@ def test_secrets_in_text(text, shown):
         "Access denied for user 'x'@'h' (using password: YES)",
         'FATAL:  password authentication failed for user "app"',
         "INSERT INTO users (name, password) VALUES (?, ?)",
+        "UPDATE users SET token=%(token)s::VARCHAR, pin=%s, otp = $1 WHERE session_id = :id_1",
+        "tests/test_token.py::test_expiry PASSED",
+        "('name', 'password', 'email')",
         "token_count=5, max_tokens: 3, secretary=ann, author: ann",
         "use --password to log in, or --token.",
         "bearer token expected, Bearer authentication",
@@ -226,7 +258,9 @@ def test_secrets_among_arguments(arguments, shown):
 @pytest.mark.parametrize(
     "piece",
     ["a", "-", " ", ":", "=", "password", "password:", "password=", "password='", 'password="',
-     'token=\\"', "token={", "token=[\"", "secret=a&", "secret=,a-", "a://", "a://u:", "://@", "@",
+     'token=\\"', "token={", "token=[\"", "token=(\n", "password={token=\\\"", "('token', '",
+     "-----BEGIN PRIVATE KEY-----\n", "token%3D",
+     "secret=a&", "secret=,a-", "a://", "a://u:", "://@", "@",
      "--token ", "-u ", "-u a:", "mysql -p", "'-u', '", "\"", "'", "\\", "bearer ", "cookie: a;",
      "private_key=-----BEGIN", '  File "x", line 1\n', '  File "x", line 1\n    password="\n', "\n",
      "token: a ", "password\t", "password \"", "auth: basic ", "token=aws4", "x.Y: ",
