@@ -88,12 +88,12 @@ class CommitHooks:
         else:
             _quietly(action)
 
-    def remember(self, key: Any, value: Any) -> None:
+    def remember(self, *keys: Any, value: Any) -> None:
         """Keep a value until something is remembered in a later transaction of the session."""
         transaction = self._session.get_transaction()
         if transaction is not self._remembered_in:
             self._remembered, self._remembered_in = {}, transaction
-        self._remembered[key] = value
+        self._remembered |= dict.fromkeys(keys, value)
 
     def recall(self, key: Any) -> Any:
         """Return what was remembered last under a key, or `None`."""

@@ -25,6 +25,7 @@ _CONFLICT_STATES = frozenset(
 _REFUSAL_STATES = frozenset(
     {
         "P0001",  # raised by a trigger
+        "21000",  # two rows of one statement have the same id
         "54000",  # too large for an index of the app
     }
 )

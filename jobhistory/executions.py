@@ -184,7 +184,9 @@ class Batch:
         merged: dict[UUID | int, Operation] = {}
         for place, operation in enumerate(operations):
             if not isinstance(operation, Outcome):
-                merged[operation["id"]] = operation
+                # A second row with an id is one that history may refuse, unless it is a replay.
+                is_other = merged.get(operation["id"], operation) != operation
+                merged[place if is_other else operation["id"]] = operation
             elif operation.row is not None and merged.pop(operation.row["id"], None) is not None:
                 merged[operation.row["id"]] = operation.ended_row()
             else:

@@ -317,15 +317,19 @@ class JoinedMemory:
     def insert(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
         """Keep a new row, and return its record; with `may_exist`, the one that has its id."""
         connection = self._hooks.connection()
-        record = self._memory.insert(row, may_exist=may_exist)
-        if record.status is Status.STARTED:
-            self._hooks.remember(ExecutionKey.of_row(row), row)
+        existing = self._memory.with_id_of(row) if may_exist else None
+        if existing is not None:
+            record = detached(existing)
+        else:
+            record = self._memory.insert(row, may_exist=may_exist)
             write = PendingWrite(
                 on_commit=lambda: None,
                 on_rollback=lambda: self._memory.take_back(row["id"]),
                 is_committed=lambda: False,
             )
             self._hooks.add(connection, write)
+        if record.status is Status.STARTED:
+            self._hooks.remember(ExecutionKey.of_row(row), row["id"], value=values_of(record))
         return record
 
     def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
@@ -351,7 +355,7 @@ class JoinedMemory:
         try:
             connection = self._hooks.connection()
         except InvalidRequestError:
-            row = outcome.row or self._hooks.recall(outcome.key)
+            row = outcome.row or self._hooks.recall(outcome.id or outcome.key)
             if row is None or outcome.values["status"] is not Status.FAILED:
                 raise
             row = outcome._replace(row=row).ended_row()

@@ -391,11 +391,13 @@ def _sort_out_those_ended_otherwise(session: Session, written: Written) -> None:
         outcome = Outcome(ExecutionKey.of_row(row), row)
         try:
             check_same_job(row, record)
-            if record.completed_at != outcome.completed_at(record.started_at):
+            if not outcome.agrees_with(record):
                 raise ExecutionAlreadyFinished(record)
+            if record.completed_at == outcome.completed_at(record.started_at):
+                continue
         except (InvalidInput, ExecutionAlreadyFinished) as refusal:
-            written.ended.remove(row)
             written.refused.append((outcome, refusal))
+        written.ended.remove(row)
 
 
 def _end_many(session: Session, outcomes: list[Outcome]) -> int:

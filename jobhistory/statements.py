@@ -210,6 +210,7 @@ def _insert_or_end(dialect_insert: Any) -> Any:
         set_={name: new[name] for name in OUTCOME_COLUMNS}
         | {"completed_at": _later(new.completed_at, _columns.started_at)},
         where=((_columns.status == _STARTED) | _LOST)
+        & (new.status != _STARTED)
         & (_columns.job_id == new.job_id)
         & (_columns.task_identifier == new.task_identifier),
     )

@@ -359,7 +359,7 @@ class CallersTransaction(DatabaseHistory):
         """Write a new row, and return its record; see `operations.insert`."""
         record = super().insert(row, may_exist=may_exist)
         if record.status is Status.STARTED:
-            self._hooks.remember(ExecutionKey.of_row(row), values_of(record))
+            self._hooks.remember(ExecutionKey.of_row(row), row["id"], value=values_of(record))
         return record
 
     def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
@@ -376,7 +376,7 @@ class CallersTransaction(DatabaseHistory):
         try:
             return super().end(outcome)
         except SQLAlchemyError as error:
-            row = outcome.row or self._hooks.recall(outcome.key)
+            row = outcome.row or self._hooks.recall(outcome.id or outcome.key)
             if (
                 row is not None
                 and outcome.values["status"] is Status.FAILED
@@ -491,12 +491,12 @@ def _is_in_transaction(connection: Connection) -> bool:
 
 
 def _can_only_be_rolled_back(error: SQLAlchemyError) -> bool:
-    """Return whether an error says that the caller's transaction is lost already."""
+    """Return whether an error says that the caller's transaction is lost, or should be repeated."""
     if isinstance(error, InvalidRequestError):  # as after a flush that failed
         return True
     if not isinstance(error, DBAPIError):
         return False
-    return error.connection_invalidated or is_in_aborted_transaction(error)
+    return error.connection_invalidated or is_in_aborted_transaction(error) or is_conflict(error)
 
 
 def _sleep(seconds: float) -> None:

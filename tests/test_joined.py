@@ -304,7 +304,7 @@ def test_a_session_that_is_only_closed_waits_for_nobody(database, clock, is_for_
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("start", ["before", "inside"])
-@pytest.mark.parametrize("by", ["ids", "record"])
+@pytest.mark.parametrize("by", ["ids", "record", "execution_id"])
 def test_a_recorded_failure_survives_the_rollback(engine, store, how, start, by):
     job = Job("job-1", "ship", [1])
     if start == "before":
@@ -316,12 +316,11 @@ def test_a_recorded_failure_survives_the_rollback(engine, store, how, start, by)
         try:
             break_it(session, how)
         except (ZeroDivisionError, SQLAlchemyError):
-            if by == "ids" and start == "before" and how == "flush":
+            if by != "record" and start == "before" and how != "job":
                 return  # of this execution, nothing but its ids is known
-            if by == "ids" and start == "before" and how == "statement":
-                return
-            which = IDS if by == "ids" else (started,)
-            returned = joined.record_failure(*which, execution_time_ms=5, error="no stock")
+            which = {"ids": IDS, "record": (started,), "execution_id": ()}[by]
+            named = {"execution_id": started.id} if by == "execution_id" else {}
+            returned = joined.record_failure(*which, execution_time_ms=5, error="no stock", **named)
         session.rollback()
         (record,) = store.get_by_job_id("job-1")
 
@@ -332,6 +331,34 @@ def test_a_recorded_failure_survives_the_rollback(engine, store, how, start, by)
         "no stock",
     )
     assert [r.id for r in store.recent()] == [record.id]
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_a_failure_survives_a_conflict_with_another_transaction(postgres_database, clock, level):
+    engine = postgres_database.engine
+    store = create_store(engine, clock=clock)
+    started = store.record_start(Job("job-1", "t"), *IDS[1:])
+    with Session(engine.execution_options(isolation_level=level)) as session:
+        session.execute(text("SELECT count(*) FROM job_history"))
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE job_history SET attempt_number = 2"))
+        store.joined(session).record_failure(started, error="no stock")
+        assert store.query(status="failed") == []
+        session.rollback()
+    (record,) = store.query()
+    assert (record.id, record.status, record.attempt_number) == (started.id, "failed", 2)
+    assert [r.id for r in store.recent()] == [started.id]
+
+
+def test_a_repeated_start_that_is_rolled_back_leaves_the_first_one(engine, store):
+    started = store.record_start(Job("job-1", "t"), *IDS[1:])
+    with Session(engine) as session:
+        again = store.joined(session).record_start(
+            Job("job-1", "t"), *IDS[1:], execution_id=started.id
+        )
+        assert again.id == started.id
+        session.rollback()
+    assert store.record_completion(started).status is Status.COMPLETED
 
 
 def test_a_whole_failure_survives_the_rollback_and_nothing_else_does(engine, store):

@@ -28,10 +28,12 @@ from jobhistory import (
     Status,
     create_async_store,
     create_store,
+    new_execution_id,
     operations,
     pg_copy,
 )
 from jobhistory.executions import Batch
+from jobhistory.models import values_of
 from jobhistory.transactions import Purpose
 from tests.recorders import IDS, Gate, record
 
@@ -261,6 +263,53 @@ def test_a_value_that_the_database_refuses_holds_up_nothing(
     assert recorder.counts.refused == 2
     assert "execution of job '7'" in caplog.text
     assert len(store.recent()) == 9
+
+
+ENDED = {"task_identifier": "t", "worker_id": "worker-1", "correlation_id": "request-1"}
+
+
+def test_a_whole_execution_ends_the_start_that_history_has(database_store, recorder, caplog):
+    """And a repeated one changes nothing, as with `record_execution`."""
+    started = database_store.record_start(Job("1", "t", "mine"), *IDS[1:])
+    for _ in range(2):
+        recorder.execution(ENDED, job_id="1", status="completed", id=started.id)
+        recorder.flush()
+        database_store._rows.clock.advance(seconds=1)
+    (record,) = database_store.query()
+    assert (record.id, record.status, record.payload) == (started.id, "completed", "mine")
+    assert [r.id for r in database_store.recent()] == [started.id]
+    assert (recorder.counts.written, recorder.counts.refused, caplog.messages) == (2, 0, [])
+
+
+def test_one_id_for_two_executions_in_one_batch_is_refused(database_store, recorder, caplog):
+    ids = [new_execution_id(database_store._rows.now()) for _ in range(2)]
+    recorder.execution(ENDED, job_id="mine", status="completed", id=ids[0])
+    recorder.execution(ENDED, job_id="other", status="completed", id=ids[0])
+    recorder.execution(ENDED, job_id="twice", status="completed", id=ids[1])
+    recorder.execution(ENDED, job_id="twice", error="no stock", id=ids[1])
+    recorder.flush()
+    records = database_store.query(status="completed")
+    assert (
+        sorted(r.job_id for r in records)
+        == ["mine", "twice"]
+        == sorted(r.job_id for r in database_store.recent())
+    )
+    assert (recorder.counts.written, recorder.counts.refused) == (2, 2)
+    assert "refused: outcome completed of job 'other'" in caplog.text
+    assert "refused: outcome failed of job 'twice'" in caplog.text
+
+
+@pytest.mark.parametrize("is_reaped", [False, True])
+def test_a_replayed_start_changes_nothing(database_store, clock, is_reaped):
+    row = database_store._rows.started(Job("1", "t"), *IDS[1:], None)
+    database_store._history.write(Batch.of([row]), again=False)
+    if is_reaped:
+        clock.advance(hours=1)
+        database_store.reap_lost("1s")
+    (before,) = database_store.query()
+    database_store._history.write(Batch.of([row]), again=True)
+    (after,) = database_store.query()
+    assert values_of(after) == values_of(before)
 
 
 @pytest.mark.parametrize("refusal", ["trigger", "policy", "index"])

@@ -215,7 +215,8 @@ class Writer:
         except DBAPIError as error:
             if not is_refusal(error):
                 raise
-            if len(operations) > 1:
+            # A row may be there already, which only the second try allows for.
+            if len(operations) > 1 or not again:
                 self.intake.split(len(operations))
                 return None
             logger.error("refused: %s: %s", _shown(operations[0]), reason(error))
