@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from math import ceil, inf
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from jobhistory.deadlines import Deadline, SocketGuard, TimeLimits, current_deadline, guard_of
 from jobhistory.errors import InvalidInput
+from jobhistory.private_files import create_private_file
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -51,8 +53,9 @@ def engine_from_url(url: str | URL, limits: TimeLimits = TimeLimits()) -> Engine
     """Make an engine whose settings suit short, independent writes; nothing connects yet.
 
     SQLite: WAL mode, `synchronous=NORMAL`, a busy timeout of 5 seconds, `BEGIN IMMEDIATE` before
-    writes. Elsewhere connections are tested before they are used, by a round trip if they have been
-    idle for a second; with psycopg each statement is a transaction, which saves two round trips.
+    writes; a file that does not exist is created with mode 0600. Elsewhere connections are tested
+    before they are used, by a round trip if they have been idle for a second; with psycopg each
+    statement is a transaction, which saves two round trips.
 
     Connecting has a time limit; `connect_timeout` in the URL (`timeout` with asyncpg) sets another.
     So has the wait for a free connection of the pool. What runs on a connection has the limit of
@@ -315,8 +318,23 @@ def _file(url: URL) -> URL:
 
 
 def _set_up(engine: Engine) -> Engine:
+    event.listen(engine, "do_connect", _create_file)
     event.listen(engine, "connect", _set_up_sqlite)
     return engine
+
+
+def _create_file(
+    dialect: Dialect, record: ConnectionPoolEntry, args: Any, options: dict[str, Any]
+) -> None:
+    """Create the file for its owner alone; SQLite gives its mode to the files beside it."""
+    if options.get("uri"):  # it may name anything, and not create it
+        return
+    path = Path(args[0])
+    with suppress(OSError):  # SQLite tells why it cannot open it
+        if create_private_file(path) or path.exists() or not path.is_symlink():
+            return
+        # SQLite would create the file that the link leads to.
+        raise dialect.loaded_dbapi.OperationalError(f"{path} is a symbolic link that leads nowhere")
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import random
+import stat
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +28,7 @@ from jobhistory import (
     migrate,
 )
 from jobhistory.deadlines import TimeLimits
+from jobhistory.engines import async_engine_from_url, engine_from_url
 from tests.facades import Synchronous
 from tests.servers import kill, pgbouncer, start_again, wheel_server
 
@@ -571,3 +575,43 @@ def test_statements_are_prepared_where_no_pooler_is(postgres_database):
             store.get_by_job_id(str(n))
         with store._owned_engine.connect() as connection:
             assert connection.connection.driver_connection.prepare_threshold is not None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such modes")
+class TestFilesOfOwnEngines:
+    """The SQLite files that engines made from a URL create."""
+
+    @pytest.fixture(params=["sync", "async"])
+    def connect(self, request, tmp_path):
+        url = f"sqlite:///{tmp_path / 'history.db'}"
+
+        def connect():
+            engine = engine_from_url(url)
+            with engine.connect() as connection:
+                connection.exec_driver_sql("CREATE TABLE other (n)")
+            engine.dispose()
+
+        async def connect_async():
+            engine = async_engine_from_url(url)
+            async with engine.connect() as connection:
+                await connection.exec_driver_sql("CREATE TABLE other (n)")
+            await engine.dispose()
+
+        before = os.umask(0)
+        yield connect if request.param == "sync" else lambda: asyncio.run(connect_async())
+        os.umask(before)
+
+    def test_only_the_owner_can_read_them(self, connect, tmp_path):
+        connect()
+        assert stat.S_IMODE((tmp_path / "history.db").stat().st_mode) == 0o600
+
+    def test_existing_files_keep_their_mode(self, connect, tmp_path):
+        (tmp_path / "history.db").touch(0o640)
+        connect()
+        assert stat.S_IMODE((tmp_path / "history.db").stat().st_mode) == 0o640
+
+    def test_a_link_that_leads_nowhere_is_not_followed(self, connect, tmp_path):
+        (tmp_path / "history.db").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(OperationalError, match=r"history\.db is a symbolic link"):
+            connect()
+        assert not (tmp_path / "elsewhere").exists()

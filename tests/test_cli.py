@@ -489,6 +489,10 @@ class TestFiles:
         assert run("list")[0] == 0
         assert (mode(folder), mode(folder / "history.db")) == ("0o700", "0o600")
 
+    def test_missing_folders_around_it_are_the_users_alone(self, run, tmp_path, umask):
+        assert run("list")[0] == 0
+        assert mode(tmp_path / "data") == "0o700"
+
     @pytest.mark.parametrize("link", ["jobhistory", "jobhistory/history.db"])
     @pytest.mark.parametrize("exists", [False, True])
     def test_no_link_is_followed(self, run, tmp_path, link, exists):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from sqlalchemy import URL, Engine
 from jobhistory import migrate
 from jobhistory.engines import engine_from_url
 from jobhistory.errors import InvalidInput
+from jobhistory.private_files import create_private_file, create_private_folder
 from jobhistory.store import HistoryStore, create_store
 
 
@@ -24,9 +25,6 @@ def open_engine(url: str | None) -> Iterator[Engine]:
         engine = engine_from_url(_default_url() if url is None else url)
     except InvalidInput as error:
         raise InvalidInput("--url", error.value, error.remedy) from None
-    path = engine.url.database
-    if url is not None and engine.dialect.name == "sqlite" and path and path[:5] != "file:":
-        _create_private(Path(path))
     try:
         if url is None and (migrate.current(engine) or "") < migrate.HEAD:
             migrate.upgrade(engine)
@@ -45,38 +43,17 @@ def open_store(url: str | None, schema: str | None, **options: Any) -> Iterator[
 def _default_url() -> URL:
     """The URL of the user's own history file, which nobody else can read."""
     folder = user_data_path("jobhistory", appauthor=False)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
+    create_private_folder(folder)
     _make_private(folder, 0o700)
     path = folder / "history.db"
-    _create_private(path)
+    create_private_file(path)
     _make_private(path, 0o600)
     return URL.create("sqlite", database=str(path))
-
-
-def _create_private(path: Path) -> None:
-    """Create a file that only its owner can read, if there is none.
-
-    SQLite gives the mode of a database to the files beside it, and would follow a symbolic link to
-    a file that does not exist.
-    """
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
-    except FileExistsError:
-        if path.is_symlink() and not path.exists():
-            raise _refused_link(path) from None
-    except OSError:
-        pass  # SQLite tells why it cannot open it
 
 
 def _make_private(path: Path, mode: int) -> None:
     """Take away what others may do with the history file or its folder, if it is there already."""
     if path.is_symlink():
-        raise _refused_link(path)
+        raise OSError(f"{path} is a symbolic link; name the file that it leads to with --url")
     if os.name == "posix" and path.stat().st_mode & 0o777 != mode:
         path.chmod(mode)
-
-
-def _refused_link(path: Path) -> OSError:
-    return OSError(f"{path} is a symbolic link; name the file that it leads to with --url")

@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Lock
 
 from jobhistory.forks import renew_in_children
+from jobhistory.private_files import create_private_file, create_private_folder
 
 APPLICATION_ID = int.from_bytes(b"JHsp", "big")
 """What `PRAGMA application_id` returns for a spool."""
@@ -166,20 +167,8 @@ def _code(error: sqlite3.Error) -> int:
 
 def _create(path: Path) -> bool:
     """Create an empty file, and its folder; return whether it was missing."""
-    missing = [folder for folder in path.parents if not folder.exists()]
-    for folder in reversed(missing):
-        folder.mkdir(mode=0o700, exist_ok=True)
-    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)
-    try:
-        descriptor = os.open(path, flags, 0o600)
-    except FileExistsError:
-        return False
-    try:
-        if hasattr(os, "fchmod"):
-            os.fchmod(descriptor, 0o600)  # whatever the umask is
-    finally:
-        os.close(descriptor)
-    return True
+    create_private_folder(path.parent)
+    return create_private_file(path)
 
 
 def _check_owner(path: Path) -> os.stat_result:
