@@ -11,8 +11,19 @@ import psutil
 import pytest
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
 
-from jobhistory import ExecutionNotFound, Job, NotWritten, Recorder, Status, create_store, migrate
+from jobhistory import (
+    ExecutionNotFound,
+    HistoryUnavailable,
+    Job,
+    NotWritten,
+    Recorder,
+    Status,
+    create_store,
+    migrate,
+)
+from jobhistory.breaker import CircuitBreaker
 from tests.servers import kill, start_again, wheel_server
 
 THREADS = 4
@@ -73,6 +84,8 @@ def test_the_server_is_killed_and_started_again(server, bind):
     engine = create_engine(url, pool_pre_ping=True)
     migrate.upgrade(engine)
     store = create_store(url if bind == "url" else engine, buffer_size=100_000)
+    # On a busy machine, a restart may last longer than a call waits.
+    store._history.breaker = CircuitBreaker(pause=0.1)
     recorders = Recorders(store)
     recorders.start()
     recorders.wait_until(lambda: len(recorders.confirmed) >= 200)
@@ -83,7 +96,8 @@ def test_the_server_is_killed_and_started_again(server, bind):
     recorders.wait_until(lambda: len(recorders.confirmed) >= before + 200)
     recorders.stop()
 
-    assert all(isinstance(error, DBAPIError) for error in recorders.errors)
+    expected = (DBAPIError, SQLAlchemyTimeout, HistoryUnavailable)
+    assert [error for error in recorders.errors if not isinstance(error, expected)] == []
     records = store.query(limit=None)
     completed = {r.job_id for r in records if r.status is Status.COMPLETED}
     assert recorders.confirmed <= completed
