@@ -166,22 +166,29 @@ _NO_VALUES = dict.fromkeys(COLUMN_NAMES)
 _JSON_COLUMNS = frozenset({"payload", "completed_steps", "failed_steps", "partial_results"})
 
 
-def detached(values: Mapping[str, Any]) -> HistoryRecord:
-    """A record of these values, as if it had been loaded and its session closed.
+def detached(values: Mapping[str, Any], *, shares_json: bool = False) -> HistoryRecord:
+    """Return a record of these values, as if it had been loaded and its session closed.
 
-    Columns that are not among the values are `None`. The record shares nothing mutable with them.
+    Columns that are not among the values are `None`.
+
+    Args:
+        shares_json: whether the record may share mutable values with these, which nobody else has.
     """
     record = HistoryRecord()
     # One by one they would be noted as changes, only to be forgotten by the last line.
     record.__dict__.update(_NO_VALUES | dict(values))
-    _own_json(record.__dict__)
+    if not shares_json:
+        _own_json(record.__dict__)
     make_transient_to_detached(record)
     return record
 
 
 def values_of(record: HistoryRecord) -> dict[str, Any]:
     """The values of all columns, sharing nothing mutable with the record."""
-    values = {name: getattr(record, name) for name in COLUMN_NAMES}
+    loaded = record.__dict__  # SQLAlchemy's attributes read it, too, and take their time
+    values = {
+        name: loaded[name] if name in loaded else getattr(record, name) for name in COLUMN_NAMES
+    }
     _own_json(values)
     return values
 

@@ -101,10 +101,10 @@ def insert(session: Session, row: dict[str, Any], *, may_exist: bool = False) ->
     """
     if not may_exist:
         _execute(session, statements.INSERT, row)
-        return detached(row)
+        return detached(row, shares_json=True)
     dialect = _connection(session).dialect.name
     if _execute(session, statements.INSERT_NEW[dialect], row).rowcount == 1:
-        return detached(row)
+        return detached(row, shares_json=True)
     return _with_id_of(session, row)
 
 
@@ -122,7 +122,7 @@ def insert_or_end(session: Session, row: dict[str, Any]) -> tuple[HistoryRecord,
     statement = statements.INSERT_OR_END[dialect].returning(*statements.COLUMNS)
     written = _execute(session, statement, _complete(row)).mappings().one_or_none()
     if written is not None:
-        return detached(written), True
+        return detached(written, shares_json=True), True
     record = _with_id_of(session, row)
     if record.status != row["status"]:
         raise ExecutionAlreadyFinished(record)
@@ -168,14 +168,14 @@ def end(session: Session, outcome: Outcome) -> tuple[HistoryRecord, bool]:
         ids = _key_parameters(outcome)
     row = _execute(session, statement, ids | values).mappings().one_or_none()
     if row is not None:
-        return detached(row), True
+        return detached(row, shares_json=True), True
     record = _only(find(session, ended_statement, ids), outcome)
     if is_lost(record):
         ids = {"key_id": record.id}
         values = dict.fromkeys(_OTHER_OUTCOME_COLUMNS) | values
         row = _execute(session, statements.REPLACE_LOST, ids | values).mappings().one_or_none()
         if row is not None:
-            return detached(row), True
+            return detached(row, shares_json=True), True
         # Another outcome has just replaced it.
         record = _only(find(session, statements.ENDED_BY_ID, ids), outcome)
     if not outcome.agrees_with(record):
