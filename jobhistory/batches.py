@@ -18,7 +18,9 @@ from jobhistory.retention import Duration, parse_duration
 
 logger = logging.getLogger(__name__)
 
-_RAISED = "P0001"  # by a trigger
+# The classes of the errors that a trigger of the app raises or causes: "triggered data change
+# violation", as if it has updated the row; "unhandled user-defined exception"; PL/pgSQL's own.
+_REFUSALS = ("27", "45", "P0")
 _SHRINK = 4
 
 
@@ -98,7 +100,8 @@ class Expiring:
         try:
             batch = self._history.delete_expired(self._branches[0], self._cutoff, self._low, size)
         except DBAPIError as error:
-            if not isinstance(error, IntegrityError) and sqlstate(error) != _RAISED:
+            state = sqlstate(error) or ""
+            if not isinstance(error, IntegrityError) and not state.startswith(_REFUSALS):
                 raise
             return 0, self._step_back(error)
         self._size = min(self._batch_size, size * _SHRINK)

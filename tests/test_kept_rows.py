@@ -52,7 +52,12 @@ def set_trigger(database, execute, operation, condition, action):
             f"BEGIN SELECT {sqlite_action[action]}; END"
         )
         return
-    postgres_action = {"ignore": "RETURN NULL", "raise": "RAISE EXCEPTION 'on legal hold'"}
+    postgres_action = {
+        "ignore": "RETURN NULL",
+        "raise": "RAISE EXCEPTION 'on legal hold'",
+        "raise user-defined": "RAISE EXCEPTION 'on legal hold' USING ERRCODE = '45000'",
+        "change": "UPDATE job_history SET expires_at = NULL WHERE id = OLD.id; RETURN OLD",
+    }
     execute(
         "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS "
         f"$$ BEGIN {postgres_action[action]}; END $$",
@@ -92,6 +97,20 @@ def test_rows_that_a_trigger_keeps_stay_and_the_others_go(
     assert "trigger" in warning if action == "ignore" else "on legal hold" in warning
 
     assert store.expire(batch_size=10) == 0
+
+
+@pytest.mark.parametrize("action", ["raise user-defined", "change"])
+def test_other_errors_that_a_trigger_causes_keep_rows_as_well(
+    database, store, execute, caplog, action
+):
+    if database.name == "sqlite":
+        pytest.skip("its triggers have no such errors")
+    fill(database, expired=30)
+    set_trigger(database, execute, "DELETE", of([3, 4, 20]), action)
+    assert store.expire(batch_size=10) == 27
+    assert remaining(database) == {3, 4, 20, *range(-10, 0)}
+    (warning,) = warnings(caplog)
+    assert "left 3 of the" in warning
 
 
 def reference(database, execute, jobs, *, deferred=False):
