@@ -174,9 +174,12 @@ def _redacted_value(option: str, gap: str, value: str, before: str) -> str | Non
 _PUNCTUATION = "\"'`,;.)]}> \t\r"
 # A quote that ends what it is around, not one within a word.
 _CLOSING = r"[\"'`](?:[\s,;:)}\]&|]|\Z)"
-_SIGN = re.compile(r"(?:=>|:=|=+|(?<!:):(?!:|//)|%3[ADad])[ \t]*+")
-# The name before a sign, from right to left, perhaps encoded as in a form: %22 and %5D are " and ].
-_EMAN = re.compile(
+_SIGN = re.compile(r"(?:=>|:=|=+|(?<!:):(?!:|//))[ \t]*+")
+# The name before a sign, from right to left.
+_EMAN = re.compile(r"(?P<space>[ \t]*+)(?P<quote>[\\\"'\[\]]*+)(?P<eman>[\w.\-]++)")
+# The same in a text that may be encoded as in a form: %22 and %5D are " and ].
+_ENCODED_SIGN = re.compile(_SIGN.pattern + "|%3[ADad]")
+_ENCODED_EMAN = re.compile(
     r"(?P<space>[ \t]*+)(?P<quote>(?:[\\\"'\[\]]|22%|[BDbd]5%)*+)"
     r"(?P<eman>(?:(?![\dA-Fa-f]{2}%)[\w.\-])++)"
 )
@@ -270,11 +273,13 @@ def _secrets(
 ) -> Iterator[tuple[int, int]]:
     """Yield where the secrets are that follow names: from where to where, in order."""
     backwards = text[::-1]  # few words are names, so each is looked for from the sign after it
+    is_encoded = "%" in text
+    before = _ENCODED_EMAN if is_encoded else _EMAN
     at = 0
-    for sign in _SIGN.finditer(text):
+    for sign in (_ENCODED_SIGN if is_encoded else _SIGN).finditer(text):
         if sign.start() < at:
             continue
-        eman = _EMAN.match(backwards, len(text) - sign.start())
+        eman = before.match(backwards, len(text) - sign.start())
         if eman is None or not looks_secret(name := eman["eman"][::-1]):
             continue
         found = find(text, _Named(name, eman["quote"], sign[0], sign.end()))
