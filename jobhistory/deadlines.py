@@ -31,7 +31,7 @@ class TimeLimits:
         pool: for a free connection of the pool. If the database hangs, the limits of the calls that
             hold them come first.
         call: for one recording call, once it has a connection.
-        bulk: for many rows at once, in the same way.
+        bulk: for many rows at once, in the same way; it starts over every 10,000 rows.
         busy: how long a recording call or a question is repeated while SQLite is busy.
         busy_maintenance: the same for a batch of expiry, or of the search for lost workers.
     """
@@ -158,8 +158,8 @@ class _Watchdog:
 
     def remove(self, guard: SocketGuard) -> None:
         if self._guards.pop(guard, None) is None:
-            with self._lock:  # it was off, or the thread has just taken it
-                pass
+            with self._lock:  # it was off, or the thread is looking at it
+                self._guards.pop(guard, None)
 
     def _wake(self) -> None:
         with self._lock:
@@ -189,9 +189,14 @@ class _Watchdog:
 
     def _enforce(self, guard: SocketGuard, deadline: Deadline) -> None:
         with self._lock:
-            if self._guards.pop(guard, None) is not None:
+            if self._guards.pop(guard, None) is None:
+                return
+            if guard.is_silent():
                 deadline.expire()
                 guard.shut_down()
+            else:  # The answer is there. This process is late, as if its event loop is blocked.
+                deadline.restart()
+                self._guards[guard] = deadline
 
     def _sleep(self) -> None:
         seconds = self._wakes_at - monotonic()

@@ -19,6 +19,7 @@ from jobhistory.answers import FIRST_BUCKET, Count, FailureGroup, Percentiles, T
 from jobhistory.clock import utc_now
 from jobhistory.criteria import HistoryQuery
 from jobhistory.database_errors import is_missing_object, sqlstate
+from jobhistory.deadlines import current_deadline
 from jobhistory.errors import (
     ExecutionAlreadyFinished,
     ExecutionNotFound,
@@ -44,6 +45,9 @@ _CONNECTION = "jobhistory.connection"
 
 # No round trip of its own. A higher level would only add conflicts to what we do.
 _TRANSACTION = {"isolation_level": "READ COMMITTED"}
+
+_MOST_ROWS = 10_000
+"""How many rows a statement inserts at most: the time limit of a call is for these."""
 
 _OTHER_OUTCOME_COLUMNS = [
     name for name in OUTCOME_COLUMNS if name not in ("completed_at", "execution_time_ms")
@@ -144,10 +148,15 @@ def insert_many(session: Session, rows: list[dict[str, Any]]) -> None:
         return
     connection = _connection(session)
     options = _options(session)
-    if connection.dialect.driver == "psycopg" and pg_copy.is_allowed(connection, options):
-        pg_copy.copy_rows(connection, rows, options)
-    else:
-        _execute(session, statements.INSERT, [_complete(row) for row in rows])
+    copies = connection.dialect.driver == "psycopg" and pg_copy.is_allowed(connection, options)
+    for first in range(0, len(rows), _MOST_ROWS):
+        some = rows[first : first + _MOST_ROWS]
+        if copies:
+            pg_copy.copy_rows(connection, some, options)
+        else:
+            _execute(session, statements.INSERT, [_complete(row) for row in some])
+        if (deadline := current_deadline.get()) is not None:
+            deadline.restart()  # the database answers
 
 
 def end(session: Session, outcome: Outcome) -> tuple[HistoryRecord, bool]:

@@ -226,6 +226,20 @@ def test_many_rows_have_a_longer_time_limit(postgres_database, open_store):
     assert store.record_many([ended | {"status": "completed"}]) == 1
 
 
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_the_time_limit_of_many_rows_starts_over_while_the_database_takes_them(
+    postgres_database, open_store, monkeypatch, driver
+):
+    monkeypatch.setattr("jobhistory.operations._MOST_ROWS", 2)
+    restarted = []
+    monkeypatch.setattr(Deadline, "restart", lambda deadline: restarted.append(deadline))
+    store, _ = open_store(postgres_database.url, driver)
+    ended = {"job_id": "1", "worker_id": "w", "correlation_id": "c", "task_identifier": "t"}
+    assert store.record_many([ended | {"status": "completed"}] * 5) == 5
+    assert len(store.query()) == 5
+    assert len(restarted) == 1 + 3, "when it had a connection, and after each statement"
+
+
 @pytest.mark.parametrize(
     ("driver", "option"),
     [("psycopg", "connect_timeout"), ("psycopg2", "connect_timeout"), ("asyncpg", "timeout")],
@@ -265,6 +279,28 @@ def test_a_guard_shuts_its_socket_down_only_while_it_is_on():
         expire(guard)
         assert ours.recv(1) == b"", "it is shut down"
         guard.close()
+
+
+def test_a_guard_leaves_its_socket_alone_while_an_answer_waits_to_be_read():
+    """The server is alive, and this process late: it was stopped, or its event loop is blocked."""
+    pairs = [socket.socketpair() for _ in range(2)]
+    guards = [SocketGuard(ours.fileno()) for ours, _ in pairs]
+    (ours, theirs), (silent, _) = pairs
+    theirs.sendall(b"x")
+    late = Deadline(0.01)
+    guards[0].turn_on(late)
+    guards[1].turn_on(Deadline(0.05))
+    silent.settimeout(20)
+    assert silent.recv(1) == b"", "the thread has looked at both by now"
+    assert ours.recv(1) == b"x"
+    theirs.sendall(b"y")
+    assert ours.recv(1) == b"y", "it is not shut down"
+    guards[0].turn_off()
+    assert late.failure is None
+    for guard, pair in zip(guards, pairs, strict=True):
+        guard.close()
+        for each in pair:
+            each.close()
 
 
 def test_a_guard_leaves_another_socket_alone_that_got_the_number_of_its_own():
