@@ -116,9 +116,21 @@ class CommitHooks:
         if self._connection is connection:
             return
         self._connection = connection
-        event.listen(connection, "commit", self._before_commit)
-        event.listen(connection, "rollback", self._on_rollback)
-        event.listen(connection, "rollback_savepoint", self._on_rollback_to)
+        for name, listener in self._listeners():
+            event.listen(connection, name, listener)
+
+    def _listeners(self) -> tuple[tuple[str, Callable[..., None]], ...]:
+        return (
+            ("commit", self._before_commit),
+            ("rollback", self._on_rollback),
+            ("rollback_savepoint", self._on_rollback_to),
+        )
+
+    def _leave(self, connection: Connection | None) -> None:
+        """Stop following a connection that outlives the session's transaction."""
+        if connection is not None and not connection.closed:
+            for name, listener in self._listeners():
+                event.remove(connection, name, listener)
 
     def _before_commit(self, connection: Connection) -> None:
         self._is_commit_tried = True
@@ -150,6 +162,7 @@ class CommitHooks:
         for write in self._take():
             _quietly(partial(_settle, write, self._is_commit_tried))
         actions = self._at_end
+        self._leave(self._connection)
         self._reset()
         for action in actions:
             _quietly(action)

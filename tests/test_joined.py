@@ -555,6 +555,19 @@ def test_failures_survive_in_a_session_on_a_connection_of_a_test_suite(database,
     assert store.query() == []
 
 
+def test_a_connection_of_many_sessions_keeps_no_listeners(database, clock):
+    store = create_store(database.engine, clock=clock)
+    with database.engine.connect() as connection:
+        for _ in range(3):
+            with Session(connection, join_transaction_mode="create_savepoint") as session:
+                complete(store.joined(session))
+                session.commit()
+        dispatch = connection.dispatch
+        for events in (dispatch.commit, dispatch.rollback, dispatch.rollback_savepoint):
+            assert list(events) == []
+    assert len(store.recent()) == 3
+
+
 def test_scoped_sessions_are_joined_too(engine):
     store = create_store(engine)
     scoped = scoped_session(sessionmaker(engine))
