@@ -29,7 +29,12 @@ _REFUSAL_STATES = frozenset(
         "54000",  # too large for an index of the app
     }
 )
-_ROW_SECURITY_CHECK = "ExecWithCheckOptions"
+_REFUSING_FUNCTIONS = frozenset(
+    {
+        "ExecWithCheckOptions",  # row-level security; a missing grant has the same sqlstate
+        "exec_stmt_raise",  # RAISE in a trigger, which may choose any sqlstate
+    }
+)
 
 
 def sqlstate(error: DBAPIError) -> str | None:
@@ -84,10 +89,7 @@ def is_refusal(error: DBAPIError) -> bool:
     """Return whether the database refuses a row because of its values, now and later."""
     if isinstance(error, (DataError, IntegrityError)):
         return True
-    return sqlstate(error) in _REFUSAL_STATES or _violates_row_security(error)
-
-
-def _violates_row_security(error: DBAPIError) -> bool:
-    # A missing grant has the same sqlstate, and servers translate their messages.
+    # Names in the server's source code are not translated, as its messages are.
     diagnostics = getattr(error.orig, "diag", None)
-    return getattr(diagnostics, "source_function", None) == _ROW_SECURITY_CHECK
+    function = getattr(diagnostics, "source_function", None)
+    return sqlstate(error) in _REFUSAL_STATES or function in _REFUSING_FUNCTIONS

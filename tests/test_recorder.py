@@ -312,7 +312,7 @@ def test_a_replayed_start_changes_nothing(database_store, clock, is_reaped):
     assert values_of(after) == values_of(before)
 
 
-@pytest.mark.parametrize("refusal", ["trigger", "policy", "index"])
+@pytest.mark.parametrize("refusal", ["trigger", "own sqlstate", "policy", "index"])
 def test_one_row_that_postgresql_refuses_holds_up_nothing(postgres_database, caplog, refusal):
     """Some refusals are no errors of data or integrity to the driver."""
     statements = {
@@ -331,7 +331,12 @@ def test_one_row_that_postgresql_refuses_holds_up_nothing(postgres_database, cap
         ],
         "index": ["CREATE INDEX refuse ON job_history ((payload ->> 'text'))"],
     }
+    statements["own sqlstate"] = [
+        each.replace("'not seven'", "'not seven' USING ERRCODE = '45000'")
+        for each in statements["trigger"]
+    ]
     undo = {
+        "own sqlstate": ["DROP FUNCTION refuse CASCADE"],
         "trigger": ["DROP FUNCTION refuse CASCADE"],
         "policy": [
             "DROP POLICY refuse ON job_history",
