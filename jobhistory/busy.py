@@ -66,6 +66,10 @@ class Wait(AbstractContextManager[None]):
         self._is_mine = self._queue.wait(seconds)
         if not self._is_mine:
             self.is_patient = False
+        elif self._queue.is_nested:
+            # The transaction around this one has the database's lock, and waits for this one.
+            self.is_patient = False
+            self._until = monotonic()
 
     def __exit__(self, *_: object) -> None:
         if self._is_mine:
@@ -124,6 +128,11 @@ class _Queue:
             if not is_mine:  # the time is up, or a signal handler has raised
                 self._give_up(called)
         return is_mine
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether the caller, whose turn it is, had the turn already."""
+        return self._depth > 1
 
     def _give_up(self, called: Lock) -> None:
         with self._lock:

@@ -87,9 +87,10 @@ def is_no_answer(error: Exception) -> bool:
 
 def is_refusal(error: DBAPIError) -> bool:
     """Return whether the database refuses a row because of its values, now and later."""
-    if isinstance(error, (DataError, IntegrityError)):
-        return True
     # Names in the server's source code are not translated, as its messages are.
     diagnostics = getattr(error.orig, "diag", None)
     function = getattr(diagnostics, "source_function", None)
+    if isinstance(error, (DataError, IntegrityError)):
+        # A partition that is missing can be made; PostgreSQL calls that a check violation.
+        return function != "ExecFindPartition"
     return sqlstate(error) in _REFUSAL_STATES or function in _REFUSING_FUNCTIONS

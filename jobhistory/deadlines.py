@@ -118,7 +118,8 @@ class SocketGuard:
         """Break the connection, and forget it."""
         with suppress(OSError):  # the server may have closed it
             self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
+        with suppress(OSError):  # else the watchdog's thread would end
+            self._socket.close()
 
     def close(self) -> None:
         """Forget the connection, which stays as it is."""
@@ -126,7 +127,8 @@ class SocketGuard:
         self._socket.close()
 
     def __del__(self) -> None:
-        self._socket.close()
+        if hasattr(self, "_socket"):  # not if the system had no descriptor left
+            self._socket.close()
 
 
 class _Watchdog:

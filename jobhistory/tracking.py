@@ -248,12 +248,16 @@ class AsyncTracker:
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Decorate a function: each call of it is an execution."""
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        if isinstance(function, (staticmethod, classmethod)):
+            raise InvalidInput(
+                "function", function, "is not a function yet; decorate it below @staticmethod"
+            )
+        if _is(function, inspect.isgeneratorfunction) or _is(function, inspect.isasyncgenfunction):
             raise InvalidInput(
                 "function", function, "is a generator, which runs after its call; track its caller"
             )
         self._tracked.check(self._rows)
-        if not _is_coroutine_function(function):
+        if not _is(function, inspect.iscoroutinefunction):
             return self._decorated(function)
         if self._run is None:
             raise InvalidInput(
@@ -376,8 +380,6 @@ class Tracker(AsyncTracker):
         return tracked
 
 
-def _is_coroutine_function(function: Any) -> bool:
-    """Return whether calls of it return coroutines, as those of some objects do."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004 - not whether it is there
-    )
+def _is(function: Any, kind: Callable[[Any], bool]) -> bool:
+    """Return whether a function, or what an object does when it is called, is of a kind."""
+    return kind(function) or kind(getattr(function, "__call__", None))  # noqa: B004

@@ -274,8 +274,8 @@ def test_a_transaction_of_the_callers_is_not_repeated(make_engine, path):
 
 
 def test_an_app_that_records_while_a_transaction_of_ours_commits_waits_for_nothing(make_engine):
-    """As a listener does that is called within it: the turn is its thread's."""
-    engine = make_engine(timeout=0)
+    """As a listener does that is called within it: the turn is its thread's, and so is the lock."""
+    engine = make_engine(timeout=60)
     store = create_store(engine)
     inner = create_store(engine)
     calls = []
@@ -286,7 +286,7 @@ def test_an_app_that_records_while_a_transaction_of_ours_commits_waits_for_nothi
             with pytest.raises(OperationalError, match="database is locked"):
                 inner.record_start(Job("inner", "t"), "w", "c")
 
-    inner._history.limits = TimeLimits(busy=0)
+    inner._history.limits = TimeLimits(busy=600)  # it would wait so long for itself
     event.listen(engine, "commit", listener)
     store.record_start(Job("1", "t"), "w", "c")
     assert [r.job_id for r in store.query()] == ["1"]

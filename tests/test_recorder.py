@@ -393,6 +393,33 @@ def test_what_the_role_may_not_do_is_tried_again(postgres_database):
     assert (recorder.counts.written, recorder.counts.refused) == (1, 0)
 
 
+def test_a_missing_partition_is_waited_for(postgres_database):
+    """PostgreSQL tells of it as of a row that a constraint refuses."""
+    engine = postgres_database.engine
+    with engine.begin() as connection:
+        connection.execute(text("CREATE SCHEMA parts"))
+        connection.execute(
+            text(
+                "CREATE TABLE parts.job_history (LIKE public.job_history, PRIMARY KEY (id)) "
+                "PARTITION BY RANGE (id)"
+            )
+        )
+    try:
+        with Recorder(create_store(engine, schema="parts"), max_delay=0) as recorder:
+            recorder.start(Job("1", "t"), *IDS[1:])
+            with pytest.raises(NotWritten):
+                recorder.flush(0.3)
+            with engine.begin() as connection:
+                connection.execute(
+                    text("CREATE TABLE parts.leaf PARTITION OF parts.job_history DEFAULT")
+                )
+            recorder.flush(30)
+            assert (recorder.counts.written, recorder.counts.refused) == (1, 0)
+    finally:
+        with engine.begin() as connection:
+            connection.execute(text("DROP SCHEMA parts CASCADE"))
+
+
 def test_arguments_are_checked_at_once_and_taken_as_they_are(recorder, database_store):
     with pytest.raises(InvalidInput, match=r"job\.id"):
         recorder.start({}, "w", "c")

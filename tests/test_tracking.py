@@ -457,9 +457,16 @@ def test_misuse_is_told(store):
     async def async_generator():
         yield
 
-    for function in (generator, async_generator):
+    class Generator:
+        def __call__(self):
+            yield
+
+    for function in (generator, async_generator, Generator()):
         with pytest.raises(InvalidInput, match="is a generator"):
             store.track(JOB, "w")(function)
+    for method in (staticmethod(len), classmethod(len)):
+        with pytest.raises(InvalidInput, match="decorate it below @staticmethod"):
+            store.track(JOB, "w")(method)
     with pytest.raises(InvalidInput, match="is no coroutine"):
         create_async_store().track(JOB, "w")(len)
     tracker = store.track(JOB, "w")
