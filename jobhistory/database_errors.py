@@ -67,6 +67,11 @@ def is_in_aborted_transaction(error: DBAPIError) -> bool:
     return sqlstate(error) == "25P02"
 
 
+def is_time_out(error: DBAPIError) -> bool:
+    """Return whether PostgreSQL gave up a statement after `lock_timeout` or `statement_timeout`."""
+    return sqlstate(error) in ("55P03", "57014")
+
+
 def is_busy(error: DBAPIError) -> bool:
     """Return whether SQLite gave up because another connection was at work in the database."""
     code: int | None = getattr(error.orig, "sqlite_errorcode", None)

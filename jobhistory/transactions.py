@@ -30,6 +30,7 @@ from jobhistory.database_errors import (
     is_missing_object,
     is_missing_table,
     is_no_answer,
+    is_time_out,
 )
 from jobhistory.deadlines import Deadline, TimeLimits, current_deadline
 from jobhistory.errors import SchemaOutOfDate, hide_values, reason
@@ -367,7 +368,7 @@ class CallersTransaction(DatabaseHistory):
         try:
             return super().insert_ended(row, may_exist=may_exist)
         except SQLAlchemyError as error:
-            if row["status"] is Status.FAILED and _can_only_be_rolled_back(error):
+            if row["status"] is Status.FAILED and _can_be_written_later_only(error):
                 return self._record_later(row)
             raise
 
@@ -380,7 +381,7 @@ class CallersTransaction(DatabaseHistory):
             if (
                 row is not None
                 and outcome.values["status"] is Status.FAILED
-                and _can_only_be_rolled_back(error)
+                and _can_be_written_later_only(error)
             ):
                 return self._record_later(outcome._replace(row=row).ended_row())
             raise
@@ -490,13 +491,18 @@ def _is_in_transaction(connection: Connection) -> bool:
     return not connection.dialect.detect_autocommit_setting(dbapi_connection)
 
 
-def _can_only_be_rolled_back(error: SQLAlchemyError) -> bool:
-    """Return whether an error says that the caller's transaction is lost, or should be repeated."""
+def _can_be_written_later_only(error: SQLAlchemyError) -> bool:
+    """Return whether a failure that met an error can be written after the transaction only."""
     if isinstance(error, InvalidRequestError):  # as after a flush that failed
         return True
     if not isinstance(error, DBAPIError):
         return False
-    return error.connection_invalidated or is_in_aborted_transaction(error) or is_conflict(error)
+    return (
+        error.connection_invalidated
+        or is_in_aborted_transaction(error)
+        or is_conflict(error)
+        or is_time_out(error)
+    )
 
 
 def _sleep(seconds: float) -> None:

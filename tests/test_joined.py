@@ -350,6 +350,21 @@ def test_a_failure_survives_a_conflict_with_another_transaction(postgres_databas
     assert [r.id for r in store.recent()] == [started.id]
 
 
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_failure_survives_a_lock_time_out(postgres_database, clock, end):
+    engine = postgres_database.engine
+    store = create_store(engine, clock=clock)
+    started = store.record_start(Job("job-1", "t"), *IDS[1:])
+    with Session(engine) as session, engine.connect() as other:
+        session.execute(text("SET LOCAL lock_timeout = '10ms'"))
+        other.execute(text("SELECT 1 FROM job_history FOR UPDATE"))
+        store.joined(session).record_failure(started, error="no stock")
+        other.rollback()
+        getattr(session, end)()
+    assert [(r.id, str(r.status)) for r in store.query()] == [(started.id, "failed")]
+    assert [r.id for r in store.recent()] == [started.id]
+
+
 def test_a_repeated_start_that_is_rolled_back_leaves_the_first_one(engine, store):
     started = store.record_start(Job("job-1", "t"), *IDS[1:])
     with Session(engine) as session:
