@@ -234,6 +234,10 @@ class _Walk:
                 plain[name] = self.plain(self._redacted(name, item))
         if "value" in plain or "Value" in plain:
             self._redact_named(plain)
+        if "input" in plain and isinstance(plain.get("loc"), list):
+            for name in plain["loc"]:  # as in what pydantic's ValidationError.errors() returns
+                if isinstance(name, str):
+                    self._redact_item(plain, "input", name)
         if len(pairs) > self._most_items:
             plain["..."] = f"[cut, {len(pairs)} keys]"
         return plain

@@ -234,6 +234,11 @@ class Slots(Plain):
             partial(print, password="x"),
             "functools.partial(<built-in function print>, password='[redacted]')",
         ),
+        (
+            [{"type": "int_parsing", "loc": ("user", "password"), "input": "x"}],
+            [{"type": "int_parsing", "loc": ["user", "password"], "input": "[redacted]"}],
+        ),
+        ({"loc": ["user", "age"], "input": "x"}, {"loc": ["user", "age"], "input": "x"}),
         (SecretStr("x"), "SecretStr('**********')"),
         (ip_address("127.0.0.1"), "IPv4Address('127.0.0.1')"),
     ],
