@@ -113,7 +113,7 @@ _earlier = func.least(bindparam("now", type_=UTCDateTime), func.now(), type_=UTC
 EARLIER = select(_earlier)
 """PostgreSQL: the earlier of the moment `now` and the server's clock."""
 
-# A partition need not grant what its parent does, and has policies of its own.
+# A partition need not grant what its parent does, and has its own policies.
 TREE = text("""
 WITH RECURSIVE tree (oid, parent) AS (
     SELECT CAST(to_regclass(:name) AS oid), CAST(NULL AS oid)
@@ -162,7 +162,7 @@ COUNT_EXPIRED = select(func.count()).select_from(_HISTORY).where(_EXPIRED)
 
 @lru_cache(maxsize=64)
 def delete_expired(branch: Branch | None, *, exact: bool) -> Select[Any]:
-    """PostgreSQL: delete one batch, and say how many rows it found and deleted.
+    """PostgreSQL: delete one batch; return how many rows it found and deleted.
 
     It also selects the moment at which the last one expired, and if `exact` its id.
     """

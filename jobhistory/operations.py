@@ -43,7 +43,7 @@ from jobhistory.models import COLUMN_NAMES, TABLE_NAME, HistoryRecord, detached,
 _OPTIONS = "jobhistory.execution_options"
 _CONNECTION = "jobhistory.connection"
 
-# No round trip of its own. A higher level would only add conflicts to what we do.
+# No separate round trip. A higher level would only add conflicts to what we do.
 _TRANSACTION = {"isolation_level": "READ COMMITTED"}
 
 _MOST_ROWS = 10_000

@@ -340,7 +340,7 @@ def test_a_database_in_memory_goes_along():
 
 
 def test_a_child_whose_spool_cannot_be_opened_records_all_the_same(database, tmp_path, caplog):
-    """Its queue is smaller than what it records, and nobody waits for ever."""
+    """Its queue is smaller than what it records, and nobody waits forever."""
     folder = tmp_path / "folder"
     store = create_store(database.engine)
     recorder = Recorder(store, spool=folder / "spool", queue_size=3, max_delay=0)

@@ -99,7 +99,7 @@ def open_store(event_loop_thread, moments):
 
 @contextmanager
 def soon():
-    """Not a measurement: without limits it would be for ever."""
+    """Not a measurement: without limits it would wait forever."""
     begun = time.monotonic()
     yield
     assert time.monotonic() - begun < 20
