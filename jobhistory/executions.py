@@ -306,12 +306,10 @@ class RowBuilder:
         mapping may have an `error`, an exception or a text, in place of the columns of a failure.
         """
         given = self._with_error(_known_columns(execution, fields or {}, argument))
-        row = {
-            name: read(given.get(name), name)
-            if name in _REQUIRED
-            else _unless_none(read, given, name)
-            for name, read in self._readers.items()
-        }
+        row: dict[str, Any] = {}
+        for name, read in self._readers.items():
+            value = given.get(name)
+            row[name] = None if value is None and name not in _REQUIRED else read(value, name)
         if not row["status"].is_outcome:
             raise InvalidInput(
                 "status", row["status"].value, "is no outcome; give one such as 'completed'"

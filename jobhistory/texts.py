@@ -89,6 +89,8 @@ def id_text(value: Id, argument: str) -> str:
     Raises:
         InvalidInput: if it is empty, longer than `NAME_LENGTH`, or no `str`, `UUID` or `int`.
     """
+    if type(value) is str and 0 < len(value) <= NAME_LENGTH:  # as nearly all are
+        return holdable(value)
     if isinstance(value, bool) or not isinstance(value, (str, UUID, int)):
         raise InvalidInput(argument, value, "is not an id; give a str, a uuid.UUID or an int")
     try:
