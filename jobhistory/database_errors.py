@@ -7,10 +7,9 @@ import sqlite3
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-_MISSING_TABLE = "42P01"
 _MISSING_STATES = frozenset(
     {
-        _MISSING_TABLE,
+        "42P01",  # undefined table
         "42703",  # undefined column
         "3F000",  # undefined schema
     }
@@ -50,11 +49,6 @@ def is_missing_object(error: DBAPIError) -> bool:
     if state is not None:
         return state in _MISSING_STATES
     return any(text in str(error.orig) for text in _MISSING_TEXTS)
-
-
-def is_missing_table(error: DBAPIError, name: str) -> bool:
-    """Return whether PostgreSQL says that the table of a name does not exist."""
-    return sqlstate(error) == _MISSING_TABLE and name in str(error.orig)
 
 
 def is_conflict(error: DBAPIError) -> bool:

@@ -314,7 +314,7 @@ class HistoryStore(Verbs):
 
         Rows can be kept by a trigger, by row-level security, or by a foreign key without
         `ON DELETE`. They stay, all others are deleted, and one warning in the log gives their
-        number. A row that a foreign key keeps costs some statements of its own.
+        number. Each row that a foreign key keeps costs a few more statements.
 
         A store in memory forgets what has expired, also in its ring buffer.
 

@@ -28,7 +28,6 @@ from jobhistory.database_errors import (
     is_conflict,
     is_in_aborted_transaction,
     is_missing_object,
-    is_missing_table,
     is_no_answer,
     is_time_out,
 )
@@ -36,7 +35,7 @@ from jobhistory.deadlines import Deadline, TimeLimits, current_deadline
 from jobhistory.errors import SchemaOutOfDate, hide_values, reason
 from jobhistory.executions import Batch, ExecutionKey, Outcome, Written
 from jobhistory.maintenance import Branch, Deleted, Expiry, Place, Reaped
-from jobhistory.models import TABLE_NAME, HistoryRecord, detached, values_of
+from jobhistory.models import HistoryRecord, detached, values_of
 from jobhistory.ring import RingBuffer
 from jobhistory.status import Status
 
@@ -318,8 +317,7 @@ class OwnTransactions(DatabaseHistory):
 
         Args:
             session: the prepared session to ask in, so that no second connection is needed; without
-                it, the question has a transaction of its own. An aborted transaction answers
-                nothing; then an error that names the table as missing is enough.
+                it, a new session asks.
         """
         if not is_missing_object(error):
             return
@@ -334,9 +332,7 @@ class OwnTransactions(DatabaseHistory):
         except SchemaOutOfDate as wrong:
             raise wrong from error
         except SQLAlchemyError:
-            # The first error is the one to raise, unless it tells enough.
-            if session is not None and is_missing_table(error, TABLE_NAME):
-                raise SchemaOutOfDate(None, migrate.HEAD) from error
+            return  # the first error is the one to raise
 
     @staticmethod
     def _refuse_outdated(session: Session) -> None:

@@ -58,7 +58,7 @@ class Recorder(RecordingCalls[None]):
             operations go there; the next recorder with this path writes what is there when the
             process ends, however it ends, once. Processes that share a path get files beside it:
             the path and a number. Files have mode 0600, and missing folders are created with mode
-            0700. Without a spool, what is not written when the process ends is lost.
+            0700. Without a spool, operations that wait when the process ends are lost.
 
     Raises:
         InvalidInput: if an argument cannot be used. A spool must be new or the spool of an earlier
