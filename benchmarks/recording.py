@@ -15,7 +15,7 @@ from benchmarks import peers
 from benchmarks.measuring import Table, Way, in_turn, middle, new_database, new_engine, ratios, raw
 from benchmarks.peers import PAYLOAD
 from jobhistory import HistoryRecord, HistoryStore, Job, Recorder, create_store, migrate
-from jobhistory.ids import new_execution_id
+from jobhistory.execution.ids import new_execution_id
 
 COLUMNS = (
     "id, job_id, correlation_id, task_identifier, worker_id, status, attempt_number, payload, "

@@ -3,8 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 from jobhistory import migrate
-from jobhistory.answers import Count, FailureGroup, Percentiles, TaskStats
-from jobhistory.criteria import HistoryQuery, Page
 from jobhistory.errors import (
     ExecutionAlreadyFinished,
     ExecutionNotFound,
@@ -17,13 +15,15 @@ from jobhistory.errors import (
     SchemaOutOfDate,
     UnsafeExpiry,
 )
-from jobhistory.executions import Job, PartialResults
-from jobhistory.ids import new_execution_id
-from jobhistory.models import HistoryRecord
+from jobhistory.execution.ids import new_execution_id
+from jobhistory.execution.rows import Job, PartialResults
+from jobhistory.execution.status import Status
+from jobhistory.query.criteria import HistoryQuery, Page
+from jobhistory.query.reports import Count, FailureGroup, Percentiles, TaskStats
 from jobhistory.recorder import AsyncRecorder, Recorder, RecorderCounts
-from jobhistory.sanitize import Limits
-from jobhistory.secrets import redact_secrets
-from jobhistory.status import Status
+from jobhistory.sanitize.json_values import Limits
+from jobhistory.sanitize.secrets import redact_secrets
+from jobhistory.schema import HistoryRecord
 from jobhistory.store import HistoryStore, JoinedStore, create_store
 from jobhistory.tracking import TrackedExecution, current_execution
 

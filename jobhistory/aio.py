@@ -17,22 +17,22 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import Session, sessionmaker
 
-from jobhistory.answers import Count, FailureGroup, TaskStats
-from jobhistory.binds import READING, engine_of
-from jobhistory.clock import Clock, utc_now
-from jobhistory.criteria import Page
-from jobhistory.engines import async_engine_from_url, check_dialect
+from jobhistory._runtime.cancellation import to_its_end
+from jobhistory._runtime.clock import Clock, utc_now
+from jobhistory._runtime.durations import Duration
+from jobhistory.base_store import Criteria, Verbs
+from jobhistory.database.binds import READING, engine_of
+from jobhistory.database.engines import async_engine_from_url, check_dialect
 from jobhistory.errors import InvalidInput
-from jobhistory.executions import Milliseconds, PartialResults
-from jobhistory.models import HistoryRecord
-from jobhistory.retention import Duration
-from jobhistory.sanitize import Limits, Redact
-from jobhistory.secrets import redact_secrets
+from jobhistory.execution.rows import Milliseconds, PartialResults
+from jobhistory.query.criteria import Page
+from jobhistory.query.reports import Count, FailureGroup, TaskStats
+from jobhistory.sanitize.json_values import Limits, Redact
+from jobhistory.sanitize.secrets import redact_secrets
+from jobhistory.sanitize.truncate import Id
+from jobhistory.schema import HistoryRecord
 from jobhistory.store import HistoryStore
-from jobhistory.tasks import to_its_end
-from jobhistory.texts import Id
 from jobhistory.tracking import AsyncTracker, OnHistoryError, Tracked
-from jobhistory.verbs import Criteria, Verbs
 
 T = TypeVar("T")
 

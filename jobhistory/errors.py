@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 if TYPE_CHECKING:
-    from jobhistory.models import HistoryRecord
+    from jobhistory.schema import HistoryRecord
 
 _QUOTED_DRIVER_ERROR = re.compile(r": \(\w+(?:\.\w+)+\) ")
 

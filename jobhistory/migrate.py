@@ -37,10 +37,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateSchema
 
-from jobhistory.differences import compare
-from jobhistory.engines import shown_url
+from jobhistory.database.differences import compare
+from jobhistory.database.engines import shown_url
 from jobhistory.errors import InvalidInput, JobHistoryError, SchemaOutOfDate
-from jobhistory.models import COLUMN_NAMES, TABLE_NAME
+from jobhistory.schema import COLUMN_NAMES, TABLE_NAME
 
 if TYPE_CHECKING:
     from alembic.migration import MigrationContext

@@ -12,24 +12,24 @@ from typing import Any, Self
 from sqlalchemy import URL, Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from jobhistory.batches import Batches, Expiring, Reaping
-from jobhistory.binds import engine_of
-from jobhistory.clock import Clock, utc_now
-from jobhistory.criteria import HistoryQuery
-from jobhistory.engines import check_dialect, engine_from_url
+from jobhistory._runtime.clock import Clock, utc_now
+from jobhistory._runtime.durations import Duration, parse_duration, parse_retention
+from jobhistory._runtime.ring import RingBuffer
+from jobhistory.base_store import Verbs
+from jobhistory.database.batches import Batches, Expiring, Reaping
+from jobhistory.database.binds import engine_of
+from jobhistory.database.engines import check_dialect, engine_from_url
+from jobhistory.database.sessions import OwnTransactions
+from jobhistory.database.statements.expire import BEGINNING
 from jobhistory.errors import InvalidInput, check_count
-from jobhistory.executions import RowBuilder
-from jobhistory.maintenance import BEGINNING
-from jobhistory.memory import MemoryHistory
-from jobhistory.models import HistoryRecord, detached
-from jobhistory.retention import Duration, parse_duration, parse_retention
-from jobhistory.ring import RingBuffer
-from jobhistory.sanitize import Limits, Redact, Sanitizer
-from jobhistory.secrets import redact_secrets
-from jobhistory.texts import Id
+from jobhistory.execution.rows import RowBuilder
+from jobhistory.memory.history import MemoryHistory
+from jobhistory.query.criteria import HistoryQuery
+from jobhistory.sanitize.json_values import Limits, Redact, Sanitizer
+from jobhistory.sanitize.secrets import redact_secrets
+from jobhistory.sanitize.truncate import Id
+from jobhistory.schema import HistoryRecord, detached
 from jobhistory.tracking import OnHistoryError, Tracked, Tracker
-from jobhistory.transactions import OwnTransactions
-from jobhistory.verbs import Verbs
 
 
 def create_store(

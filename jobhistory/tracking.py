@@ -16,12 +16,12 @@ from types import TracebackType
 from typing import Any, Literal, ParamSpec, Protocol, Self, TypeAlias, TypeVar, cast, get_args
 from uuid import uuid4
 
+from jobhistory._runtime.cancellation import to_its_end
+from jobhistory._runtime.durations import Duration
 from jobhistory.errors import ExecutionNotFound, InvalidInput, reason
-from jobhistory.executions import Outcome, PartialResults, RowBuilder
-from jobhistory.models import HistoryRecord
-from jobhistory.retention import Duration
-from jobhistory.tasks import to_its_end
-from jobhistory.texts import Id
+from jobhistory.execution.rows import Outcome, PartialResults, RowBuilder
+from jobhistory.sanitize.truncate import Id
+from jobhistory.schema import HistoryRecord
 
 logger = logging.getLogger(__name__)
 

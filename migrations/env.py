@@ -12,8 +12,8 @@ from alembic import context
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine
 
-from jobhistory.differences import comparison_options
-from jobhistory.engines import engine_from_url
+from jobhistory.database.differences import comparison_options
+from jobhistory.database.engines import engine_from_url
 from jobhistory.migrate import VERSION_TABLE, transaction
 
 config = context.config

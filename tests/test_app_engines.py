@@ -27,8 +27,8 @@ from jobhistory import (
     create_store,
     migrate,
 )
-from jobhistory.deadlines import TimeLimits
-from jobhistory.engines import async_engine_from_url, engine_from_url
+from jobhistory.database.deadlines import TimeLimits
+from jobhistory.database.engines import async_engine_from_url, engine_from_url
 from tests.facades import Synchronous
 from tests.servers import kill, pgbouncer, start_again, wheel_server
 

@@ -21,7 +21,7 @@ from jobhistory import (
     create_store,
     migrate,
 )
-from jobhistory.models import Base
+from jobhistory.schema import Base
 
 IDS = ("job-1", "worker-1", "request-1")
 

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import sessionmaker
 
 from jobhistory import Job, Status, create_async_store, create_store, new_execution_id
-from jobhistory.deadlines import TimeLimits
+from jobhistory.database.deadlines import TimeLimits
 
 THREADS, PROCESSES = 16, 4
 
@@ -209,7 +209,7 @@ ended = {
 def test_a_busy_database_is_tried_again(
     make_engine, path, kind, write, rows, buffered, monkeypatch, clock
 ):
-    monkeypatch.setattr("jobhistory.busy._IMPATIENT_MILLISECONDS", 0)
+    monkeypatch.setattr("jobhistory.database.busy._IMPATIENT_MILLISECONDS", 0)
     engine = make_engine(kind, timeout=0)
     store = create_store(engine, clock=clock, history_retention="1h")
     store.record_start(Job("1", "t"), "w", "c")
@@ -234,7 +234,7 @@ def test_many_rows_are_one_transaction_that_can_be_repeated(make_engine, kind):
 
 
 def test_on_an_event_loop_a_busy_database_is_tried_again(path, monkeypatch):
-    monkeypatch.setattr("jobhistory.busy._IMPATIENT_MILLISECONDS", 0)
+    monkeypatch.setattr("jobhistory.database.busy._IMPATIENT_MILLISECONDS", 0)
 
     async def scenario():
         engine = create_async_engine(f"sqlite+aiosqlite:///{path}", connect_args={"timeout": 0})

@@ -22,7 +22,7 @@ from jobhistory import (
     create_async_store,
     create_store,
 )
-from jobhistory.clock import utc_now
+from jobhistory._runtime.clock import utc_now
 from jobhistory.errors import reason
 
 

@@ -12,9 +12,10 @@ import pytest
 from sqlalchemy import create_engine, event, func, insert, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from jobhistory import HistoryRecord, Job, Status, create_async_store, create_store, maintenance
-from jobhistory import batches as batches_module
-from jobhistory.ids import new_execution_id
+from jobhistory import HistoryRecord, Job, Status, create_async_store, create_store
+from jobhistory.database import batches as batches_module
+from jobhistory.database.statements import expire as maintenance
+from jobhistory.execution.ids import new_execution_id
 from tests.facades import Synchronous
 
 NOW = datetime(2015, 11, 1, tzinfo=UTC)

@@ -28,9 +28,9 @@ from jobhistory import (
     create_store,
     migrate,
 )
-from jobhistory.breaker import CircuitBreaker
-from jobhistory.deadlines import Deadline, SocketGuard, TimeLimits
-from jobhistory.engines import async_engine_from_url, engine_from_url
+from jobhistory.database.circuit_breaker import CircuitBreaker
+from jobhistory.database.deadlines import Deadline, SocketGuard, TimeLimits
+from jobhistory.database.engines import async_engine_from_url, engine_from_url
 from tests.facades import Synchronous
 from tests.servers import frozen, silent_server, wheel_server
 from tests.test_forks import in_children
@@ -143,7 +143,7 @@ def test_a_call_has_a_time_limit_and_history_goes_on_when_the_server_does(
 
 @pytest.mark.parametrize("driver", EVERY_DRIVER)
 def test_the_test_of_an_idle_connection_has_a_time_limit(server, open_store, monkeypatch, driver):
-    monkeypatch.setattr("jobhistory.engines._IDLE_SECONDS", 0)
+    monkeypatch.setattr("jobhistory.database.engines._IDLE_SECONDS", 0)
     store, _ = open_store(server.get_uri(), driver)
     store.query()
     with frozen(server), soon(), pytest.raises(OperationalError, match="could not connect"):
@@ -156,7 +156,7 @@ def test_an_idle_connection_that_the_network_dropped_is_replaced(
     server, open_store, monkeypatch, driver
 ):
     """As by a firewall: it looks alive, and what is sent goes nowhere. New ones work."""
-    monkeypatch.setattr("jobhistory.engines._IDLE_SECONDS", 0)
+    monkeypatch.setattr("jobhistory.database.engines._IDLE_SECONDS", 0)
     with Network(f"{server.pgdata}/.s.PGSQL.5432") as network:
         store, _ = open_store(f"postgresql://postgres@127.0.0.1:{network.port}/postgres", driver)
         start(store, f"{driver}-dropped-before")
@@ -230,7 +230,7 @@ def test_many_rows_have_a_longer_time_limit(postgres_database, open_store):
 def test_the_time_limit_of_many_rows_starts_over_while_the_database_takes_them(
     postgres_database, open_store, monkeypatch, driver
 ):
-    monkeypatch.setattr("jobhistory.operations._MOST_ROWS", 2)
+    monkeypatch.setattr("jobhistory.database.operations._MOST_ROWS", 2)
     restarted = []
     monkeypatch.setattr(Deadline, "restart", lambda deadline: restarted.append(deadline))
     store, _ = open_store(postgres_database.url, driver)

@@ -257,7 +257,7 @@ def is_server(host):
 
 
 def test_the_libraries_metadata_are_apart():
-    from jobhistory.models import Base
+    from jobhistory.schema import Base
 
     assert set(Base.metadata.tables) == {"job_history"}
     assert not set(HostBase.metadata.tables) & set(Base.metadata.tables)

@@ -24,7 +24,7 @@ from jobhistory import (
     create_store,
     new_execution_id,
 )
-from jobhistory.models import values_of
+from jobhistory.schema import values_of
 
 JOB = Job("job-1", "resize", {"path": "a.png"})
 IDS = ("job-1", "worker-1", "request-1")

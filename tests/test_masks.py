@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import String, literal, select
 
-from jobhistory.masks import masked
-from jobhistory.statements import _masked
+from jobhistory.database.statements.write import _masked
+from jobhistory.sanitize.fingerprint import masked
 
 EXAMPLES = {
     "no order 42": "no order <number>",

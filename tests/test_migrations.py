@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from jobhistory import InvalidInput, Job, SchemaOutOfDate, create_store, migrate
-from jobhistory.models import Base
+from jobhistory.schema import Base
 from tests.sqlite_engines import SQLITE_ENGINES
 
 ROOT = Path(__file__).parent.parent

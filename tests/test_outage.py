@@ -23,7 +23,7 @@ from jobhistory import (
     create_store,
     migrate,
 )
-from jobhistory.breaker import CircuitBreaker
+from jobhistory.database.circuit_breaker import CircuitBreaker
 from tests.servers import kill, start_again, wheel_server
 
 THREADS = 4
@@ -148,7 +148,7 @@ def test_a_connection_is_tested_by_a_round_trip_only_after_a_pause(postgres_data
         for _ in range(3):
             store.query()
         assert pings == []
-        monkeypatch.setattr("jobhistory.engines._IDLE_SECONDS", 0)
+        monkeypatch.setattr("jobhistory.database.engines._IDLE_SECONDS", 0)
         store.query()
         assert len(pings) == 1
 

@@ -12,8 +12,8 @@ from psycopg.sql import Literal
 from sqlalchemy import Engine, event, insert, text
 
 from jobhistory import HistoryQuery, HistoryRecord, Job, Recorder, Status, create_store
-from jobhistory.criteria import Cursor
-from jobhistory.ids import new_execution_id
+from jobhistory.execution.ids import new_execution_id
+from jobhistory.query.criteria import Cursor
 
 NOW = datetime(2015, 11, 1, tzinfo=UTC)
 ROWS = 20_000

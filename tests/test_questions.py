@@ -24,8 +24,8 @@ from jobhistory import (
     TaskStats,
     create_store,
 )
-from jobhistory.ids import new_execution_id
-from jobhistory.texts import ascii_lower
+from jobhistory.execution.ids import new_execution_id
+from jobhistory.sanitize.truncate import ascii_lower
 
 NOON = datetime(2015, 11, 1, 12, tzinfo=UTC)
 ENDED = {"worker_id": "w", "correlation_id": "c", "task_identifier": "t"}

@@ -29,12 +29,12 @@ from jobhistory import (
     create_async_store,
     create_store,
     new_execution_id,
-    operations,
-    pg_copy,
 )
-from jobhistory.executions import Batch
-from jobhistory.models import values_of
-from jobhistory.transactions import Purpose
+from jobhistory.database import operations
+from jobhistory.database import postgresql_copy as pg_copy
+from jobhistory.database.sessions import Purpose
+from jobhistory.execution.rows import Batch
+from jobhistory.schema import values_of
 from tests.recorders import IDS, Gate, record
 
 

@@ -23,7 +23,7 @@ from jobhistory import (
     RecorderFull,
     create_store,
 )
-from jobhistory.executions import Batch, ExecutionKey
+from jobhistory.execution.rows import Batch, ExecutionKey
 from jobhistory.recorder.backlog import memory_of
 from jobhistory.recorder.intake import Intake
 from tests.recorders import IDS, Gate, record

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobhistory import InvalidInput
-from jobhistory.retention import parse_duration, parse_retention
+from jobhistory._runtime.durations import parse_duration, parse_retention
 
 NOW = datetime(2015, 11, 1, tzinfo=UTC)
 UNITS = {

@@ -7,7 +7,7 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobhistory.ring import RingBuffer
+from jobhistory._runtime.ring import RingBuffer
 
 
 @given(st.lists(st.integers()), st.integers(1, 10), st.none() | st.integers(0, 12))

@@ -11,9 +11,9 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
 from jobhistory import HistoryRecord, Job, Status, create_store
-from jobhistory.ids import new_execution_id
-from jobhistory.models import COLUMN_NAMES, values_of
-from jobhistory.texts import holdable
+from jobhistory.execution.ids import new_execution_id
+from jobhistory.sanitize.truncate import holdable
+from jobhistory.schema import COLUMN_NAMES, values_of
 
 names = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=255)
 text = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))

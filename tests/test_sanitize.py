@@ -19,8 +19,8 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, defer, mapped_column
 
 from jobhistory import Job, Limits, create_store, redact_secrets
-from jobhistory.sanitize import Sanitizer, json_text
-from jobhistory.texts import byte_length, cut_text
+from jobhistory.sanitize.json_values import Sanitizer, json_text
+from jobhistory.sanitize.truncate import byte_length, cut_text
 
 SMALL = Sanitizer(Limits(payload=1024, results=1024, message=1024, stack=1024), redact_secrets)
 

@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import ProgrammingError
 
 from jobhistory import InvalidInput, Job, SchemaOutOfDate, create_store, migrate
-from jobhistory.models import Base
+from jobhistory.schema import Base
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, ValidationError
 
-from jobhistory.secret_names import looks_secret
-from jobhistory.secrets import redact_arguments, redact_text
+from jobhistory.sanitize.secret_names import looks_secret
+from jobhistory.sanitize.secrets import redact_arguments, redact_text
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from jobhistory import InvalidInput, Job, Recorder, create_store, migrate
-from jobhistory.executions import RowBuilder
+from jobhistory.execution.rows import RowBuilder
 from jobhistory.recorder import spool_file
 from jobhistory.recorder.spool import Spool
-from jobhistory.sanitize import Limits, Sanitizer
+from jobhistory.sanitize.json_values import Limits, Sanitizer
 from tests.recorders import IDS, Gate, record
 
 

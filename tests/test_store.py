@@ -22,9 +22,9 @@ from jobhistory import (
     PartialResults,
     Status,
     create_store,
-    memory,
 )
-from jobhistory.models import values_of
+from jobhistory.memory import history as memory
+from jobhistory.schema import values_of
 
 IDS = ("job-1", "worker-1", "request-1")
 

@@ -20,16 +20,17 @@ from sqlalchemy import Engine, inspect
 
 import jobhistory
 from jobhistory import migrate
-from jobhistory.answers import parse_bucket
-from jobhistory.cli import answers, output
+from jobhistory._runtime.clock import utc_now
+from jobhistory._runtime.durations import parse_duration
+from jobhistory.cli import output
+from jobhistory.cli import render as answers
 from jobhistory.cli.database import open_engine, open_store
-from jobhistory.clock import utc_now
-from jobhistory.criteria import Cursor, HistoryQuery, Page
-from jobhistory.engines import engine_from_url
+from jobhistory.database.engines import engine_from_url
 from jobhistory.errors import InvalidInput, SchemaOutOfDate
-from jobhistory.executions import Job
-from jobhistory.models import TABLE_NAME, HistoryRecord
-from jobhistory.retention import parse_duration
+from jobhistory.execution.rows import Job
+from jobhistory.query.criteria import Cursor, HistoryQuery, Page
+from jobhistory.query.reports import parse_bucket
+from jobhistory.schema import TABLE_NAME, HistoryRecord
 from jobhistory.store import HistoryStore
 
 app = typer.Typer(

@@ -12,9 +12,9 @@ from platformdirs import user_data_path
 from sqlalchemy import URL, Engine
 
 from jobhistory import migrate
-from jobhistory.engines import engine_from_url
+from jobhistory._runtime.private_files import create_private_file, create_private_folder
+from jobhistory.database.engines import engine_from_url
 from jobhistory.errors import InvalidInput
-from jobhistory.private_files import create_private_file, create_private_folder
 from jobhistory.store import HistoryStore, create_store
 
 

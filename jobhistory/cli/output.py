@@ -14,8 +14,8 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from jobhistory.models import COLUMN_NAMES, HistoryRecord
-from jobhistory.status import Status
+from jobhistory.execution.status import Status
+from jobhistory.schema import COLUMN_NAMES, HistoryRecord
 
 _STYLES = {
     Status.STARTED: "cyan",

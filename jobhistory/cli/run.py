@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
+from jobhistory._runtime.clock import utc_now
+from jobhistory._runtime.durations import parse_retention
 from jobhistory.cli import child, output
-from jobhistory.clock import utc_now
-from jobhistory.engines import engine_from_url
+from jobhistory.database.engines import engine_from_url
 from jobhistory.errors import ExecutionNotFound, InvalidInput, JobHistoryError, reason
-from jobhistory.executions import Job
-from jobhistory.retention import parse_retention
+from jobhistory.execution.rows import Job
+from jobhistory.sanitize.truncate import holdable, id_text, name_text
 from jobhistory.store import HistoryStore
-from jobhistory.texts import holdable, id_text, name_text
 
 _NAME_LENGTH = 40
 _REASON_LENGTH = 120

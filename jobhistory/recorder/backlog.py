@@ -7,8 +7,8 @@ from collections import deque
 from itertools import islice
 from typing import Any
 
-from jobhistory.executions import ExecutionKey, Operation, Outcome
-from jobhistory.status import Status
+from jobhistory.execution.rows import ExecutionKey, Operation, Outcome
+from jobhistory.execution.status import Status
 
 Row = dict[str, Any]
 

@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
-from jobhistory.executions import ExecutionKey, Operation, PartialResults, RowBuilder
-from jobhistory.models import HistoryRecord
-from jobhistory.retention import Duration
-from jobhistory.texts import Id
+from jobhistory._runtime.durations import Duration
+from jobhistory.execution.rows import ExecutionKey, Operation, PartialResults, RowBuilder
+from jobhistory.sanitize.truncate import Id
+from jobhistory.schema import HistoryRecord
 
 R_co = TypeVar("R_co", covariant=True)
 

@@ -11,9 +11,9 @@ from uuid import UUID
 from sqlalchemy import Enum, Integer, String, Uuid
 
 from jobhistory.columns import UTCDateTime
-from jobhistory.executions import ExecutionKey, Operation, Outcome
-from jobhistory.models import HistoryRecord
-from jobhistory.status import Status
+from jobhistory.execution.rows import ExecutionKey, Operation, Outcome
+from jobhistory.execution.status import Status
+from jobhistory.schema import HistoryRecord
 
 _TABLE = HistoryRecord.__table__
 _REQUIRED_IN_ROWS = frozenset(column.name for column in _TABLE.c if not column.nullable)

@@ -10,15 +10,15 @@ from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import unquote
 
-from jobhistory import binds
+from jobhistory.database import binds
+from jobhistory.database.sessions import OwnTransactions
 from jobhistory.errors import InvalidInput, check_count
-from jobhistory.executions import Operation
+from jobhistory.execution.rows import Operation
 from jobhistory.recorder.at_exit import AT_EXIT_SECONDS
 from jobhistory.recorder.calls import RecordingCalls
 from jobhistory.recorder.intake import RecorderCounts, RecorderOptions
 from jobhistory.recorder.writer import Writer
 from jobhistory.store import HistoryStore
-from jobhistory.transactions import OwnTransactions
 
 _MIB = 1024 * 1024
 

@@ -11,8 +11,8 @@ from itertools import count
 from pathlib import Path
 from threading import Lock
 
-from jobhistory.forks import renew_in_children
-from jobhistory.private_files import create_private_file, create_private_folder
+from jobhistory._runtime.fork import renew_in_children
+from jobhistory._runtime.private_files import create_private_file, create_private_folder
 
 APPLICATION_ID = int.from_bytes(b"JHsp", "big")
 """What `PRAGMA application_id` returns for a spool."""

@@ -13,16 +13,16 @@ from time import monotonic
 
 from sqlalchemy.exc import DBAPIError
 
-from jobhistory.database_errors import is_refusal
+from jobhistory._runtime.fork import renew_in_children
+from jobhistory.database.driver_errors import is_refusal
+from jobhistory.database.sessions import OwnTransactions
 from jobhistory.errors import InvalidInput, NotWritten, quoted, reason
-from jobhistory.executions import Batch, Operation, Outcome
-from jobhistory.forks import renew_in_children
-from jobhistory.memory import MemoryHistory
+from jobhistory.execution.rows import Batch, Operation, Outcome
+from jobhistory.memory.history import MemoryHistory
 from jobhistory.recorder.at_exit import close_at_exit, forget
 from jobhistory.recorder.intake import GivenUp, Intake, RecorderOptions
 from jobhistory.recorder.spool import Spool, keep_open
 from jobhistory.recorder.spool_file import is_damage
-from jobhistory.transactions import OwnTransactions
 
 logger = logging.getLogger("jobhistory.recorder")
 

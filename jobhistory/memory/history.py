@@ -14,11 +14,12 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
-from jobhistory.answers import Count, FailureGroup, TaskStats, failures_of, stats_of
-from jobhistory.commit_hooks import CommitHooks, PendingWrite
-from jobhistory.criteria import Cursor, HistoryQuery
+from jobhistory._runtime.commit_hooks import CommitHooks, PendingWrite
+from jobhistory._runtime.fork import renew_in_children
+from jobhistory._runtime.ring import RingBuffer
+from jobhistory.database.statements.expire import Branch, Deleted, Expiry, Place, Reaped
 from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound, InvalidInput
-from jobhistory.executions import (
+from jobhistory.execution.rows import (
     OUTCOME_COLUMNS,
     Batch,
     ExecutionKey,
@@ -29,12 +30,11 @@ from jobhistory.executions import (
     lost,
     not_found,
 )
-from jobhistory.forks import renew_in_children
-from jobhistory.maintenance import Branch, Deleted, Expiry, Place, Reaped
-from jobhistory.models import HistoryRecord, detached, values_of
-from jobhistory.ring import RingBuffer
-from jobhistory.status import Status
-from jobhistory.texts import ascii_lower
+from jobhistory.execution.status import Status
+from jobhistory.query.criteria import Cursor, HistoryQuery
+from jobhistory.query.reports import Count, FailureGroup, TaskStats, failures_of, stats_of
+from jobhistory.sanitize.truncate import ascii_lower
+from jobhistory.schema import HistoryRecord, detached, values_of
 
 logger = logging.getLogger(__name__)
 

@@ -38,7 +38,7 @@ from sqlalchemy import (
 )
 
 from jobhistory.columns import UTCDateTime
-from jobhistory.models import HistoryRecord
+from jobhistory.schema import HistoryRecord
 
 _HISTORY: Any = HistoryRecord.__table__
 

@@ -12,13 +12,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
 from uuid import UUID
 
-from jobhistory.clock import in_utc
+from jobhistory._runtime.clock import in_utc
 from jobhistory.errors import InvalidInput, check_count, quoted
-from jobhistory.status import Status, read_status
-from jobhistory.texts import Id, holdable, id_text, name_text
+from jobhistory.execution.status import Status, read_status
+from jobhistory.sanitize.truncate import Id, holdable, id_text, name_text
 
 if TYPE_CHECKING:
-    from jobhistory.models import HistoryRecord
+    from jobhistory.schema import HistoryRecord
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import REGCLASS
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util import await_
 
-from jobhistory.models import COLUMN_NAMES, TABLE_NAME, HistoryRecord
+from jobhistory.schema import COLUMN_NAMES, TABLE_NAME, HistoryRecord
 
 Row = dict[str, Any]
 

@@ -10,11 +10,11 @@ from typing import Protocol
 
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from jobhistory.criteria import HistoryQuery
-from jobhistory.database_errors import sqlstate
+from jobhistory._runtime.durations import Duration, parse_duration
+from jobhistory.database.driver_errors import sqlstate
+from jobhistory.database.statements.expire import BEGINNING, Branch, Deleted, Expiry, Place, Reaped
 from jobhistory.errors import check_count, reason
-from jobhistory.maintenance import BEGINNING, Branch, Deleted, Expiry, Place, Reaped
-from jobhistory.retention import Duration, parse_duration
+from jobhistory.query.criteria import HistoryQuery
 
 logger = logging.getLogger(__name__)
 

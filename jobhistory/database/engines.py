@@ -15,9 +15,15 @@ from sqlalchemy import URL, Dialect, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, InvalidatePoolError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from jobhistory.deadlines import Deadline, SocketGuard, TimeLimits, current_deadline, guard_of
+from jobhistory._runtime.private_files import create_private_file
+from jobhistory.database.deadlines import (
+    Deadline,
+    SocketGuard,
+    TimeLimits,
+    current_deadline,
+    guard_of,
+)
 from jobhistory.errors import InvalidInput
-from jobhistory.private_files import create_private_file
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine

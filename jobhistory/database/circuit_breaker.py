@@ -8,8 +8,8 @@ from time import monotonic
 
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from jobhistory._runtime.fork import renew_in_children
 from jobhistory.errors import HistoryUnavailable
-from jobhistory.forks import renew_in_children
 
 
 class CircuitBreaker:

@@ -26,8 +26,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, make_transient_to_detached, 
 from sqlalchemy.sql import operators
 
 from jobhistory.columns import PortableJSON, UTCDateTime
-from jobhistory.status import Status
-from jobhistory.texts import NAME_LENGTH
+from jobhistory.execution.status import Status
+from jobhistory.sanitize.truncate import NAME_LENGTH
 
 TABLE_NAME = "job_history"
 

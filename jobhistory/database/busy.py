@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from jobhistory.database_errors import is_busy
-from jobhistory.forks import renew_in_children
+from jobhistory._runtime.fork import renew_in_children
+from jobhistory.database.driver_errors import is_busy
 
 LONGEST_PAUSE = 0.01
 """How many seconds to wait before a repetition at most; it only has to differ between writers."""

@@ -11,8 +11,8 @@ from sqlalchemy import Column, Connection, Dialect, MetaData, inspect, text
 from sqlalchemy.exc import SAWarning
 from sqlalchemy.sql.schema import RETAIN_SCHEMA
 
-from jobhistory.models import TABLE_NAME, Base
-from jobhistory.status import Status
+from jobhistory.execution.status import Status
+from jobhistory.schema import TABLE_NAME, Base
 
 _STATUS_CHECK = "ck_job_history_status"
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from threading import RLock
 from typing import Generic, TypeVar
 
+from jobhistory._runtime.fork import renew_in_children
 from jobhistory.errors import check_count
-from jobhistory.forks import renew_in_children
 
 T = TypeVar("T")
 

@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any, Self
 
+from jobhistory._runtime.durations import Duration, parse_duration
 from jobhistory.errors import InvalidInput
-from jobhistory.masks import masked
-from jobhistory.models import HistoryRecord, detached
-from jobhistory.retention import Duration, parse_duration
-from jobhistory.status import Status
+from jobhistory.execution.status import Status
+from jobhistory.sanitize.fingerprint import masked
+from jobhistory.schema import HistoryRecord, detached
 
 FIRST_BUCKET = datetime.min.replace(tzinfo=UTC)
 """Where buckets are counted from: midnight in UTC on a Monday, before anything started."""

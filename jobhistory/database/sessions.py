@@ -19,25 +19,27 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import await_
 from sqlalchemy.util.concurrency import in_greenlet
 
-from jobhistory import binds, busy, migrate, operations, statements
-from jobhistory.answers import Count, FailureGroup, TaskStats
-from jobhistory.breaker import CircuitBreaker, timed_out
-from jobhistory.commit_hooks import CommitHooks, PendingWrite
-from jobhistory.criteria import Cursor, HistoryQuery
-from jobhistory.database_errors import (
+from jobhistory import migrate
+from jobhistory._runtime.commit_hooks import CommitHooks, PendingWrite
+from jobhistory._runtime.ring import RingBuffer
+from jobhistory.database import binds, busy, operations
+from jobhistory.database.circuit_breaker import CircuitBreaker, timed_out
+from jobhistory.database.deadlines import Deadline, TimeLimits, current_deadline
+from jobhistory.database.driver_errors import (
     is_conflict,
     is_in_aborted_transaction,
     is_missing_object,
     is_no_answer,
     is_time_out,
 )
-from jobhistory.deadlines import Deadline, TimeLimits, current_deadline
+from jobhistory.database.statements import write as statements
+from jobhistory.database.statements.expire import Branch, Deleted, Expiry, Place, Reaped
 from jobhistory.errors import SchemaOutOfDate, hide_values, reason
-from jobhistory.executions import Batch, ExecutionKey, Outcome, Written
-from jobhistory.maintenance import Branch, Deleted, Expiry, Place, Reaped
-from jobhistory.models import HistoryRecord, detached, values_of
-from jobhistory.ring import RingBuffer
-from jobhistory.status import Status
+from jobhistory.execution.rows import Batch, ExecutionKey, Outcome, Written
+from jobhistory.execution.status import Status
+from jobhistory.query.criteria import Cursor, HistoryQuery
+from jobhistory.query.reports import Count, FailureGroup, TaskStats
+from jobhistory.schema import HistoryRecord, detached, values_of
 
 T = TypeVar("T")
 Row = dict[str, Any]

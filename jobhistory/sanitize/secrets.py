@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from jobhistory.secret_names import looks_secret
+from jobhistory.sanitize.secret_names import looks_secret
 
 REDACTED = "[redacted]"
 

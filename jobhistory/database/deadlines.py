@@ -18,7 +18,7 @@ from threading import RLock, Thread
 from time import monotonic
 from typing import Any
 
-from jobhistory.forks import renew_in_children
+from jobhistory._runtime.fork import renew_in_children
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-from jobhistory.clock import in_utc, utc_now
+from jobhistory._runtime.clock import in_utc, utc_now
 from jobhistory.errors import InvalidInput
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
-from jobhistory.clock import Clock, in_utc
+from jobhistory._runtime.clock import Clock, in_utc
+from jobhistory._runtime.durations import Duration, parse_retention
 from jobhistory.errors import (
     ExecutionNotFound,
     InvalidInput,
@@ -17,12 +18,11 @@ from jobhistory.errors import (
     check_count,
     quoted,
 )
-from jobhistory.ids import id_at, read_execution_id
-from jobhistory.models import COLUMN_NAMES, HistoryRecord, values_of
-from jobhistory.retention import Duration, parse_retention
-from jobhistory.sanitize import TEXT_ERROR_TYPE, Sanitizer
-from jobhistory.status import Status, read_status
-from jobhistory.texts import Id, id_text, name_text
+from jobhistory.execution.ids import id_at, read_execution_id
+from jobhistory.execution.status import Status, read_status
+from jobhistory.sanitize.json_values import TEXT_ERROR_TYPE, Sanitizer
+from jobhistory.sanitize.truncate import Id, id_text, name_text
+from jobhistory.schema import COLUMN_NAMES, HistoryRecord, values_of
 
 _LARGEST_MILLISECONDS = 2**63 - 1
 _LARGEST_ATTEMPT = 2**31 - 1

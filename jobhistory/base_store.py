@@ -8,10 +8,9 @@ from itertools import chain
 from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
-from jobhistory.answers import Count, FailureGroup, TaskStats, parse_bucket
-from jobhistory.criteria import Cursor, HistoryQuery, Page
+from jobhistory._runtime.durations import Duration
 from jobhistory.errors import InvalidInput, check_count
-from jobhistory.executions import (
+from jobhistory.execution.rows import (
     Milliseconds,
     Outcome,
     PartialResults,
@@ -19,10 +18,11 @@ from jobhistory.executions import (
     has_id,
     which_execution,
 )
-from jobhistory.models import HistoryRecord
-from jobhistory.retention import Duration
-from jobhistory.status import Status
-from jobhistory.texts import Id, id_text
+from jobhistory.execution.status import Status
+from jobhistory.query.criteria import Cursor, HistoryQuery, Page
+from jobhistory.query.reports import Count, FailureGroup, TaskStats, parse_bucket
+from jobhistory.sanitize.truncate import Id, id_text
+from jobhistory.schema import HistoryRecord
 
 Row = dict[str, Any]
 Criteria: TypeAlias = HistoryQuery | Mapping[str, Any] | None

@@ -36,14 +36,14 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.functions import GenericFunction
 
-from jobhistory.answers import PERCENTILES
 from jobhistory.columns import UTCDateTime
-from jobhistory.criteria import Cursor, HistoryQuery
-from jobhistory.executions import OUTCOME_COLUMNS, WORKER_LOST, lost_message
-from jobhistory.masks import MASKS, MESSAGE_LENGTH
-from jobhistory.models import HistoryRecord
-from jobhistory.status import Status
-from jobhistory.texts import ascii_lower
+from jobhistory.execution.rows import OUTCOME_COLUMNS, WORKER_LOST, lost_message
+from jobhistory.execution.status import Status
+from jobhistory.query.criteria import Cursor, HistoryQuery
+from jobhistory.query.reports import PERCENTILES
+from jobhistory.sanitize.fingerprint import MASKS, MESSAGE_LENGTH
+from jobhistory.sanitize.truncate import ascii_lower
+from jobhistory.schema import HistoryRecord
 
 _table: Any = HistoryRecord.__table__
 _columns = _table.c

@@ -11,9 +11,9 @@ from sqlalchemy import Connection, Dialect, Engine, Pool, QueuePool, inspect, se
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session
 
-from jobhistory.engines import check_dialect
-from jobhistory.forks import renew_in_children
-from jobhistory.models import HistoryRecord
+from jobhistory._runtime.fork import renew_in_children
+from jobhistory.database.engines import check_dialect
+from jobhistory.schema import HistoryRecord
 
 Bind = Engine | Connection
 

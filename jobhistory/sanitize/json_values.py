@@ -26,11 +26,11 @@ from uuid import UUID
 
 from sqlalchemy import Row
 
-from jobhistory.attributes import attributes_of
 from jobhistory.errors import check_count
-from jobhistory.secret_names import looks_secret
-from jobhistory.secrets import REDACTED, redact_arguments, redact_secrets, redact_text
-from jobhistory.texts import NAME_LENGTH, byte_length, cut_name, cut_text, holdable
+from jobhistory.sanitize.attributes import attributes_of
+from jobhistory.sanitize.secret_names import looks_secret
+from jobhistory.sanitize.secrets import REDACTED, redact_arguments, redact_secrets, redact_text
+from jobhistory.sanitize.truncate import NAME_LENGTH, byte_length, cut_name, cut_text, holdable
 
 Redact: TypeAlias = Callable[[str, Any], Any]
 """Takes a name and the value under it; returns what to store: the value, or something else."""

@@ -11,7 +11,6 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from jobhistory.answers import FailureGroup, Percentiles, TaskStats
 from jobhistory.cli.charts import bar, spark
 from jobhistory.cli.output import (
     moment_text,
@@ -22,7 +21,8 @@ from jobhistory.cli.output import (
     table_widths,
     took,
 )
-from jobhistory.models import HistoryRecord
+from jobhistory.query.reports import FailureGroup, Percentiles, TaskStats
+from jobhistory.schema import HistoryRecord
 
 _BAR_WIDTH = 10
 _MOST_COLUMNS = 60

@@ -14,19 +14,21 @@ from sqlalchemy import Connection, Engine, Select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from jobhistory import binds, maintenance, pg_copy, statements
-from jobhistory.answers import FIRST_BUCKET, Count, FailureGroup, Percentiles, TaskStats
-from jobhistory.clock import utc_now
-from jobhistory.criteria import HistoryQuery
-from jobhistory.database_errors import is_missing_object, sqlstate
-from jobhistory.deadlines import current_deadline
+from jobhistory._runtime.clock import utc_now
+from jobhistory.database import binds
+from jobhistory.database import postgresql_copy as pg_copy
+from jobhistory.database.deadlines import current_deadline
+from jobhistory.database.driver_errors import is_missing_object, sqlstate
+from jobhistory.database.statements import expire as maintenance
+from jobhistory.database.statements import write as statements
+from jobhistory.database.statements.expire import Branch, Deleted, Expiry, Place, Reaped
 from jobhistory.errors import (
     ExecutionAlreadyFinished,
     ExecutionNotFound,
     InvalidInput,
     UnsafeExpiry,
 )
-from jobhistory.executions import (
+from jobhistory.execution.rows import (
     OUTCOME_COLUMNS,
     Batch,
     ExecutionKey,
@@ -36,9 +38,10 @@ from jobhistory.executions import (
     is_lost,
     not_found,
 )
-from jobhistory.maintenance import Branch, Deleted, Expiry, Place, Reaped
-from jobhistory.masks import masked
-from jobhistory.models import COLUMN_NAMES, TABLE_NAME, HistoryRecord, detached, values_of
+from jobhistory.query.criteria import HistoryQuery
+from jobhistory.query.reports import FIRST_BUCKET, Count, FailureGroup, Percentiles, TaskStats
+from jobhistory.sanitize.fingerprint import masked
+from jobhistory.schema import COLUMN_NAMES, TABLE_NAME, HistoryRecord, detached, values_of
 
 _OPTIONS = "jobhistory.execution_options"
 _CONNECTION = "jobhistory.connection"

@@ -1,0 +1,1 @@
+"""What the library needs that knows nothing of history."""

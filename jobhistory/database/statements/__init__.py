@@ -1,0 +1,1 @@
+"""The SQL, built without touching a database."""

@@ -1,0 +1,1 @@
+"""Questions about history, and the types of their answers."""
