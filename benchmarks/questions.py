@@ -15,7 +15,7 @@ from sqlalchemy import URL
 from benchmarks.filling import NOW, fill
 from benchmarks.measuring import Table, new_database, new_engine, raw
 from jobhistory import HistoryQuery, HistoryStore, create_store
-from jobhistory.query.criteria import Cursor
+from jobhistory.query.cursor import Cursor
 
 Ask = Callable[[HistoryStore], object]
 

@@ -16,9 +16,10 @@ from jobhistory.errors import (
     UnsafeExpiry,
 )
 from jobhistory.execution.ids import new_execution_id
-from jobhistory.execution.rows import Job, PartialResults
+from jobhistory.execution.job import Job, PartialResults
 from jobhistory.execution.status import Status
-from jobhistory.query.criteria import HistoryQuery, Page
+from jobhistory.query.criteria import HistoryQuery
+from jobhistory.query.cursor import Page
 from jobhistory.query.reports import Count, FailureGroup, Percentiles, TaskStats
 from jobhistory.recorder import AsyncRecorder, Recorder, RecorderCounts
 from jobhistory.sanitize.json_values import Limits

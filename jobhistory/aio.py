@@ -17,22 +17,21 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import Session, sessionmaker
 
-from jobhistory._runtime.cancellation import to_its_end
-from jobhistory._runtime.clock import Clock, utc_now
-from jobhistory._runtime.durations import Duration
-from jobhistory.base_store import Criteria, Verbs
+from jobhistory._runtime.cancellation import run_to_completion
+from jobhistory._runtime.clock import utc_now
+from jobhistory.base_store import BaseStore, Criteria
 from jobhistory.database.binds import READING, engine_of
 from jobhistory.database.engines import async_engine_from_url, check_dialect
 from jobhistory.errors import InvalidInput
-from jobhistory.execution.rows import Milliseconds, PartialResults
-from jobhistory.query.criteria import Page
+from jobhistory.execution.job import PartialResults
+from jobhistory.query.cursor import Page
 from jobhistory.query.reports import Count, FailureGroup, TaskStats
-from jobhistory.sanitize.json_values import Limits, Redact
+from jobhistory.sanitize.json_values import Limits
 from jobhistory.sanitize.secrets import redact_secrets
-from jobhistory.sanitize.truncate import Id
 from jobhistory.schema import HistoryRecord
 from jobhistory.store import HistoryStore
-from jobhistory.tracking import AsyncTracker, OnHistoryError, Tracked
+from jobhistory.tracking import AsyncTracker, TrackOptions
+from jobhistory.typing import Clock, Duration, Id, Milliseconds, OnHistoryError, Redact
 
 T = TypeVar("T")
 
@@ -112,11 +111,11 @@ class _SynchronousSessions:
         return getattr(self._make_session, name)
 
 
-class _AsyncVerbs:
-    """`Verbs`, awaited."""
+class _AsyncBaseStore:
+    """`BaseStore`, awaited."""
 
-    def __init__(self, verbs: Verbs, make_session: Callable[[], AsyncSession] | None) -> None:
-        self._verbs = verbs
+    def __init__(self, verbs: BaseStore, make_session: Callable[[], AsyncSession] | None) -> None:
+        self._store_methods = verbs
         self._make_session = make_session
         # Only its run_sync is used: what runs in there makes the sessions that it needs.
         self._greenlets = AsyncSession()
@@ -132,7 +131,7 @@ class _AsyncVerbs:
     ) -> HistoryRecord:
         """`HistoryStore.record_start`, awaited."""
         return await self._run(
-            self._verbs.record_start,
+            self._store_methods.record_start,
             job,
             worker_id,
             correlation_id,
@@ -151,7 +150,7 @@ class _AsyncVerbs:
     ) -> HistoryRecord:
         """`HistoryStore.record_completion`, awaited."""
         return await self._run(
-            self._verbs.record_completion,
+            self._store_methods.record_completion,
             job_id,
             worker_id,
             correlation_id,
@@ -171,7 +170,7 @@ class _AsyncVerbs:
     ) -> HistoryRecord:
         """`HistoryStore.record_failure`, awaited."""
         return await self._run(
-            self._verbs.record_failure,
+            self._store_methods.record_failure,
             job_id,
             worker_id,
             correlation_id,
@@ -192,7 +191,7 @@ class _AsyncVerbs:
     ) -> HistoryRecord:
         """`HistoryStore.record_partial_success`, awaited."""
         return await self._run(
-            self._verbs.record_partial_success,
+            self._store_methods.record_partial_success,
             job_id,
             worker_id,
             correlation_id,
@@ -210,56 +209,56 @@ class _AsyncVerbs:
     ) -> HistoryRecord:
         """`HistoryStore.record_execution`, awaited."""
         return await self._run(
-            self._verbs.record_execution, execution, execution_id=execution_id, **fields
+            self._store_methods.record_execution, execution, execution_id=execution_id, **fields
         )
 
     async def record_many(self, executions: Iterable[HistoryRecord | Mapping[str, Any]]) -> int:
         """`HistoryStore.record_many`, awaited."""
-        return await self._run(self._verbs.record_many, executions)
+        return await self._run(self._store_methods.record_many, executions)
 
     async def get_by_job_id(self, job_id: Id) -> list[HistoryRecord]:
         """`HistoryStore.get_by_job_id`, awaited."""
-        return await self._run(self._verbs.get_by_job_id, job_id)
+        return await self._run(self._store_methods.get_by_job_id, job_id)
 
     async def get_by_correlation_id(self, correlation_id: Id) -> list[HistoryRecord]:
         """`HistoryStore.get_by_correlation_id`, awaited."""
-        return await self._run(self._verbs.get_by_correlation_id, correlation_id)
+        return await self._run(self._store_methods.get_by_correlation_id, correlation_id)
 
     async def query(self, criteria: Criteria = None, **named: Any) -> list[HistoryRecord]:
         """`HistoryStore.query`, awaited."""
-        return await self._run(self._verbs.query, criteria, **named)
+        return await self._run(self._store_methods.query, criteria, **named)
 
     async def page(
         self, criteria: Criteria = None, *, after: str | None = None, **named: Any
     ) -> Page:
         """`HistoryStore.page`, awaited."""
-        return await self._run(self._verbs.page, criteria, after=after, **named)
+        return await self._run(self._store_methods.page, criteria, after=after, **named)
 
     def iterate(
         self, criteria: Criteria = None, *, batch_size: int = 500, **named: Any
     ) -> AsyncIterator[HistoryRecord]:
         """`HistoryStore.iterate` for `async for`."""
-        return self._each(self._verbs._batches(criteria, batch_size, named))
+        return self._each(self._store_methods._batches(criteria, batch_size, named))
 
     async def count(
         self, criteria: Criteria = None, *, cap: int | None = None, **named: Any
     ) -> Count:
         """`HistoryStore.count`, awaited."""
-        return await self._run(self._verbs.count, criteria, cap=cap, **named)
+        return await self._run(self._store_methods.count, criteria, cap=cap, **named)
 
     async def stats(
         self, criteria: Criteria = None, *, bucket: Duration | None = None, **named: Any
     ) -> list[TaskStats]:
         """`HistoryStore.stats`, awaited."""
-        return await self._run(self._verbs.stats, criteria, bucket=bucket, **named)
+        return await self._run(self._store_methods.stats, criteria, bucket=bucket, **named)
 
     async def failures(self, criteria: Criteria = None, **named: Any) -> list[FailureGroup]:
         """`HistoryStore.failures`, awaited."""
-        return await self._run(self._verbs.failures, criteria, **named)
+        return await self._run(self._store_methods.failures, criteria, **named)
 
     async def running(self, criteria: Criteria = None, **named: Any) -> list[HistoryRecord]:
         """`HistoryStore.running`, awaited."""
-        return await self._run(self._verbs.running, criteria, **named)
+        return await self._run(self._store_methods.running, criteria, **named)
 
     async def _each(self, batches: Iterator[list[HistoryRecord]]) -> AsyncIterator[HistoryRecord]:
         while batch := await self._run(next, batches, []):
@@ -269,7 +268,7 @@ class _AsyncVerbs:
     async def _run(self, operation: Callable[..., T], *args: Any, **named: Any) -> T:
         """Run an operation of the synchronous store; a cancellation lets it clean up first."""
         work = self._in_greenlet(operation, *args, **named)
-        return await to_its_end(work, cancellable=self._can_be_interrupted)
+        return await run_to_completion(work, cancellable=self._can_be_interrupted)
 
     @cached_property
     def _can_be_interrupted(self) -> bool:
@@ -283,7 +282,7 @@ class _AsyncVerbs:
         return await self._greenlets.run_sync(lambda _: operation(*args, **named))
 
 
-class AsyncHistoryStore(_AsyncVerbs):
+class AsyncHistoryStore(_AsyncBaseStore):
     """`HistoryStore` for asyncio: the same methods with the same effects, awaited.
 
     It is for the tasks of one event loop. `observe` and `recent`, which use no database, are
@@ -361,7 +360,7 @@ class AsyncHistoryStore(_AsyncVerbs):
             self._store._rows,
             self._store._history,
             self._in_greenlet,
-            Tracked(job, worker_id, correlation_id, history_retention),
+            TrackOptions(job, worker_id, correlation_id, history_retention),
             on_history_error,
         )
 
@@ -428,7 +427,7 @@ class AsyncHistoryStore(_AsyncVerbs):
         await self.close()
 
 
-class AsyncJoinedStore(_AsyncVerbs):
+class AsyncJoinedStore(_AsyncBaseStore):
     """A store whose verbs are part of the caller's transaction: see `AsyncHistoryStore.joined`."""
 
     def track(
@@ -442,9 +441,9 @@ class AsyncJoinedStore(_AsyncVerbs):
     ) -> AsyncTracker:
         """`JoinedStore.track` for `async with`, and to decorate coroutines."""
         return AsyncTracker(
-            self._verbs._rows,
-            self._verbs._history,
+            self._store_methods._rows,
+            self._store_methods._history,
             self._in_greenlet,
-            Tracked(job, worker_id, correlation_id, history_retention),
+            TrackOptions(job, worker_id, correlation_id, history_retention),
             on_history_error,
         )

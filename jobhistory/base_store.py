@@ -8,21 +8,17 @@ from itertools import chain
 from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
-from jobhistory._runtime.durations import Duration
 from jobhistory.errors import InvalidInput, check_count
-from jobhistory.execution.rows import (
-    Milliseconds,
-    Outcome,
-    PartialResults,
-    RowBuilder,
-    has_id,
-    which_execution,
-)
+from jobhistory.execution.ids import id_text
+from jobhistory.execution.job import PartialResults
+from jobhistory.execution.outcome import Outcome, Which, which_execution
+from jobhistory.execution.rows import RowBuilder, has_id
 from jobhistory.execution.status import Status
-from jobhistory.query.criteria import Cursor, HistoryQuery, Page
+from jobhistory.query.criteria import HistoryQuery
+from jobhistory.query.cursor import Cursor, Page
 from jobhistory.query.reports import Count, FailureGroup, TaskStats, parse_bucket
-from jobhistory.sanitize.truncate import Id, id_text
-from jobhistory.schema import HistoryRecord
+from jobhistory.schema import HistoryRecord, plain, values_of
+from jobhistory.typing import Duration, Id, Milliseconds
 
 Row = dict[str, Any]
 Criteria: TypeAlias = HistoryQuery | Mapping[str, Any] | None
@@ -48,7 +44,7 @@ class _History(Protocol):
     def failures(self, query: HistoryQuery) -> list[FailureGroup]: ...
 
 
-class Verbs:
+class BaseStore:
     """The methods that every kind of store has."""
 
     def __init__(self, rows: RowBuilder, history: _History) -> None:
@@ -124,7 +120,7 @@ class Verbs:
                 one wins; the others get this error.
             InvalidInput: if an argument cannot be used.
         """
-        which = which_execution(job_id, worker_id, correlation_id, execution_id)
+        which = _which_execution(job_id, worker_id, correlation_id, execution_id)
         return self._history.end(self._rows.completed(which, execution_time_ms))
 
     def record_failure(
@@ -145,7 +141,7 @@ class Verbs:
 
         The other arguments, what is returned and what is raised are those of `record_completion`.
         """
-        which = which_execution(job_id, worker_id, correlation_id, execution_id)
+        which = _which_execution(job_id, worker_id, correlation_id, execution_id)
         return self._history.end(self._rows.failed(which, execution_time_ms, error))
 
     def record_partial_success(
@@ -166,7 +162,7 @@ class Verbs:
 
         The other arguments, what is returned and what is raised are those of `record_completion`.
         """
-        which = which_execution(job_id, worker_id, correlation_id, execution_id)
+        which = _which_execution(job_id, worker_id, correlation_id, execution_id)
         return self._history.end(
             self._rows.partly_succeeded(which, execution_time_ms, partial_results)
         )
@@ -204,8 +200,9 @@ class Verbs:
         """
         if execution_id is not None:
             fields["id"] = execution_id
-        row = self._rows.ended(execution, fields)
-        return self._history.insert_ended(row, may_exist=has_id(execution, fields))
+        given = plain(execution)
+        row = self._rows.ended(given, fields)
+        return self._history.insert_ended(row, may_exist=has_id(given, fields))
 
     def record_many(self, executions: Iterable[HistoryRecord | Mapping[str, Any]]) -> int:
         """Record many executions that have ended, all or none, and say how many they are.
@@ -226,7 +223,7 @@ class Verbs:
         for index, execution in enumerate(executions):
             which = f"executions[{index}]"
             try:
-                rows.append(self._rows.ended(execution, argument=which))
+                rows.append(self._rows.ended(plain(execution), argument=which))
             except InvalidInput as error:
                 argument = (
                     error.argument if error.argument == which else f"{which}.{error.argument}"
@@ -349,7 +346,7 @@ class Verbs:
         Messages are of one kind if they differ only in numbers, ids, addresses and quoted values.
         The database groups them, and reads all failures that meet the criteria, so give `from_` in
         a large history. On SQLite, which has no regular expressions, its connection gets a function
-        for that, `jobhistory_masked`.
+        for that, `jobhistory_fingerprint`.
 
         Args:
             criteria, named: as with `query`, but for `status` and `order`; `limit` is how many
@@ -396,3 +393,15 @@ class Verbs:
             yield records
             if len(records) < (query.limit or 0):
                 return
+
+
+def _which_execution(
+    job_id: Id | HistoryRecord | None,
+    worker_id: Id | None,
+    correlation_id: Id | None,
+    execution_id: UUID | None,
+) -> Which:
+    if isinstance(job_id, HistoryRecord):
+        row = values_of(job_id)
+        return which_execution(None, worker_id, correlation_id, execution_id, row)
+    return which_execution(job_id, worker_id, correlation_id, execution_id)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     CheckConstraint,
     ColumnElement,
+    DateTime,
+    Dialect,
     Enum,
     Index,
     MetaData,
@@ -21,15 +24,62 @@ from sqlalchemy import (
     inspect,
     text,
 )
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, make_transient_to_detached, mapped_column
 from sqlalchemy.sql import operators
+from sqlalchemy.types import TypeDecorator
 
-from jobhistory.columns import PortableJSON, UTCDateTime
 from jobhistory.execution.status import Status
 from jobhistory.sanitize.truncate import NAME_LENGTH
 
 TABLE_NAME = "job_history"
+
+T = TypeVar("T")
+
+
+class _JSONText(sqlite.JSON):
+    """JSON in a TEXT column: in one that is declared JSON, SQLite turns a lone number into its own.
+
+    That would lose the last digits of a large one.
+    """
+
+
+@compiles(_JSONText, "sqlite")
+def _declare_json_text(type_: _JSONText, compiler: Any, **options: Any) -> str:
+    return "TEXT"
+
+
+# SQL NULL where there is nothing: a JSON null would be a value, and would fill partial indexes.
+PortableJSON = (
+    JSON(none_as_null=True)
+    .with_variant(JSONB(none_as_null=True), "postgresql")
+    .with_variant(_JSONText(none_as_null=True), "sqlite")
+)
+"""JSON text on SQLite, `JSONB` on PostgreSQL; Python's `None` is SQL's NULL on both."""
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """An aware moment, returned in UTC to the microsecond; a naive one is refused."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Turn an aware moment into what the driver takes."""
+        if value is None:
+            return None
+        if value.utcoffset() is None:
+            raise ValueError(f"a naive datetime cannot be stored: {value!r}")
+        # SQLite keeps text without an offset, so the offset must be UTC's before it is dropped.
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Turn what the driver returned into an aware moment in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def _where(column: str) -> dict[str, Any]:
@@ -52,7 +102,7 @@ class Base(DeclarativeBase):
 class HistoryRecord(Base):
     """One execution: one attempt at running a job.
 
-    Records that the library returns are detached and fully loaded: they belong to the caller, need
+    Records that the library returns are record_from and fully loaded: they belong to the caller, need
     no session, and may go from thread to thread. All moments are aware, in UTC.
 
     Attributes:
@@ -159,6 +209,9 @@ _index_executions_of_one(
     "ix_job_history_partial_task_identifier_started_at", "task_identifier", **_where("failed_steps")
 )
 
+TABLE: Any = HistoryRecord.__table__
+COLUMNS = TABLE.c
+
 COLUMN_NAMES = tuple(column.key for column in inspect(HistoryRecord).column_attrs)
 """The fields of a record, in the order of the table."""
 
@@ -166,7 +219,7 @@ _NO_VALUES = dict.fromkeys(COLUMN_NAMES)
 _JSON_COLUMNS = frozenset({"payload", "completed_steps", "failed_steps", "partial_results"})
 
 
-def detached(values: Mapping[str, Any], *, shares_json: bool = False) -> HistoryRecord:
+def record_from(values: Mapping[str, Any], *, shares_json: bool = False) -> HistoryRecord:
     """Return a record of these values, as if it had been loaded and its session closed.
 
     Columns that are not among the values are `None`.
@@ -191,6 +244,11 @@ def values_of(record: HistoryRecord) -> dict[str, Any]:
     }
     _own_json(values)
     return values
+
+
+def plain(execution: HistoryRecord | T) -> dict[str, Any] | T:
+    """Return the values of a record; anything else as it is."""
+    return values_of(execution) if isinstance(execution, HistoryRecord) else execution
 
 
 def _own_json(values: dict[str, Any]) -> None:

@@ -12,10 +12,10 @@ from typing import Any, Self
 from sqlalchemy import URL, Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from jobhistory._runtime.clock import Clock, utc_now
-from jobhistory._runtime.durations import Duration, parse_duration, parse_retention
+from jobhistory._runtime.clock import utc_now
+from jobhistory._runtime.durations import parse_duration, parse_retention
 from jobhistory._runtime.ring import RingBuffer
-from jobhistory.base_store import Verbs
+from jobhistory.base_store import BaseStore
 from jobhistory.database.batches import Batches, Expiring, Reaping
 from jobhistory.database.binds import engine_of
 from jobhistory.database.engines import check_dialect, engine_from_url
@@ -25,11 +25,11 @@ from jobhistory.errors import InvalidInput, check_count
 from jobhistory.execution.rows import RowBuilder
 from jobhistory.memory.history import MemoryHistory
 from jobhistory.query.criteria import HistoryQuery
-from jobhistory.sanitize.json_values import Limits, Redact, Sanitizer
+from jobhistory.sanitize.json_values import Limits, Sanitizer
 from jobhistory.sanitize.secrets import redact_secrets
-from jobhistory.sanitize.truncate import Id
-from jobhistory.schema import HistoryRecord, detached
-from jobhistory.tracking import OnHistoryError, Tracked, Tracker
+from jobhistory.schema import HistoryRecord, plain, record_from
+from jobhistory.tracking import Tracker, TrackOptions
+from jobhistory.typing import Clock, Duration, Id, OnHistoryError, Redact
 
 
 def create_store(
@@ -109,11 +109,11 @@ def _refuse_asyncio(argument: str, value: object, instead: str) -> None:
         raise InvalidInput(argument, value, f"is for asyncio; give it to {instead}")
 
 
-class HistoryStore(Verbs):
+class HistoryStore(BaseStore):
     """Records executions in a database, answers from it, and keeps the last ones in memory.
 
     One store serves a whole app: every method may be called by any number of threads at once. Each
-    recording method is one short transaction of its own, and what it returns is detached: it needs
+    recording method is one short transaction of its own, and what it returns is record_from: it needs
     no session and may go from thread to thread. Errors of the database are SQLAlchemy's, except for
     `SchemaOutOfDate`; after one, nothing of that call is in history or in the ring buffer, unless
     the connection broke while the commit was on its way. Then the call may be made again: an
@@ -268,7 +268,7 @@ class HistoryStore(Verbs):
             self._rows,
             self._history,
             asyncio.to_thread,
-            Tracked(job, worker_id, correlation_id, history_retention),
+            TrackOptions(job, worker_id, correlation_id, history_retention),
             on_history_error,
         )
 
@@ -282,7 +282,7 @@ class HistoryStore(Verbs):
         Raises:
             InvalidInput: if a field is missing, unknown or unusable, or the status no outcome.
         """
-        self._ring.append(self._rows.ended(record, argument="record"))
+        self._ring.append(self._rows.ended(plain(record), argument="record"))
 
     def recent(self, n: int | None = None) -> list[HistoryRecord]:
         """The last `n` executions that ended in this process, oldest first; no database is used.
@@ -292,7 +292,7 @@ class HistoryStore(Verbs):
         Raises:
             InvalidInput: if `n` is not a count.
         """
-        return [detached(row) for row in self._ring.last(n)]
+        return [record_from(row) for row in self._ring.last(n)]
 
     def expire(
         self,
@@ -398,7 +398,7 @@ class HistoryStore(Verbs):
         self.close()
 
 
-class JoinedStore(Verbs):
+class JoinedStore(BaseStore):
     """A store whose verbs are part of the caller's transaction: see `HistoryStore.joined`."""
 
     def track(
@@ -415,7 +415,7 @@ class JoinedStore(Verbs):
         A failure is recorded even if it rolls the transaction back. Coroutines need an
         `AsyncSession`. The arguments and what is raised are those of `HistoryStore.track`.
         """
-        tracked = Tracked(job, worker_id, correlation_id, history_retention)
+        tracked = TrackOptions(job, worker_id, correlation_id, history_retention)
         return Tracker(self._rows, self._history, None, tracked, on_history_error)
 
 

@@ -13,15 +13,16 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, Protocol, Self, TypeAlias, TypeVar, cast, get_args
+from typing import Any, ParamSpec, Protocol, Self, TypeVar, cast, get_args
 from uuid import uuid4
 
-from jobhistory._runtime.cancellation import to_its_end
-from jobhistory._runtime.durations import Duration
+from jobhistory._runtime.cancellation import run_to_completion
 from jobhistory.errors import ExecutionNotFound, InvalidInput, reason
-from jobhistory.execution.rows import Outcome, PartialResults, RowBuilder
-from jobhistory.sanitize.truncate import Id
+from jobhistory.execution.job import PartialResults
+from jobhistory.execution.outcome import Outcome
+from jobhistory.execution.rows import RowBuilder
 from jobhistory.schema import HistoryRecord
+from jobhistory.typing import Duration, Id, OnHistoryError
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-OnHistoryError: TypeAlias = Literal["log", "raise"]
 
 _current: ContextVar[TrackedExecution | None] = ContextVar("jobhistory_execution", default=None)
 
@@ -58,7 +58,7 @@ class _History(Protocol):
 
 
 @dataclass(frozen=True)
-class Tracked:
+class TrackOptions:
     """The arguments of `HistoryStore.track`, and those of a decorated function's call."""
 
     job: Any
@@ -141,7 +141,7 @@ class TrackedExecution:
         assert self._row is not None
         self._partial = self._rows.partly_succeeded(self._row, 0, partial_results)
 
-    def start(self, tracked: Tracked) -> None:
+    def start(self, tracked: TrackOptions) -> None:
         """Record the start.
 
         Raises:
@@ -215,7 +215,7 @@ class AsyncTracker:
         rows: RowBuilder,
         history: _History,
         run: Callable[..., Coroutine[Any, Any, None]] | None,
-        tracked: Tracked,
+        tracked: TrackOptions,
         on_history_error: OnHistoryError,
     ) -> None:
         if on_history_error not in get_args(OnHistoryError):
@@ -230,11 +230,11 @@ class AsyncTracker:
     async def __aenter__(self) -> TrackedExecution:
         execution = self._enter()
         try:
-            await self._to_its_end(execution.start, self._tracked)
+            await self._run_to_completion(execution.start, self._tracked)
         except BaseException as error:
             self._leave()
             if not isinstance(error, Exception):
-                await self._to_its_end(execution.end, error)
+                await self._run_to_completion(execution.end, error)
             raise
         return execution
 
@@ -244,7 +244,7 @@ class AsyncTracker:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._to_its_end(self._leave().end, error)
+        await self._run_to_completion(self._leave().end, error)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Decorate a function: each call of it is an execution."""
@@ -310,9 +310,9 @@ class AsyncTracker:
         _current.set(current_execution())
         return execution
 
-    async def _to_its_end(self, step: Callable[[T], None], argument: T) -> None:
+    async def _run_to_completion(self, step: Callable[[T], None], argument: T) -> None:
         assert self._run is not None
-        await to_its_end(self._run(step, argument), cancellable=False)
+        await run_to_completion(self._run(step, argument), cancellable=False)
 
 
 class Tracker(AsyncTracker):
@@ -358,9 +358,9 @@ class Tracker(AsyncTracker):
             try:
                 result = await work
             except BaseException as error:
-                await self._to_its_end(self._leave().end, error)
+                await self._run_to_completion(self._leave().end, error)
                 raise
-            await self._to_its_end(self._leave().end, None)
+            await self._run_to_completion(self._leave().end, None)
             return result
 
         return asyncio.ensure_future(tracked()) if asyncio.isfuture(work) else tracked()

@@ -32,7 +32,7 @@ class Gate:
         self.open.wait(30)
         if self.error is not None:
             raise self.error
-        return self._write(batch, again=again, **named)
+        return self._write(batch, may_exist=may_exist, **named)
 
     def wait_for_tries(self, count):
         with self._tried:

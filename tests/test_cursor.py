@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobhistory import HistoryQuery, InvalidInput, Status
-from jobhistory.query.criteria import Cursor
+from jobhistory.query.cursor import Cursor
 
 moments = st.datetimes(
     timezones=st.timedeltas(timedelta(hours=-23), timedelta(hours=23)).map(timezone),

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event, insert, text
 
 from jobhistory import HistoryQuery, HistoryRecord, Job, Recorder, Status, create_store
 from jobhistory.execution.ids import new_execution_id
-from jobhistory.query.criteria import Cursor
+from jobhistory.query.cursor import Cursor
 
 NOW = datetime(2015, 11, 1, tzinfo=UTC)
 ROWS = 20_000

@@ -33,7 +33,7 @@ from jobhistory import (
 from jobhistory.database import operations
 from jobhistory.database import postgresql_copy as pg_copy
 from jobhistory.database.sessions import Purpose
-from jobhistory.execution.rows import Batch
+from jobhistory.execution.batch import Batch
 from jobhistory.schema import values_of
 from tests.recorders import IDS, Gate, record
 
@@ -148,7 +148,7 @@ def test_a_batch_is_written_when_it_is_full(database_store):
         original = database_store._history.write
 
         def write(batch, *, again, **named):
-            result = original(batch, again=again, **named)
+            result = original(batch, may_exist=may_exist, **named)
             written.set()
             return result
 
@@ -307,7 +307,7 @@ def test_a_replayed_start_changes_nothing(database_store, clock, is_reaped):
         clock.advance(hours=1)
         database_store.reap_lost("1s")
     (before,) = database_store.query()
-    database_store._history.write(Batch.of([row]), again=True)
+    database_store._history.write(Batch.of([row]), may_exist=True)
     (after,) = database_store.query()
     assert values_of(after) == values_of(before)
 
@@ -619,10 +619,11 @@ def test_a_replay_of_what_had_got_through_changes_nothing(database_store, clock,
     def write(batch, *, again, **named):
         if lose:
             database_store._history._run(
-                Purpose.RECORD_MANY, lambda session: operations.write(session, batch, again=again)
+                Purpose.RECORD_MANY,
+                lambda session: operations.write(session, batch, may_exist=may_exist),
             )
             raise ConnectionError("the answer got lost")
-        return original(batch, again=again, **named)
+        return original(batch, may_exist=may_exist, **named)
 
     with Recorder(database_store, spool=tmp_path / "spool.db", max_delay=3600) as recorder:
         recorder.start(Job("early", "t"), *IDS[1:])
@@ -653,7 +654,7 @@ def test_a_replay_that_comes_after_the_reaper_replaces_its_outcome(database_stor
     original = database_store._history.write
 
     def write(batch, *, again, **named):
-        original(Batch([row | STARTED for row in batch.rows]), again=again)
+        original(Batch([row | STARTED for row in batch.rows]), may_exist=may_exist)
         raise ConnectionError("the answer got lost")
 
     database_store._history.write = write
@@ -820,7 +821,7 @@ def test_a_child_that_finds_a_spool_flushes_its_own_operations_too(database_stor
     gate.error = None
 
     recorder._writer._options = replace(recorder._writer._options, batch_size=5)
-    recorder._writer.begin_anew()  # as in a child; the parent's lock stays
+    recorder._writer.reset_after_fork()  # as in a child; the parent's lock stays
     record(recorder, "own")
     recorder.flush()
 

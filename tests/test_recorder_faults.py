@@ -23,7 +23,8 @@ from jobhistory import (
     RecorderFull,
     create_store,
 )
-from jobhistory.execution.rows import Batch, ExecutionKey
+from jobhistory.execution.batch import Batch
+from jobhistory.execution.outcome import ExecutionKey
 from jobhistory.recorder.backlog import memory_of
 from jobhistory.recorder.intake import Intake
 from tests.recorders import IDS, Gate, record
@@ -354,11 +355,11 @@ def test_a_batch_is_one_transaction_on_every_engine(database, bind):
         for again in (False, True):
             seen.clear()
             with pytest.raises(ConnectionError):
-                store._history.write(batch, again=again, before_commit=fail)
+                store._history.write(batch, may_exist=may_exist, before_commit=fail)
             assert sorted(seen) == sorted(untouched)
             assert sorted((r.job_id, str(r.status)) for r in store.query()) == sorted(untouched)
             assert store.recent() == []
-        store._history.write(batch, again=True)
+        store._history.write(batch, may_exist=True)
         assert sorted((r.job_id, str(r.status)) for r in store.query()) == [
             *(("by key", "completed"), ("early", "completed"), ("whole", "started"))
         ]

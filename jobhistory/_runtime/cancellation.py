@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def to_its_end(work: Coroutine[Any, Any, T], *, cancellable: bool) -> T:
+async def run_to_completion(work: Coroutine[Any, Any, T], *, cancellable: bool) -> T:
     """Await work in a task of its own, and do not return before that has ended.
 
     If the caller is cancelled meanwhile, `CancelledError` is raised after that.

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TypeAlias
 
 from jobhistory.errors import InvalidInput
-
-Clock: TypeAlias = Callable[[], datetime]
-"""Says what time it is, as an aware `datetime`."""
 
 
 def utc_now() -> datetime:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TypeAlias
 
 from pytimeparse.timeparse import timeparse
 
 from jobhistory.errors import InvalidInput
-
-Duration: TypeAlias = timedelta | str
-"""A length of time: a `timedelta`, or text such as `"30 days"`, `"12h"`, `"1 week 2 days"`."""
+from jobhistory.typing import Duration
 
 _EXAMPLE = "write it like '30 days' or '12h'"
 _LONGEST_TEXT = 100  # the parser's time grows with the square of what it cannot read

@@ -1,4 +1,4 @@
-"""What a forked child must not share with its parent."""
+"""Objects that a forked child must not share with its parent."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from weakref import WeakSet
 
 
 class Forkable(Protocol):
-    """What holds something that is no good in a forked child: locks, connections, threads."""
+    """An object with locks, connections or threads, which a forked child cannot use."""
 
-    def begin_anew(self) -> None:
-        """Replace all of it; called in the child, where no other thread runs yet."""
+    def reset_after_fork(self) -> None:
+        """Replace them. Called in the child, in which no other thread runs yet."""
 
 
 _forkables: WeakSet[Forkable] = WeakSet()
 
 
-def renew_in_children(forkable: Forkable) -> None:
-    """Let something begin anew in every child that this process forks, as long as it exists."""
+def register_for_fork(forkable: Forkable) -> None:
+    """Reset an object in every forked child of this process, as long as the object exists."""
     _forkables.add(forkable)
 
 
-def _renew() -> None:
+def _reset() -> None:
     for forkable in list(_forkables):
-        forkable.begin_anew()
+        forkable.reset_after_fork()
 
 
 if hasattr(os, "register_at_fork"):  # systems without fork lack it
-    os.register_at_fork(after_in_child=_renew)
+    os.register_at_fork(after_in_child=_reset)

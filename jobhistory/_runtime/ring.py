@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from threading import RLock
 from typing import Generic, TypeVar
 
-from jobhistory._runtime.fork import renew_in_children
+from jobhistory._runtime.fork import register_for_fork
 from jobhistory.errors import check_count
 
 T = TypeVar("T")
@@ -22,10 +22,10 @@ class RingBuffer(Generic[T]):
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self.begin_anew()
-        renew_in_children(self)
+        self.reset_after_fork()
+        register_for_fork(self)
 
-    def begin_anew(self) -> None:
+    def reset_after_fork(self) -> None:
         """Forget everything, in a forked child."""
         self._items: deque[T] = deque(maxlen=self._size)
         # list(deque) raises RuntimeError if another thread appends meanwhile without the GIL.

@@ -27,8 +27,9 @@ from jobhistory.cli import render as answers
 from jobhistory.cli.database import open_engine, open_store
 from jobhistory.database.engines import engine_from_url
 from jobhistory.errors import InvalidInput, SchemaOutOfDate
-from jobhistory.execution.rows import Job
-from jobhistory.query.criteria import Cursor, HistoryQuery, Page
+from jobhistory.execution.job import Job
+from jobhistory.query.criteria import HistoryQuery
+from jobhistory.query.cursor import Cursor, Page
 from jobhistory.query.reports import parse_bucket
 from jobhistory.schema import TABLE_NAME, HistoryRecord
 from jobhistory.store import HistoryStore

@@ -13,8 +13,9 @@ from jobhistory._runtime.durations import parse_retention
 from jobhistory.cli import child, output
 from jobhistory.database.engines import engine_from_url
 from jobhistory.errors import ExecutionNotFound, InvalidInput, JobHistoryError, reason
-from jobhistory.execution.rows import Job
-from jobhistory.sanitize.truncate import holdable, id_text, name_text
+from jobhistory.execution.ids import id_text, name_text
+from jobhistory.execution.job import Job
+from jobhistory.sanitize.truncate import holdable
 from jobhistory.store import HistoryStore
 
 _NAME_LENGTH = 40

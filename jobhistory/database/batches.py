@@ -10,11 +10,12 @@ from typing import Protocol
 
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from jobhistory._runtime.durations import Duration, parse_duration
+from jobhistory._runtime.durations import parse_duration
 from jobhistory.database.driver_errors import sqlstate
 from jobhistory.database.statements.expire import BEGINNING, Branch, Deleted, Expiry, Place, Reaped
 from jobhistory.errors import check_count, reason
 from jobhistory.query.criteria import HistoryQuery
+from jobhistory.typing import Duration
 
 logger = logging.getLogger(__name__)
 

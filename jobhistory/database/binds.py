@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Dialect, Engine, Pool, QueuePool, inspect, se
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session
 
-from jobhistory._runtime.fork import renew_in_children
+from jobhistory._runtime.fork import register_for_fork
 from jobhistory.database.engines import check_dialect
 from jobhistory.schema import HistoryRecord
 
@@ -76,7 +76,7 @@ class Engines:
         engine = engine_of(session_factory)
         if engine is not None:
             check_dialect(engine, "session_factory")
-        renew_in_children(self)
+        register_for_fork(self)
 
     def bind_of(self, session: Session, arguments: dict[str, Any]) -> Bind:
         """Return what the session runs statements on, once it is safe to use in this process.
@@ -91,7 +91,7 @@ class Engines:
             self._used[bind.dialect] = bind.engine
         return bind
 
-    def begin_anew(self) -> None:
+    def reset_after_fork(self) -> None:
         """Leave the parent's connections to the parent, in a forked child."""
         for engine in (*_configured(self._session_factory), *self._used.values()):
             _take_over(engine, self._made_in)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from jobhistory._runtime.fork import renew_in_children
+from jobhistory._runtime.fork import register_for_fork
 from jobhistory.database.driver_errors import is_busy
 
 LONGEST_PAUSE = 0.01
@@ -157,10 +157,10 @@ class _Turns:
     """The locks of all SQLite databases of this process."""
 
     def __init__(self) -> None:
-        self.begin_anew()
-        renew_in_children(self)
+        self.reset_after_fork()
+        register_for_fork(self)
 
-    def begin_anew(self) -> None:
+    def reset_after_fork(self) -> None:
         """Forget the locks: in a forked child, a thread of the parent may seem to hold them."""
         self._queues: dict[str, _Queue] = {}
         self._names: dict[str | None, str] = {}

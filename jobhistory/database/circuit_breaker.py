@@ -8,7 +8,7 @@ from time import monotonic
 
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from jobhistory._runtime.fork import renew_in_children
+from jobhistory._runtime.fork import register_for_fork
 from jobhistory.errors import HistoryUnavailable
 
 
@@ -25,10 +25,10 @@ class CircuitBreaker:
     def __init__(self, pause: float = 30, clock: Callable[[], float] = monotonic) -> None:
         self.clock = clock
         self._pause = pause
-        self.begin_anew()
-        renew_in_children(self)
+        self.reset_after_fork()
+        register_for_fork(self)
 
-    def begin_anew(self) -> None:
+    def reset_after_fork(self) -> None:
         """Let all calls through."""
         self._lock = RLock()  # reentrant, as signal handlers may record
         self._next_try: float | None = None

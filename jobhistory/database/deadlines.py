@@ -18,7 +18,7 @@ from threading import RLock, Thread
 from time import monotonic
 from typing import Any
 
-from jobhistory._runtime.fork import renew_in_children
+from jobhistory._runtime.fork import register_for_fork
 
 
 @dataclass(frozen=True)
@@ -142,10 +142,10 @@ class _Watchdog:
     _LONGEST_SLEEP = 1.0
 
     def __init__(self) -> None:
-        self.begin_anew()
-        renew_in_children(self)
+        self.reset_after_fork()
+        register_for_fork(self)
 
-    def begin_anew(self) -> None:
+    def reset_after_fork(self) -> None:
         """Guard nothing, without a thread; in a forked child the connections are the parent's."""
         self._guards: dict[SocketGuard, Deadline] = {}
         self._wakes_at = inf

@@ -19,29 +19,50 @@ from jobhistory.database import binds
 from jobhistory.database import postgresql_copy as pg_copy
 from jobhistory.database.deadlines import current_deadline
 from jobhistory.database.driver_errors import is_missing_object, sqlstate
+from jobhistory.database.functions import FINGERPRINT
 from jobhistory.database.statements import expire as maintenance
-from jobhistory.database.statements import write as statements
 from jobhistory.database.statements.expire import Branch, Deleted, Expiry, Place, Reaped
+from jobhistory.database.statements.read import WITH_IDS, count_of
+from jobhistory.database.statements.reap import reap_statements
+from jobhistory.database.statements.reports import failures_of, stats_of
+from jobhistory.database.statements.write import (
+    FINISH,
+    FINISH_BY_ID,
+    FINISH_MANY,
+    FINISHED,
+    FINISHED_AT,
+    FINISHED_BY_ID,
+    INSERT,
+    INSERT_NEW,
+    INSERT_OR_FINISH,
+    REPLACE_LOST,
+)
 from jobhistory.errors import (
     ExecutionAlreadyFinished,
     ExecutionNotFound,
     InvalidInput,
     UnsafeExpiry,
 )
-from jobhistory.execution.rows import (
+from jobhistory.execution.batch import Batch, BatchResult
+from jobhistory.execution.outcome import (
     OUTCOME_COLUMNS,
-    Batch,
     ExecutionKey,
     Outcome,
-    Written,
     check_same_job,
     is_lost,
     not_found,
 )
 from jobhistory.query.criteria import HistoryQuery
 from jobhistory.query.reports import FIRST_BUCKET, Count, FailureGroup, Percentiles, TaskStats
-from jobhistory.sanitize.fingerprint import masked
-from jobhistory.schema import COLUMN_NAMES, TABLE_NAME, HistoryRecord, detached, values_of
+from jobhistory.sanitize.fingerprint import fingerprint
+from jobhistory.schema import (
+    COLUMN_NAMES,
+    COLUMNS,
+    TABLE_NAME,
+    HistoryRecord,
+    record_from,
+    values_of,
+)
 
 _OPTIONS = "jobhistory.execution_options"
 _CONNECTION = "jobhistory.connection"
@@ -107,11 +128,11 @@ def insert(session: Session, row: dict[str, Any], *, may_exist: bool = False) ->
         InvalidInput: if that is of another job or task.
     """
     if not may_exist:
-        _execute(session, statements.INSERT, row)
-        return detached(row, shares_json=True)
+        _execute(session, INSERT, row)
+        return record_from(row, shares_json=True)
     dialect = _connection(session).dialect.name
-    if _execute(session, statements.INSERT_NEW[dialect], row).rowcount == 1:
-        return detached(row, shares_json=True)
+    if _execute(session, INSERT_NEW[dialect], row).rowcount == 1:
+        return record_from(row, shares_json=True)
     return _with_id_of(session, row)
 
 
@@ -126,10 +147,10 @@ def insert_or_end(session: Session, row: dict[str, Any]) -> tuple[HistoryRecord,
         InvalidInput: if the row with its id is of another job or task.
     """
     dialect = _connection(session).dialect.name
-    statement = statements.INSERT_OR_END[dialect].returning(*statements.COLUMNS)
+    statement = INSERT_OR_FINISH[dialect].returning(*COLUMNS)
     written = _execute(session, statement, _complete(row)).mappings().one_or_none()
     if written is not None:
-        return detached(written, shares_json=True), True
+        return record_from(written, shares_json=True), True
     record = _with_id_of(session, row)
     if record.status != row["status"]:
         raise ExecutionAlreadyFinished(record)
@@ -138,7 +159,7 @@ def insert_or_end(session: Session, row: dict[str, Any]) -> tuple[HistoryRecord,
 
 def _with_id_of(session: Session, row: dict[str, Any]) -> HistoryRecord:
     """Return the record with a row's id, which must be of the same job and task."""
-    records = find(session, statements.WITH_IDS, {"key_ids": [row["id"]]})
+    records = find(session, WITH_IDS, {"key_ids": [row["id"]]})
     if not records:  # it has just expired
         raise ExecutionNotFound(None, None, None, execution_id=row["id"])
     check_same_job(row, records[0])
@@ -157,7 +178,7 @@ def insert_many(session: Session, rows: list[dict[str, Any]]) -> None:
         if copies:
             pg_copy.copy_rows(connection, some, options)
         else:
-            _execute(session, statements.INSERT, [_complete(row) for row in some])
+            _execute(session, INSERT, [_complete(row) for row in some])
         if (deadline := current_deadline.get()) is not None:
             deadline.restart()  # the database answers
 
@@ -173,23 +194,23 @@ def end(session: Session, outcome: Outcome) -> tuple[HistoryRecord, bool]:
     """
     values = _outcome_parameters(outcome)
     if outcome.id is not None:
-        statement, ended_statement = statements.END_BY_ID, statements.ENDED_BY_ID
+        statement, ended_statement = FINISH_BY_ID, FINISHED_BY_ID
         ids = {"key_id": outcome.id}
     else:
-        statement, ended_statement = statements.END, statements.ENDED
+        statement, ended_statement = FINISH, FINISHED
         ids = _key_parameters(outcome)
     row = _execute(session, statement, ids | values).mappings().one_or_none()
     if row is not None:
-        return detached(row, shares_json=True), True
+        return record_from(row, shares_json=True), True
     record = _only(find(session, ended_statement, ids), outcome)
     if is_lost(record):
         ids = {"key_id": record.id}
         values = dict.fromkeys(_OTHER_OUTCOME_COLUMNS) | values
-        row = _execute(session, statements.REPLACE_LOST, ids | values).mappings().one_or_none()
+        row = _execute(session, REPLACE_LOST, ids | values).mappings().one_or_none()
         if row is not None:
-            return detached(row, shares_json=True), True
+            return record_from(row, shares_json=True), True
         # Another outcome has just replaced it.
-        record = _only(find(session, statements.ENDED_BY_ID, ids), outcome)
+        record = _only(find(session, FINISHED_BY_ID, ids), outcome)
     if not outcome.agrees_with(record):
         raise ExecutionAlreadyFinished(record)
     return record, False
@@ -201,23 +222,25 @@ def _only(records: list[HistoryRecord], outcome: Outcome) -> HistoryRecord:
     return records[0]
 
 
-def write(session: Session, batch: Batch, *, again: bool) -> Written:
-    """Write a batch; with `again`, one that may have been written before, which changes nothing.
+def write(session: Session, batch: Batch, *, may_exist: bool) -> BatchResult:
+    """Write a batch; with `may_exist`, one that may have been written before, which changes nothing.
 
     What cannot be recorded because of what history holds is refused; the rest is written.
     """
-    written = Written([row for row in batch.rows if row["status"].is_outcome], [])
-    if again:
+    written = BatchResult([row for row in batch.rows if row["status"].is_outcome], [])
+    if may_exist:
         _insert_or_end(session, batch.rows)
         _sort_out_those_ended_otherwise(session, written)
     else:
         insert_many(session, batch.rows)
     if batch.outcomes:
-        _write_outcomes(session, batch, written, again=again)
+        _write_outcomes(session, batch, written, may_exist=may_exist)
     return written
 
 
-def _write_outcomes(session: Session, batch: Batch, written: Written, *, again: bool) -> None:
+def _write_outcomes(
+    session: Session, batch: Batch, written: BatchResult, *, may_exist: bool
+) -> None:
     """Write the outcomes of a batch, and put all that has ended in the order of the batch."""
     inserted = {row["id"] for row in written.ended}
     written.ended.clear()
@@ -231,7 +254,7 @@ def _write_outcomes(session: Session, batch: Batch, written: Written, *, again: 
             written.ended.append(operation.ended_row())
         else:
             try:
-                record = _end_once(session, operation, again=again)
+                record = _end_once(session, operation, may_exist=may_exist)
             except (ExecutionNotFound, ExecutionAlreadyFinished) as refusal:
                 written.refused.append((operation, refusal))
             else:
@@ -246,7 +269,7 @@ def reap(session: Session, query: HistoryQuery, now: datetime, after: Place) -> 
     """
     place = after.exact()
     parameters = {"after_started_at": place.moment, "after_id": place.id}
-    find, end = statements.reap(query, _connection(session).dialect.name)
+    find, end = reap_statements(query, _connection(session).dialect.name)
     if end is None:
         rows = _execute(session, find, parameters | {"now": now}).mappings().all()
         ended = [{name: row[name] for name in COLUMN_NAMES} for row in rows if row["id"]]
@@ -269,14 +292,14 @@ def find(
 
 
 def count(session: Session, query: HistoryQuery, cap: int | None) -> Count:
-    """How many executions meet the criteria; see `statements.count_of`."""
-    return Count.up_to(_execute(session, statements.count_of(query, cap), None).scalar_one(), cap)
+    """How many executions meet the criteria; see `count_of`."""
+    return Count.up_to(_execute(session, count_of(query, cap), None).scalar_one(), cap)
 
 
 def stats(session: Session, query: HistoryQuery, bucket: timedelta | None) -> list[TaskStats]:
     """The statistics of each task, and each bucket of time if there is one, in this order."""
     dialect = _connection(session).dialect.name
-    rows = _execute(session, statements.stats_of(query, bucket, dialect), None)
+    rows = _execute(session, stats_of(query, bucket, dialect), None)
     values: list[tuple[Any, ...]] = [
         (*row[:7], Percentiles(*row[7:11]), Percentiles(*row[11:15]), *row[15:]) for row in rows
     ]
@@ -290,10 +313,10 @@ def failures(session: Session, query: HistoryQuery) -> list[FailureGroup]:
     connection = _connection(session)
     # SQLite has no regular expressions of its own. Once, as it would refuse to replace the function
     # while another statement of the connection is at work.
-    if connection.dialect.name == "sqlite" and statements.MASKED not in connection.info:
-        connection.connection.create_function(statements.MASKED, 1, masked, deterministic=True)
-        connection.info[statements.MASKED] = True
-    statement = statements.failures_of(query)
+    if connection.dialect.name == "sqlite" and FINGERPRINT not in connection.info:
+        connection.connection.create_function(FINGERPRINT, 1, fingerprint, deterministic=True)
+        connection.info[FINGERPRINT] = True
+    statement = failures_of(query)
     with _loading(session) as loading:
         rows = loading.execute(statement, execution_options=_options(session))
         groups = [FailureGroup(*row) for row in rows]
@@ -388,14 +411,14 @@ def place_of(session: Session) -> tuple[Connection, str | None]:
 def _insert_or_end(session: Session, rows: list[dict[str, Any]]) -> None:
     if rows:
         dialect = _connection(session).dialect
-        statement = statements.INSERT_OR_END[dialect.name]
+        statement = INSERT_OR_FINISH[dialect.name]
         _execute(session, statement, [_complete(row) for row in rows])
 
 
-def _sort_out_those_ended_otherwise(session: Session, written: Written) -> None:
+def _sort_out_those_ended_otherwise(session: Session, written: BatchResult) -> None:
     """Refuse the rows whose execution had another outcome, or whose id another job has."""
     parameters = {"key_ids": [row["id"] for row in written.ended]}
-    records = {record.id: record for record in find(session, statements.WITH_IDS, parameters)}
+    records = {record.id: record for record in find(session, WITH_IDS, parameters)}
     for row in list(written.ended):
         record = records.get(row["id"])
         if record is None:
@@ -419,19 +442,19 @@ def _end_many(session: Session, outcomes: list[Outcome]) -> int:
         row = outcome.ended_row()
         values = {name: row[name] for name in OUTCOME_COLUMNS}
         parameters.append(values | {"key_id": outcome.id})
-    count: int = _execute(session, statements.END_MANY, parameters).rowcount
+    count: int = _execute(session, FINISH_MANY, parameters).rowcount
     return count
 
 
-def _end_once(session: Session, outcome: Outcome, *, again: bool) -> HistoryRecord | None:
+def _end_once(session: Session, outcome: Outcome, *, may_exist: bool) -> HistoryRecord | None:
     """End an execution, unless it was this very outcome that ended it or, earlier, its twin.
 
     Returns:
         The record; `None` if somebody else had recorded the same.
     """
-    if again and outcome.row is None:
+    if may_exist and outcome.row is None:
         at = {"key_completed_at": outcome.values["completed_at"]}
-        if records := find(session, statements.ENDED_AT, _key_parameters(outcome) | at):
+        if records := find(session, FINISHED_AT, _key_parameters(outcome) | at):
             return records[0]
     record, is_new = end(session, outcome)
     is_this = record.completed_at == outcome.completed_at(record.started_at)

@@ -32,14 +32,16 @@ from jobhistory.database.driver_errors import (
     is_no_answer,
     is_time_out,
 )
-from jobhistory.database.statements import write as statements
 from jobhistory.database.statements.expire import Branch, Deleted, Expiry, Place, Reaped
+from jobhistory.database.statements.read import WITH_IDS, records_of
 from jobhistory.errors import SchemaOutOfDate, hide_values, reason
-from jobhistory.execution.rows import Batch, ExecutionKey, Outcome, Written
+from jobhistory.execution.batch import Batch, BatchResult
+from jobhistory.execution.outcome import ExecutionKey, Outcome
 from jobhistory.execution.status import Status
-from jobhistory.query.criteria import Cursor, HistoryQuery
+from jobhistory.query.criteria import HistoryQuery
+from jobhistory.query.cursor import Cursor
 from jobhistory.query.reports import Count, FailureGroup, TaskStats
-from jobhistory.schema import HistoryRecord, detached, values_of
+from jobhistory.schema import HistoryRecord, record_from, values_of
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -130,15 +132,15 @@ class DatabaseHistory(ABC):
         return record
 
     def write(
-        self, batch: Batch, *, again: bool, before_commit: Callable[[], None] = lambda: None
-    ) -> Written:
+        self, batch: Batch, *, may_exist: bool, before_commit: Callable[[], None] = lambda: None
+    ) -> BatchResult:
         """Write a batch in one transaction; see `operations.write`.
 
         If `before_commit` raises, the transaction is rolled back.
         """
 
-        def write(session: Session) -> Written:
-            written = operations.write(session, batch, again=again)
+        def write(session: Session) -> BatchResult:
+            written = operations.write(session, batch, may_exist=may_exist)
             before_commit()
             return written
 
@@ -158,7 +160,7 @@ class DatabaseHistory(ABC):
 
     def find(self, query: HistoryQuery, after: Cursor | None = None) -> list[HistoryRecord]:
         """The records that meet the criteria, in their order, from a cursor on."""
-        statement = statements.records_of(query, after)
+        statement = records_of(query, after)
         return self._run(Purpose.READ, lambda session: operations.find(session, statement))
 
     def count(self, query: HistoryQuery, cap: int | None) -> Count:
@@ -432,7 +434,7 @@ class CallersTransaction(DatabaseHistory):
     def _record_later(self, row: Row) -> HistoryRecord:
         """Record a failure once the caller's transaction, which is lost, has ended."""
         self._hooks.at_end(lambda: self._aside().insert_ended(row, may_exist=True))
-        return detached(row)
+        return record_from(row)
 
     def _aside(self) -> Aside:
         """Return transactions on the bind of the caller's session, for after its own has ended."""
@@ -459,7 +461,7 @@ class Aside(OwnTransactions):
         ids = [row["id"] for row in rows]
         found = self._run(
             Purpose.RECORD,
-            lambda session: operations.find(session, statements.WITH_IDS, {"key_ids": ids}),
+            lambda session: operations.find(session, WITH_IDS, {"key_ids": ids}),
         )
         completed_at = {record.id: record.completed_at for record in found}
         return all(completed_at.get(row["id"]) == row["completed_at"] for row in rows)

@@ -11,6 +11,8 @@ from uuid import UUID
 
 from jobhistory._runtime.clock import in_utc, utc_now
 from jobhistory.errors import InvalidInput
+from jobhistory.sanitize.truncate import NAME_LENGTH, cut_name, holdable
+from jobhistory.typing import Id
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TOLERANCE = timedelta(days=1)
@@ -83,4 +85,51 @@ def read_execution_id(value: Any, argument: str, *, started_at: datetime) -> UUI
             f"is of another time than the start at {started_at.isoformat(timespec='seconds')}; "
             "make it with new_execution_id(started_at)",
         )
+    return value
+
+
+def id_text(value: Id, argument: str) -> str:
+    """An id as it is stored.
+
+    Raises:
+        InvalidInput: if it is empty, longer than `NAME_LENGTH`, or no `str`, `UUID` or `int`.
+    """
+    if type(value) is str and 0 < len(value) <= NAME_LENGTH:  # as nearly all are
+        return holdable(value)
+    if isinstance(value, bool) or not isinstance(value, (str, UUID, int)):
+        raise InvalidInput(argument, value, "is not an id; give a str, a uuid.UUID or an int")
+    try:
+        text = str(value)
+    except ValueError:  # an integer so long that Python refuses to print it
+        text = "0" * (NAME_LENGTH + 1)
+    if not text:
+        raise InvalidInput(argument, value, "is empty; write it like 'order-42'")
+    if len(text) > NAME_LENGTH:
+        raise InvalidInput(
+            argument,
+            value,
+            f"is longer than {NAME_LENGTH} characters; write a short one like 'order-42'",
+        )
+    return holdable(text)
+
+
+def name_text(value: str, argument: str) -> str:
+    """A name as it is stored, cut if it is too long for its column.
+
+    Raises:
+        InvalidInput: if it is empty or not text.
+    """
+    if not isinstance(value, str) or not value:
+        raise InvalidInput(argument, value, "is not a name; write it like 'send_email'")
+    return cut_name(value)
+
+
+def check_uuid(value: object, argument: str) -> UUID:
+    """Return a value that is a UUID.
+
+    Raises:
+        InvalidInput: if it is not.
+    """
+    if not isinstance(value, UUID):
+        raise InvalidInput(argument, value, "is not a uuid.UUID; make one with new_execution_id()")
     return value

@@ -15,26 +15,27 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
 from jobhistory._runtime.commit_hooks import CommitHooks, PendingWrite
-from jobhistory._runtime.fork import renew_in_children
+from jobhistory._runtime.fork import register_for_fork
 from jobhistory._runtime.ring import RingBuffer
 from jobhistory.database.statements.expire import Branch, Deleted, Expiry, Place, Reaped
 from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound, InvalidInput
-from jobhistory.execution.rows import (
+from jobhistory.execution.batch import Batch, BatchResult
+from jobhistory.execution.outcome import (
     OUTCOME_COLUMNS,
-    Batch,
     ExecutionKey,
     Outcome,
-    Written,
     check_same_job,
     is_lost,
     lost,
     not_found,
 )
 from jobhistory.execution.status import Status
-from jobhistory.query.criteria import Cursor, HistoryQuery
-from jobhistory.query.reports import Count, FailureGroup, TaskStats, failures_of, stats_of
+from jobhistory.memory.reports import failures_of, stats_of
+from jobhistory.query.criteria import HistoryQuery
+from jobhistory.query.cursor import Cursor
+from jobhistory.query.reports import Count, FailureGroup, TaskStats
 from jobhistory.sanitize.truncate import ascii_lower
-from jobhistory.schema import HistoryRecord, detached, values_of
+from jobhistory.schema import HistoryRecord, record_from, values_of
 
 logger = logging.getLogger(__name__)
 
@@ -87,10 +88,10 @@ class MemoryHistory:
 
     def __init__(self, ended: RingBuffer[Row]) -> None:
         self._ended = ended
-        self.begin_anew()
-        renew_in_children(self)
+        self.reset_after_fork()
+        register_for_fork(self)
 
-    def begin_anew(self) -> None:
+    def reset_after_fork(self) -> None:
         """Forget everything, in a forked child; the ring buffer does so itself."""
         self._started = _Started()
         # Those whose outcome waits for the commit of a caller's transaction.
@@ -105,7 +106,7 @@ class MemoryHistory:
         """Keep a new row, and return its record; with `may_exist`, the one that has its id."""
         with self._lock:
             if may_exist and (existing := self.with_id_of(row)):
-                return detached(existing)
+                return record_from(existing)
             if len(self._started) >= STARTED_LIMIT:
                 forgotten = next(iter(self._started))
                 self._started.pop(forgotten["id"])
@@ -115,7 +116,7 @@ class MemoryHistory:
                     STARTED_LIMIT,
                 )
             self._started.add(row)
-        return detached(row)
+        return record_from(row)
 
     def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
         """Keep the row of an ended execution, or its outcome if it has started.
@@ -129,7 +130,7 @@ class MemoryHistory:
             if existing is not None:
                 return self.end(_outcome_of(row, existing))
             self._ended.append(row)
-            return detached(row)
+            return record_from(row)
 
     def insert_many_ended(self, rows: list[Row]) -> None:
         """Keep the rows of ended executions."""
@@ -146,7 +147,7 @@ class MemoryHistory:
             started, row = self._end(outcome)
             if started is not None:
                 self._buffer(row)
-        return detached(row)
+        return record_from(row)
 
     def end_for_now(self, outcome: Outcome) -> tuple[Row | None, Row]:
         """Do as `end` without the ring buffer; return the row before, if it is new, and after."""
@@ -175,20 +176,20 @@ class MemoryHistory:
                 self._ended.append(before)
 
     def write(
-        self, batch: Batch, *, again: bool, before_commit: Callable[[], None] = lambda: None
-    ) -> Written:
+        self, batch: Batch, *, may_exist: bool, before_commit: Callable[[], None] = lambda: None
+    ) -> BatchResult:
         """Keep the rows and the outcomes of a batch, as far as history allows."""
         before_commit()
-        written = Written([], [])
+        written = BatchResult([], [])
         for operation in batch.operations:
             try:
                 if isinstance(operation, Outcome):
                     written.ended.append(values_of(self.end(operation)))
                 elif operation["status"].is_outcome:
-                    record = self.insert_ended(operation, may_exist=again)
+                    record = self.insert_ended(operation, may_exist=may_exist)
                     written.ended.append(values_of(record))
                 else:
-                    self.insert(operation, may_exist=again)
+                    self.insert(operation, may_exist=may_exist)
             except (ExecutionNotFound, ExecutionAlreadyFinished, InvalidInput) as refusal:
                 if not isinstance(operation, Outcome):
                     operation = Outcome(ExecutionKey.of_row(operation), operation)
@@ -223,7 +224,7 @@ class MemoryHistory:
         ended = _newest_first(row for row in every_ended if _is_of(row, outcome))
         if not ended:
             raise not_found(outcome)
-        record = detached(ended[0])
+        record = record_from(ended[0])
         if is_lost(record):
             row = outcome._replace(row=ended[0]).ended_row()
             self._ended.discard(lambda row: bool(row["id"] == record.id))
@@ -237,7 +238,7 @@ class MemoryHistory:
         """Return the row with the id of another one, which must be of the same job and task."""
         for existing in self._rows():
             if existing["id"] == row["id"]:
-                check_same_job(row, detached(existing))
+                check_same_job(row, record_from(existing))
                 return existing
         return None
 
@@ -254,7 +255,7 @@ class MemoryHistory:
             end = (after.started_at, after.id)
             is_behind = operator.gt if query.order == "oldest" else operator.lt
             rows = [row for row in rows if is_behind((row["started_at"], row["id"]), end)]
-        return [detached(row) for row in rows[: query.limit]]
+        return [record_from(row) for row in rows[: query.limit]]
 
     def count(self, query: HistoryQuery, cap: int | None) -> Count:
         """How many executions meet the criteria, up to a cap."""
@@ -319,7 +320,7 @@ class JoinedMemory:
         connection = self._hooks.connection()
         existing = self._memory.with_id_of(row) if may_exist else None
         if existing is not None:
-            record = detached(existing)
+            record = record_from(existing)
         else:
             record = self._memory.insert(row, may_exist=may_exist)
             write = PendingWrite(
@@ -343,7 +344,7 @@ class JoinedMemory:
             if row["status"] is not Status.FAILED:
                 raise
             self._record_later(row)
-        return detached(row)
+        return record_from(row)
 
     def insert_many_ended(self, rows: list[Row]) -> None:
         """Keep the rows of ended executions."""
@@ -360,11 +361,11 @@ class JoinedMemory:
                 raise
             row = outcome._replace(row=row).ended_row()
             self._record_later(row)
-            return detached(row)
+            return record_from(row)
         before, row = self._memory.end_for_now(outcome)
         if before is not None:
             self._follow(connection, row, before, survives=True)
-        return detached(row)
+        return record_from(row)
 
     @property
     def _hooks(self) -> CommitHooks:

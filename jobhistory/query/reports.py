@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
 from typing import Any, Self
 
-from jobhistory._runtime.durations import Duration, parse_duration
+from jobhistory._runtime.durations import parse_duration
 from jobhistory.errors import InvalidInput
-from jobhistory.execution.status import Status
-from jobhistory.sanitize.fingerprint import masked
-from jobhistory.schema import HistoryRecord, detached
+from jobhistory.schema import HistoryRecord
+from jobhistory.typing import Duration
 
 FIRST_BUCKET = datetime.min.replace(tzinfo=UTC)
 """Where buckets are counted from: midnight in UTC on a Monday, before anything started."""
@@ -133,66 +130,3 @@ def parse_bucket(bucket: Duration | None) -> timedelta | None:
     if length > datetime.max - datetime.min:
         raise InvalidInput("bucket", bucket, "is longer than dates reach; write it like '1h'")
     return length
-
-
-def stats_of(rows: Iterable[Row], bucket: timedelta | None) -> list[TaskStats]:
-    """The statistics of executions, by task, and in it by bucket, if there is one."""
-
-    def group(row: Row) -> tuple[str, datetime | None]:
-        started_at: datetime = row["started_at"]
-        begun = None if bucket is None else started_at - (started_at - FIRST_BUCKET) % bucket
-        return row["task_identifier"], begun
-
-    def key(row: Row) -> tuple[str, datetime]:
-        task, begun = group(row)
-        return task, begun or FIRST_BUCKET
-
-    return [
-        _stats(*group(members[0]), members)
-        for members in (list(each) for _, each in groupby(sorted(rows, key=key), key))
-    ]
-
-
-def failures_of(rows: Iterable[Row], limit: int | None) -> list[FailureGroup]:
-    """The failures among executions, by their kind, the most frequent first."""
-    groups: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
-        kind = (row["task_identifier"], row["error_type"], masked(row.get("error_message") or ""))
-        groups.setdefault(kind, []).append(row)
-    found = []
-    for kind, members in groups.items():
-        seen = [row["completed_at"] for row in members]
-        example = detached(max(members, key=lambda row: row["id"]))
-        found.append(FailureGroup(*kind, len(members), min(seen), max(seen), example))
-    found.sort(key=lambda group: (group.count, group.last_seen, group.example.id), reverse=True)
-    return found[:limit]
-
-
-def _stats(task: str, bucket: datetime | None, rows: list[Row]) -> TaskStats:
-    count = Counter(row["status"] for row in rows)
-    return TaskStats(
-        task_identifier=task,
-        bucket=bucket,
-        executions=len(rows),
-        started=count[Status.STARTED],
-        completed=count[Status.COMPLETED],
-        failed=count[Status.FAILED],
-        partial_success=count[Status.PARTIAL_SUCCESS],
-        execution_time_ms=_percentiles([row.get("execution_time_ms") for row in rows]),
-        queue_time_ms=_percentiles([row.get("queue_time_ms") for row in rows]),
-        last_start=max(row["started_at"] for row in rows),
-        last_success=_last_end(rows, Status.COMPLETED),
-        last_failure=_last_end(rows, Status.FAILED),
-    )
-
-
-def _percentiles(times: list[int | None]) -> Percentiles:
-    known = sorted(time for time in times if time is not None)
-    if not known:
-        return Percentiles(None, None, None, None)
-    p50, p95, p99 = (known[-(-len(known) * percent // 100) - 1] for percent in PERCENTILES)
-    return Percentiles(p50, p95, p99, known[-1])
-
-
-def _last_end(rows: list[Row], status: Status) -> datetime | None:
-    return max((row["completed_at"] for row in rows if row["status"] is status), default=None)

@@ -7,7 +7,8 @@ from collections import deque
 from itertools import islice
 from typing import Any
 
-from jobhistory.execution.rows import ExecutionKey, Operation, Outcome
+from jobhistory.execution.batch import Operation
+from jobhistory.execution.outcome import ExecutionKey, Outcome
 from jobhistory.execution.status import Status
 
 Row = dict[str, Any]

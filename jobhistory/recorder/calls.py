@@ -6,10 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
-from jobhistory._runtime.durations import Duration
-from jobhistory.execution.rows import ExecutionKey, Operation, PartialResults, RowBuilder
-from jobhistory.sanitize.truncate import Id
-from jobhistory.schema import HistoryRecord
+from jobhistory.execution.batch import Operation
+from jobhistory.execution.job import PartialResults
+from jobhistory.execution.outcome import ExecutionKey
+from jobhistory.execution.rows import RowBuilder
+from jobhistory.schema import HistoryRecord, plain
+from jobhistory.typing import Duration, Id
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -88,4 +90,4 @@ class RecordingCalls(ABC, Generic[R_co]):
 
         Raises the errors of `start`.
         """
-        return self._accept(self._rows.ended(execution, fields))
+        return self._accept(self._rows.ended(plain(execution), fields))

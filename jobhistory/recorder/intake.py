@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Literal
 
 from jobhistory.errors import NotWritten, RecorderClosed, RecorderFull
-from jobhistory.execution.rows import Operation
+from jobhistory.execution.batch import Operation
 from jobhistory.recorder.backlog import Backlog, StartedRows, memory_of
 
 MOST_STARTED = 10_000

@@ -10,10 +10,10 @@ from uuid import UUID
 
 from sqlalchemy import Enum, Integer, String, Uuid
 
-from jobhistory.columns import UTCDateTime
-from jobhistory.execution.rows import ExecutionKey, Operation, Outcome
+from jobhistory.execution.batch import Operation
+from jobhistory.execution.outcome import ExecutionKey, Outcome
 from jobhistory.execution.status import Status
-from jobhistory.schema import HistoryRecord
+from jobhistory.schema import HistoryRecord, UTCDateTime
 
 _TABLE = HistoryRecord.__table__
 _REQUIRED_IN_ROWS = frozenset(column.name for column in _TABLE.c if not column.nullable)

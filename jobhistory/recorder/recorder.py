@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from jobhistory.database import binds
 from jobhistory.database.sessions import OwnTransactions
 from jobhistory.errors import InvalidInput, check_count
-from jobhistory.execution.rows import Operation
+from jobhistory.execution.batch import Operation
 from jobhistory.recorder.at_exit import AT_EXIT_SECONDS
 from jobhistory.recorder.calls import RecordingCalls
 from jobhistory.recorder.intake import RecorderCounts, RecorderOptions

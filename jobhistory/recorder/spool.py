@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobhistory.errors import InvalidInput
-from jobhistory.execution.rows import Operation
+from jobhistory.execution.batch import Operation
 from jobhistory.recorder import spool_file
 from jobhistory.recorder.operation_text import UnreadableError, from_text, to_text
 

@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from threading import Lock
 
-from jobhistory._runtime.fork import renew_in_children
+from jobhistory._runtime.fork import register_for_fork
 from jobhistory._runtime.private_files import create_private_file, create_private_folder
 
 APPLICATION_ID = int.from_bytes(b"JHsp", "big")
@@ -58,10 +58,10 @@ class _Opening:
     """
 
     def __init__(self) -> None:
-        self.begin_anew()
-        renew_in_children(self)
+        self.reset_after_fork()
+        register_for_fork(self)
 
-    def begin_anew(self) -> None:
+    def reset_after_fork(self) -> None:
         """Forget a thread of the parent that had its turn during the fork."""
         self.lock = Lock()
 

@@ -13,11 +13,12 @@ from time import monotonic
 
 from sqlalchemy.exc import DBAPIError
 
-from jobhistory._runtime.fork import renew_in_children
+from jobhistory._runtime.fork import register_for_fork
 from jobhistory.database.driver_errors import is_refusal
 from jobhistory.database.sessions import OwnTransactions
 from jobhistory.errors import InvalidInput, NotWritten, quoted, reason
-from jobhistory.execution.rows import Batch, Operation, Outcome
+from jobhistory.execution.batch import Batch, Operation
+from jobhistory.execution.outcome import Outcome
 from jobhistory.memory.history import MemoryHistory
 from jobhistory.recorder.at_exit import close_at_exit, forget
 from jobhistory.recorder.intake import GivenUp, Intake, RecorderOptions
@@ -43,14 +44,14 @@ class Writer:
         self._options = options
         self._spool: Spool | None = None
         self._reset(is_closed=False)
-        renew_in_children(self)
+        register_for_fork(self)
         if options.spool is not None:
             self._open_spool()
             with self.intake.condition:
                 if self.intake.has_work:
                     self._ensure_thread()
 
-    def begin_anew(self) -> None:
+    def reset_after_fork(self) -> None:
         """Start over with nothing accepted, in a forked child. The parent keeps what it has."""
         if self._spool is not None:
             keep_open(self._spool)
@@ -186,7 +187,7 @@ class Writer:
             self._write_spooled()
             return
         operations, is_again = self.intake.first()
-        refused = self._write(operations, again=is_again)
+        refused = self._write(operations, may_exist=is_again)
         if refused is not None:
             self.intake.note_written(len(operations), refused, was_spooled=False)
 
@@ -198,7 +199,7 @@ class Writer:
             if not len(stretch):
                 self.intake.set_spooled(len(spool))
                 return
-        refused = self._write(stretch.operations, again=True)
+        refused = self._write(stretch.operations, may_exist=True)
         if refused is None:
             return
         with self._using_spool():
@@ -206,17 +207,17 @@ class Writer:
         refused += len(stretch.unreadable)
         self.intake.note_written(len(stretch), refused, was_spooled=True)
 
-    def _write(self, operations: list[Operation], *, again: bool) -> int | None:
+    def _write(self, operations: list[Operation], *, may_exist: bool) -> int | None:
         """Write operations; return how many were refused, or `None` to write them one by one."""
         try:
             written = self._history.write(
-                Batch.of(operations), again=again, before_commit=self.intake.before_commit
+                Batch.of(operations), may_exist=may_exist, before_commit=self.intake.before_commit
             )
         except DBAPIError as error:
             if not is_refusal(error):
                 raise
             # A row may be there already, which only the second try allows for.
-            if len(operations) > 1 or not again:
+            if len(operations) > 1 or not may_exist:
                 self.intake.split(len(operations))
                 return None
             logger.error("refused: %s: %s", _shown(operations[0]), reason(error))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-MESSAGE_LENGTH = 500
+FINGERPRINT_LENGTH = 500
 """How many characters of a message tell kinds of messages apart."""
 
-MASKS = (
+PATTERNS = (
     # Quotes, but for the apostrophes in words.
     (
         "(?<![0-9A-Za-z])'[^']*'(?![0-9A-Za-z])|\"[^\"]*\"|`[^`]*`",
@@ -32,12 +32,12 @@ They are written in what Python's and PostgreSQL's regular expressions have in c
 the longest match is also the first one that backtracking finds: the two answer alike.
 """
 
-_COMPILED = [(re.compile(pattern), mask) for pattern, mask in MASKS]
+_COMPILED = [(re.compile(pattern), mask) for pattern, mask in PATTERNS]
 
 
-def masked(message: str) -> str:
+def fingerprint(message: str) -> str:
     """The message with masks for numbers, ids, addresses and quoted values."""
-    text = message[:MESSAGE_LENGTH]
+    text = message[:FINGERPRINT_LENGTH]
     for pattern, mask in _COMPILED:
         text = pattern.sub(mask, text)
     return text

@@ -21,7 +21,7 @@ from functools import lru_cache
 from itertools import islice
 from numbers import Integral, Real
 from os import PathLike
-from typing import Any, TypeAlias
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row
@@ -31,9 +31,7 @@ from jobhistory.sanitize.attributes import attributes_of
 from jobhistory.sanitize.secret_names import looks_secret
 from jobhistory.sanitize.secrets import REDACTED, redact_arguments, redact_secrets, redact_text
 from jobhistory.sanitize.truncate import NAME_LENGTH, byte_length, cut_name, cut_text, holdable
-
-Redact: TypeAlias = Callable[[str, Any], Any]
-"""Takes a name and the value under it; returns what to store: the value, or something else."""
+from jobhistory.typing import Redact
 
 TEXT_ERROR_TYPE = "Error"
 

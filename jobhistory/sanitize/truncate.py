@@ -5,13 +5,6 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Callable
-from typing import TypeAlias
-from uuid import UUID
-
-from jobhistory.errors import InvalidInput
-
-Id: TypeAlias = str | UUID | int
-"""What identifies a job, a worker or a correlation; stored and returned as its text."""
 
 NAME_LENGTH = 255
 """How many characters an id, a task identifier or an error type may have."""
@@ -81,39 +74,3 @@ def _without_first_word(text: str, length: int) -> str:
 def cut_name(text: str) -> str:
     """Holdable text that fits a column of `NAME_LENGTH` characters."""
     return holdable(text) if len(text) <= NAME_LENGTH else cut_text(text, NAME_LENGTH)
-
-
-def id_text(value: Id, argument: str) -> str:
-    """An id as it is stored.
-
-    Raises:
-        InvalidInput: if it is empty, longer than `NAME_LENGTH`, or no `str`, `UUID` or `int`.
-    """
-    if type(value) is str and 0 < len(value) <= NAME_LENGTH:  # as nearly all are
-        return holdable(value)
-    if isinstance(value, bool) or not isinstance(value, (str, UUID, int)):
-        raise InvalidInput(argument, value, "is not an id; give a str, a uuid.UUID or an int")
-    try:
-        text = str(value)
-    except ValueError:  # an integer so long that Python refuses to print it
-        text = "0" * (NAME_LENGTH + 1)
-    if not text:
-        raise InvalidInput(argument, value, "is empty; write it like 'order-42'")
-    if len(text) > NAME_LENGTH:
-        raise InvalidInput(
-            argument,
-            value,
-            f"is longer than {NAME_LENGTH} characters; write a short one like 'order-42'",
-        )
-    return holdable(text)
-
-
-def name_text(value: str, argument: str) -> str:
-    """A name as it is stored, cut if it is too long for its column.
-
-    Raises:
-        InvalidInput: if it is empty or not text.
-    """
-    if not isinstance(value, str) or not value:
-        raise InvalidInput(argument, value, "is not a name; write it like 'send_email'")
-    return cut_name(value)

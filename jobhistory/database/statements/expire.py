@@ -37,10 +37,7 @@ from sqlalchemy import (
     tuple_,
 )
 
-from jobhistory.columns import UTCDateTime
-from jobhistory.schema import HistoryRecord
-
-_HISTORY: Any = HistoryRecord.__table__
+from jobhistory.schema import TABLE, UTCDateTime
 
 
 class Place(NamedTuple):
@@ -154,9 +151,9 @@ def expiry_of(tree: Sequence[Any]) -> Expiry:
     return Expiry(cutoff, tuple(branches.values()), bool(root.has_policies))
 
 
-_EXPIRED = _HISTORY.c.expires_at <= bindparam("cutoff")
+_EXPIRED = TABLE.c.expires_at <= bindparam("cutoff")
 
-COUNT_EXPIRED = select(func.count()).select_from(_HISTORY).where(_EXPIRED)
+COUNT_EXPIRED = select(func.count()).select_from(TABLE).where(_EXPIRED)
 """How many rows have expired at the moment `cutoff`."""
 
 
@@ -200,7 +197,7 @@ def delete_found(*, exact: bool) -> Delete:
     """Elsewhere: delete the rows that `find_expired` finds."""
     # SQLite runs the subquery once. Python's driver begins no transaction for a CTE.
     doomed = _doomed(None, *_rows(None), exact=exact).subquery()
-    return delete(_HISTORY).where(_HISTORY.c.id.in_(select(doomed.c.address)))
+    return delete(TABLE).where(TABLE.c.id.in_(select(doomed.c.address)))
 
 
 @lru_cache(maxsize=64)
@@ -213,7 +210,7 @@ def first_expired(branch: Branch | None) -> Select[Any]:
 def _rows(branch: Branch | None) -> tuple[Any, ColumnElement[Any]]:
     """Return a table, and the column by which its rows are found."""
     if branch is None:
-        return _HISTORY, _HISTORY.c.id
+        return TABLE, TABLE.c.id
     columns: Any = (column("ctid"), column("id", Uuid()), column("expires_at", UTCDateTime()))
     rows = table(branch.name, *columns, schema=branch.schema)
     return rows, rows.c.ctid
@@ -252,7 +249,7 @@ def _doomed(
 
 
 def _is_attached(branch: Branch, parent: int) -> ColumnElement[bool]:
-    """That a branch is still part of history: a detached partition is the app's own."""
+    """That a branch is still part of history: a record_from partition is the app's own."""
     inherits = table("pg_inherits", column("inhrelid"), column("inhparent"), schema="pg_catalog")
     return exists(
         select(literal_column("1")).where(

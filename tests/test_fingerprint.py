@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import String, literal, select
 
-from jobhistory.database.statements.write import _masked
-from jobhistory.sanitize.fingerprint import masked
+from jobhistory.database.functions import fingerprint as sql_fingerprint
+from jobhistory.sanitize.fingerprint import fingerprint
 
 EXAMPLES = {
     "no order 42": "no order <number>",
@@ -41,13 +41,16 @@ messages = st.one_of(
 
 @pytest.mark.parametrize("message", EXAMPLES)
 def test_particulars_are_masked_and_the_rest_is_left(message):
-    assert masked(message) == EXAMPLES[message]
+    assert fingerprint(message) == EXAMPLES[message]
 
 
 @given(st.lists(messages, min_size=1, max_size=20))
 def test_postgresql_masks_as_python_does(postgres_database, texts):
     with postgres_database.engine.connect() as connection:
         columns = [
-            _masked(literal(text[:500], String)).label(f"m{n}") for n, text in enumerate(texts)
+            sql_fingerprint(literal(text[:500], String)).label(f"m{n}")
+            for n, text in enumerate(texts)
         ]
-        assert list(connection.execute(select(*columns)).one()) == [masked(text) for text in texts]
+        assert list(connection.execute(select(*columns)).one()) == [
+            fingerprint(text) for text in texts
+        ]

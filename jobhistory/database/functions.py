@@ -1,0 +1,165 @@
+"""SQL functions that mean the same on every database."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    String,
+    Uuid,
+    func,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import GenericFunction
+
+from jobhistory.sanitize.fingerprint import PATTERNS
+from jobhistory.schema import UTCDateTime
+
+
+class later(GenericFunction[datetime]):  # noqa: N801
+    """The later of two moments."""
+
+    type = UTCDateTime()
+    package = "jobhistory"  # keeps the name out of the app's own `func`
+    inherit_cache = True
+
+
+@compiles(later, "postgresql")
+def _later_on_postgresql(function: Any, compiler: Any, **options: Any) -> str:
+    return f"greatest({compiler.process(function.clauses, **options)})"
+
+
+@compiles(later)
+def _later_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
+    return f"max({compiler.process(function.clauses, **options)})"
+
+
+class elapsed_ms(GenericFunction[int]):  # noqa: N801
+    """The whole milliseconds from one moment to another; 0 if the second is the earlier one."""
+
+    type = BigInteger()
+    package = "jobhistory"  # keeps the name out of the app's own `func`
+    inherit_cache = True
+
+
+@compiles(elapsed_ms, "postgresql")
+def _elapsed_ms_on_postgresql(function: Any, compiler: Any, **options: Any) -> str:
+    start, end = (compiler.process(each, **options) for each in function.clauses)
+    return f"greatest(0, round(1000 * extract(epoch FROM {end} - {start})))"
+
+
+@compiles(elapsed_ms)
+def _elapsed_ms_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
+    start, end = (compiler.process(each, **options) for each in function.clauses)
+    # SQLite counts days in floating point, but reads moments to the millisecond.
+    return f"max(0, CAST(round((julianday({end}) - julianday({start})) * 86400000) AS INTEGER))"
+
+
+class utc_text(GenericFunction[str]):  # noqa: N801
+    """A moment as ISO 8601 text, in UTC, to the second."""
+
+    type = String()
+    package = "jobhistory"  # keeps the name out of the app's own `func`
+    inherit_cache = True
+
+
+@compiles(utc_text, "postgresql")
+def _utc_text_on_postgresql(function: Any, compiler: Any, **options: Any) -> str:
+    moment = compiler.process(function.clauses, **options)
+    return f"""to_char({moment} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')"""
+
+
+@compiles(utc_text)
+def _utc_text_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
+    moment = compiler.process(function.clauses, **options)
+    return f"strftime('%Y-%m-%dT%H:%M:%SZ', {moment})"
+
+
+class start_of_bucket(GenericFunction[datetime]):  # noqa: N801
+    """When the period of so many seconds began that a moment is in, counted from the year 1 on."""
+
+    type = UTCDateTime()
+    package = "jobhistory"  # keeps the name out of the app's own `func`
+    inherit_cache = True
+
+
+@compiles(start_of_bucket, "postgresql")
+def _start_of_bucket_on_postgresql(function: Any, compiler: Any, **options: Any) -> str:
+    moment, seconds = (compiler.process(each, **options) for each in function.clauses)
+    return f"date_bin(make_interval(secs => {seconds}), {moment}, '0001-01-01 00:00:00+00')"
+
+
+@compiles(start_of_bucket)
+def _start_of_bucket_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
+    moment, seconds = (compiler.process(each, **options) for each in function.clauses)
+    # To the second, as SQLite would round; shifted from its own epoch, 1970, as it cuts towards 0.
+    since = f"(strftime('%s', substr({moment}, 1, 19)) + 62135596800)"
+    return f"datetime({since} / {seconds} * {seconds} - 62135596800, 'unixepoch')"
+
+
+class contains(GenericFunction[bool]):  # noqa: N801
+    """Whether a text has another one in it, with A to Z in either case; that one in lower case."""
+
+    type = Boolean()
+    package = "jobhistory"  # keeps the name out of the app's own `func`
+    inherit_cache = True
+
+
+@compiles(contains, "postgresql")
+def _contains_on_postgresql(function: Any, compiler: Any, **options: Any) -> str:
+    text, part = (compiler.process(each, **options) for each in function.clauses)
+    return f"""(strpos(lower({text} COLLATE "C"), {part}) > 0)"""
+
+
+@compiles(contains)
+def _contains_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
+    text, part = (compiler.process(each, **options) for each in function.clauses)
+    return f"(instr(lower({text}), {part}) > 0)"
+
+
+class greatest_id(GenericFunction[Any]):  # noqa: N801
+    """The greatest UUID; PostgreSQL has no maximum of them before version 18."""
+
+    type = Uuid()
+    package = "jobhistory"  # keeps the name out of the app's own `func`
+    inherit_cache = True
+
+
+@compiles(greatest_id, "postgresql")
+def _greatest_id_on_postgresql(function: Any, compiler: Any, **options: Any) -> str:
+    id_ = compiler.process(function.clauses, **options)
+    return f"""CAST(max(CAST({id_} AS TEXT) COLLATE "C") AS UUID)"""
+
+
+@compiles(greatest_id)
+def _greatest_id_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
+    return f"max({compiler.process(function.clauses, **options)})"
+
+
+FINGERPRINT = "jobhistory_fingerprint"
+"""`fingerprint` as a function of SQL, which a connection needs that has no regular expressions."""
+
+
+class fingerprint(GenericFunction[str]):  # noqa: N801
+    """A message with masks for its particulars."""
+
+    type = String()
+    package = "jobhistory"  # keeps the name out of the app's own `func`
+    inherit_cache = True
+
+
+@compiles(fingerprint, "postgresql")
+def _fingerprint_on_postgresql(function: Any, compiler: Any, **options: Any) -> str:
+    message = function.clauses.clauses[0]
+    for pattern, mask in PATTERNS:
+        message = func.regexp_replace(message, pattern, mask, "g")
+    sql: str = compiler.process(message, **options)
+    return sql
+
+
+@compiles(fingerprint)
+def _fingerprint_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
+    return f"{FINGERPRINT}({compiler.process(function.clauses, **options)})"

@@ -1,0 +1,118 @@
+"""The SQL of reports."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    case,
+    func,
+    literal_column,
+    null,
+    select,
+)
+
+from jobhistory.database.functions import fingerprint, greatest_id, start_of_bucket
+from jobhistory.database.statements.read import criteria_of
+from jobhistory.execution.status import Status
+from jobhistory.query.criteria import HistoryQuery
+from jobhistory.query.reports import PERCENTILES
+from jobhistory.sanitize.fingerprint import FINGERPRINT_LENGTH
+from jobhistory.schema import HistoryRecord
+
+_TIMES = (HistoryRecord.execution_time_ms, HistoryRecord.queue_time_ms)
+
+
+def stats_of(query: HistoryQuery, bucket: timedelta | None, dialect: str) -> Select[Any]:
+    """The values of `TaskStats` in their order, by task and by bucket, if there is one."""
+    keys: list[ColumnElement[Any]] = [HistoryRecord.task_identifier.label("task_identifier")]
+    if bucket is not None:
+        seconds = literal_column(str(bucket // timedelta(seconds=1)), BigInteger)
+        keys.append(start_of_bucket(HistoryRecord.started_at, seconds).label("bucket"))
+    columns = [*keys, HistoryRecord.status, HistoryRecord.started_at, HistoryRecord.completed_at]
+    percentile = _percentile
+    if dialect != "postgresql":
+        columns += _ranks(keys)
+        percentile = _percentile_by_rank
+    rows = select(*columns, *_TIMES).where(*criteria_of(query)).subquery().c
+    counts = [func.count().filter(rows.status == status) for status in Status]
+    times = [
+        each
+        for time in _TIMES
+        for each in (
+            *(percentile(rows, time.key, p) for p in PERCENTILES),
+            func.max(rows[time.key]),
+        )
+    ]
+    groups = [rows[key.name] for key in keys]
+    return select(
+        groups[0],
+        null() if bucket is None else groups[1],
+        func.count(),
+        *counts,
+        *times,
+        func.max(rows.started_at),
+        _last_end(rows, Status.COMPLETED),
+        _last_end(rows, Status.FAILED),
+    ).group_by(*groups)
+
+
+def failures_of(query: HistoryQuery) -> Select[Any]:
+    """The values of `FailureGroup` in their order, the most frequent group first."""
+    message = func.substr(func.coalesce(HistoryRecord.error_message, ""), 1, FINGERPRINT_LENGTH)
+    failures = (
+        select(
+            HistoryRecord.task_identifier,
+            HistoryRecord.error_type,
+            fingerprint(message).label("message"),
+            HistoryRecord.completed_at,
+            HistoryRecord.id,
+        )
+        .where(*criteria_of(query))
+        .subquery()
+        .c
+    )
+    kind = (failures.task_identifier, failures.error_type, failures.message)
+    count, first_seen, last_seen, example_id = (
+        func.count().label("count"),
+        func.min(failures.completed_at).label("first_seen"),
+        func.max(failures.completed_at).label("last_seen"),
+        greatest_id(failures.id).label("example_id"),
+    )
+    groups = select(*kind, count, first_seen, last_seen, example_id).group_by(*kind)
+    most_frequent = groups.order_by(count.desc(), last_seen.desc(), example_id.desc())
+    group = most_frequent.limit(query.limit).subquery().c
+    return (
+        select(*list(group)[:-1], HistoryRecord)
+        .join(HistoryRecord, HistoryRecord.id == group.example_id)
+        .order_by(group["count"].desc(), group.last_seen.desc(), group.example_id.desc())
+    )
+
+
+def _ranks(keys: list[ColumnElement[Any]]) -> list[ColumnElement[Any]]:
+    """For each time of a row, which one it is in its group, in ascending order, and of how many."""
+    ranks: list[ColumnElement[Any]] = []
+    for time in _TIMES:
+        order = time.asc().nulls_last()
+        rank = func.row_number().over(partition_by=keys, order_by=order)
+        known = func.count(time).over(partition_by=keys)
+        ranks += [rank.label(f"{time.key}_rank"), known.label(f"{time.key}_count")]
+    return ranks
+
+
+def _percentile_by_rank(rows: Any, time: str, percent: int) -> ColumnElement[Any]:
+    nearest = (rows[f"{time}_count"] * percent + 99) // 100
+    return func.max(case((rows[f"{time}_rank"] == nearest, rows[time])))
+
+
+def _percentile(rows: Any, time: str, percent: int) -> ColumnElement[Any]:
+    # The same rank: no other comes of a percentage by the arithmetic of floating point numbers.
+    return func.percentile_disc(percent / 100).within_group(rows[time])
+
+
+def _last_end(rows: Any, status: Status) -> ColumnElement[Any]:
+    return func.max(rows.completed_at).filter(rows.status == status)

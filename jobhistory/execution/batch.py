@@ -1,0 +1,65 @@
+"""What a Recorder writes in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+from uuid import UUID
+
+from jobhistory.errors import JobHistoryError
+from jobhistory.execution.outcome import Outcome
+
+Operation: TypeAlias = dict[str, Any] | Outcome
+"""A new row, or the outcome of an execution."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a `Recorder` writes in one transaction.
+
+    Attributes:
+        operations: in the order of the calls. A row whose outcome is in the same batch is whole,
+            and has the outcome's place.
+    """
+
+    operations: list[Operation]
+
+    @classmethod
+    def of(cls, operations: Iterable[Operation]) -> Batch:
+        """Merge the rows and their outcomes."""
+        merged: dict[UUID | int, Operation] = {}
+        for place, operation in enumerate(operations):
+            if not isinstance(operation, Outcome):
+                # A second row with an id is one that history may refuse, unless it is a replay.
+                is_other = merged.get(operation["id"], operation) != operation
+                merged[place if is_other else operation["id"]] = operation
+            elif operation.row is not None and merged.pop(operation.row["id"], None) is not None:
+                merged[operation.row["id"]] = operation.ended_row()
+            else:
+                merged[place] = operation
+        return cls(list(merged.values()))
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """The new rows."""
+        return [each for each in self.operations if not isinstance(each, Outcome)]
+
+    @cached_property
+    def outcomes(self) -> list[Outcome]:
+        """The outcomes of executions whose rows were written before."""
+        return [each for each in self.operations if isinstance(each, Outcome)]
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What has become of a `Batch`.
+
+    Attributes:
+        ended: the rows that have an outcome now, in order.
+        refused: the outcomes that could not be recorded, and why.
+    """
+
+    ended: list[dict[str, Any]]
+    refused: list[tuple[Outcome, JobHistoryError]]

@@ -1,0 +1,196 @@
+"""How an execution ended, and which one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from uuid import UUID
+
+from jobhistory.errors import ExecutionNotFound, InvalidInput, quoted
+from jobhistory.execution.ids import check_uuid, id_text
+from jobhistory.execution.status import Status
+from jobhistory.typing import Id
+
+if TYPE_CHECKING:
+    from jobhistory.schema import HistoryRecord
+
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+WORKER_LOST = "jobhistory.WorkerLost"
+"""The error type of executions whose worker is taken for lost."""
+
+
+OUTCOME_COLUMNS = (
+    "status",
+    "completed_at",
+    "execution_time_ms",
+    "error_type",
+    "error_message",
+    "error_stack",
+    "completed_steps",
+    "failed_steps",
+    "retry_from_step",
+    "partial_results",
+)
+"""The columns that an outcome fills; the others stay as the start wrote them."""
+
+
+class ExecutionKey(NamedTuple):
+    """The three ids by which an outcome finds the execution that it ends."""
+
+    job_id: str
+    worker_id: str
+    correlation_id: str
+
+    @classmethod
+    def of(
+        cls, job_id: Id, worker_id: Id, correlation_id: Id, *, job_id_from: str = "job_id"
+    ) -> ExecutionKey:
+        """The key of these ids.
+
+        Raises:
+            InvalidInput: if one of them cannot be an id.
+        """
+        return cls(
+            id_text(job_id, job_id_from),
+            id_text(worker_id, "worker_id"),
+            id_text(correlation_id, "correlation_id"),
+        )
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> ExecutionKey:
+        """Return the key of a row."""
+        return cls(*(row[name] for name in cls._fields))
+
+
+_NO_KEY = ExecutionKey("", "", "")
+
+Which: TypeAlias = ExecutionKey | UUID | dict[str, Any]
+"""Which execution an outcome ends: by its three ids, by its own id, or by its started row."""
+
+
+class Outcome(NamedTuple):
+    """How an execution ended: which one, and the values that its row gets.
+
+    Attributes:
+        key: the newest started execution with these ids, unless `row` or `execution_id` names one.
+        values: by column, `completed_at` and `execution_time_ms` among them. A time of `None` is
+            the time since the start. Columns of other kinds of outcome are missing.
+        row: the started row, if the caller knows it.
+        execution_id: the id of the row, if the caller knows that alone.
+    """
+
+    key: ExecutionKey
+    values: dict[str, Any]
+    row: dict[str, Any] | None = None
+    execution_id: UUID | None = None
+
+    @classmethod
+    def of(cls, which: Which, values: dict[str, Any]) -> Outcome:
+        """Return the outcome of the execution that a caller names."""
+        if isinstance(which, ExecutionKey):
+            return cls(which, values)
+        if isinstance(which, UUID):
+            return cls(_NO_KEY, values, execution_id=which)
+        return cls(ExecutionKey.of_row(which), values, which)
+
+    @property
+    def id(self) -> UUID | None:
+        """The id of the row that this outcome ends, if it is known."""
+        return self.execution_id if self.row is None else self.row["id"]
+
+    def completed_at(self, started_at: datetime) -> datetime:
+        """Return the end of an execution that started then: never before its start."""
+        moment: datetime = self.values["completed_at"]
+        return max(moment, started_at)
+
+    def ended_row(self) -> dict[str, Any]:
+        """Return the whole row with this outcome; only for an outcome that knows its row."""
+        assert self.row is not None
+        row = self.row | dict.fromkeys(OUTCOME_COLUMNS) | self.values
+        row["completed_at"] = self.completed_at(row["started_at"])
+        if row["execution_time_ms"] is None:
+            row["execution_time_ms"] = elapsed_ms(row["started_at"], row["completed_at"])
+        return row
+
+    def agrees_with(self, record: HistoryRecord) -> bool:
+        """Return whether an ended record has the same outcome, as after a repeated call."""
+        return bool(record.status == self.values["status"])
+
+
+def which_execution(
+    job_id: Id | None,
+    worker_id: Id | None,
+    correlation_id: Id | None,
+    execution_id: UUID | None,
+    row: dict[str, Any] | None = None,
+) -> Which:
+    """Return which execution a caller names: by three ids, by an execution id, or by its row.
+
+    Raises:
+        InvalidInput: if an id cannot be one, or the caller names an execution in two ways.
+    """
+    given = {"worker_id": worker_id, "correlation_id": correlation_id}
+    if row is not None:
+        _refuse_others(given | {"execution_id": execution_id}, "a record")
+        check_uuid(row["id"], "record.id")
+        return row
+    if execution_id is not None:
+        _refuse_others({"job_id": job_id} | given, "an execution_id")
+        return check_uuid(execution_id, "execution_id")
+    return ExecutionKey.of(job_id, worker_id, correlation_id)  # type: ignore[arg-type]
+
+
+def _refuse_others(given: Mapping[str, Any], way: str) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise InvalidInput(name, value, f"does not go with {way}; leave one of them out")
+
+
+def not_found(outcome: Outcome) -> ExecutionNotFound:
+    """Return the error for an outcome of an execution that is not in history."""
+    if outcome.id is not None:
+        return ExecutionNotFound(None, None, None, outcome.id)
+    return ExecutionNotFound(*outcome.key)
+
+
+def check_same_job(row: Mapping[str, Any], record: HistoryRecord) -> None:
+    """Refuse a row whose id is that of another job's execution.
+
+    Raises:
+        InvalidInput: if the record with the row's id is of another job or task.
+    """
+    if (row["job_id"], row["task_identifier"]) != (record.job_id, record.task_identifier):
+        raise InvalidInput(
+            "execution_id",
+            row["id"],
+            f"is that of an execution of job {quoted(record.job_id)} "
+            f"and task {quoted(record.task_identifier)}; make one with new_execution_id()",
+        )
+
+
+def is_lost(record: HistoryRecord) -> bool:
+    """Return whether an execution was presumed to have ended, as its worker seemed lost."""
+    return bool(record.status == Status.FAILED and record.error_type == WORKER_LOST)
+
+
+def lost_message(since: str) -> str:
+    """Why an execution is taken for lost that started at a moment, given as text."""
+    return f"no outcome since it started at {since}; its worker is taken for lost"
+
+
+def lost(started_at: datetime, now: datetime) -> dict[str, Any]:
+    """The outcome of an execution that is taken for lost, by column."""
+    return {
+        "status": Status.FAILED,
+        "completed_at": now,
+        "error_type": WORKER_LOST,
+        "error_message": lost_message(started_at.isoformat(timespec="seconds")[:19] + "Z"),
+    }
+
+
+def elapsed_ms(start: datetime, end: datetime) -> int:
+    """Return the whole milliseconds between two moments; 0 if the end is the earlier one."""
+    return max(0, round((end - start) / _MILLISECOND))
