@@ -24,12 +24,8 @@ from time import sleep
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from sqlalchemy import (
-    Column,
     Connection,
     Engine,
-    MetaData,
-    String,
-    Table,
     delete,
     func,
     inspect,
@@ -38,9 +34,12 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateSchema
 
 from jobhistory.database.differences import compare
-from jobhistory.database.engines import shown_url
+from jobhistory.database.revision import HEAD as HEAD
+from jobhistory.database.revision import VERSION_TABLE as VERSION_TABLE
+from jobhistory.database.revision import connected, has_table, version_of, version_table
+from jobhistory.database.revision import current as current
 from jobhistory.errors import InvalidInput, JobHistoryError, SchemaOutOfDate
-from jobhistory.schema import COLUMN_NAMES, TABLE_NAME
+from jobhistory.schema import TABLE_NAME
 
 if TYPE_CHECKING:
     from alembic.migration import MigrationContext
@@ -49,12 +48,6 @@ if TYPE_CHECKING:
 
     # The steps that lead on from the heads of a database.
     _Steps: TypeAlias = Callable[[Any, Any], list[RevisionStep]]
-
-VERSION_TABLE = "job_history_alembic_version"
-
-# Alembic can find it in the scripts, but takes longer to import than the rest of the library.
-HEAD = "jobhistory_0002"
-"""The revision that this version of the library needs."""
 
 # The key of a PostgreSQL advisory lock: "jobhist" in ASCII.
 _LOCK = 0x6A6F6268697374
@@ -85,7 +78,7 @@ def upgrade(
         _refuse_newer(connection, schema)
         _adopt(connection, schema, scripts)
         with _naming(revision):
-            steps = _up(scripts, revision)(_version(connection, schema) or (), None)
+            steps = _up(scripts, revision)(version_of(connection, schema) or (), None)
     for step in steps:
         with transaction(bind) as connection:
             # Between the transactions, another process may have taken this step.
@@ -109,16 +102,6 @@ def downgrade(bind: Engine | Connection, revision: str, *, schema: str | None = 
             _run(connection, schema, lambda heads, _: scripts._downgrade_revs(revision, heads))
 
 
-def current(bind: Engine | Connection, *, schema: str | None = None) -> str | None:
-    """Return the revision of the history table; `None` if there is no table.
-
-    A table that something else made, such as `create_all`, has no revision either, until `upgrade`
-    adopts it.
-    """
-    with _connection(bind) as connection:
-        return _version(connection, schema) if _has_table(connection, schema) else None
-
-
 def check(bind: Engine | Connection, *, schema: str | None = None) -> tuple[str, ...]:
     """Return what the app added to the history table, such as `"index ix_my_payload"`.
 
@@ -128,37 +111,18 @@ def check(bind: Engine | Connection, *, schema: str | None = None) -> tuple[str,
     Raises:
         SchemaOutOfDate: if the table is missing, at another revision, or lacks something.
     """
-    with _connection(bind) as connection:
-        if not _has_table(connection, schema):
+    with connected(bind) as connection:
+        if not has_table(connection, schema):
             _refuse_no_schema(connection, schema)
             raise SchemaOutOfDate(None, HEAD)
         _refuse_newer(connection, schema)
-        found = _version(connection, schema)
+        found = version_of(connection, schema)
         if found != HEAD and found in _known(_scripts()):
             raise SchemaOutOfDate(found, HEAD)
         differences, additions = compare(connection, schema)
         if differences:
             raise SchemaOutOfDate(found, HEAD, differences)
         return additions
-
-
-def refuse_outdated(connection: Connection, *, schema: str | None = None) -> None:
-    """Refuse a table that is missing, at another revision, or lacks a column.
-
-    Unlike `check`, this does not import Alembic.
-
-    Raises:
-        SchemaOutOfDate: if it is.
-    """
-    found = current(connection, schema=schema)
-    if found is None and _has_table(connection, schema):
-        columns = inspect(connection).get_columns(TABLE_NAME, schema=schema)
-        missing = [name for name in COLUMN_NAMES if name not in {each["name"] for each in columns}]
-        if missing:
-            differences = tuple(f"column {name} is missing" for name in missing)
-            raise SchemaOutOfDate(None, HEAD, differences)
-    elif found != HEAD:
-        raise SchemaOutOfDate(found, HEAD)
 
 
 def write_sql(
@@ -222,7 +186,7 @@ def scripts_location() -> Path:
 @contextmanager
 def transaction(bind: Engine | Connection) -> Iterator[Connection]:
     """Begin a transaction that excludes other migrations; commit it unless it is the caller's."""
-    with _connection(bind) as connection:
+    with connected(bind) as connection:
         is_ours = connection is not bind
         if connection.dialect.name == "sqlite":
             _begin_immediate(connection)
@@ -269,46 +233,6 @@ def _wait_for_lock(connection: Connection, may_roll_back: bool) -> None:
             sleep(_POLL_SECONDS)
 
 
-@contextmanager
-def _connection(bind: Engine | Connection) -> Iterator[Connection]:
-    if isinstance(bind, Connection):
-        yield bind
-    elif isinstance(bind, Engine):
-        with bind.connect() as connection:
-            yield connection
-    else:
-        raise InvalidInput("bind", *_wrong_bind(bind))
-
-
-def _wrong_bind(bind: Any) -> tuple[object, str]:
-    if hasattr(bind, "sync_engine"):
-        return bind, (
-            "is for asyncio; hand the function to an AsyncConnection: "
-            "await connection.run_sync(migrate.upgrade)"
-        )
-    if hasattr(bind, "engine"):
-        return bind, (
-            "only prints SQL, as 'alembic --sql' does; call jobhistory.migrate.write_sql instead"
-        )
-    shown = shown_url(bind) if isinstance(bind, str) else bind
-    return shown, "is neither an Engine nor a Connection; give create_engine(url)"
-
-
-def _has_table(connection: Connection, schema: str | None, name: str = TABLE_NAME) -> bool:
-    return inspect(connection).has_table(name, schema=schema)
-
-
-def _versions(schema: str | None) -> Table:
-    return Table(VERSION_TABLE, MetaData(schema=schema), Column("version_num", String(32)))
-
-
-def _version(connection: Connection, schema: str | None) -> str | None:
-    """Return what the version table says."""
-    if not _has_table(connection, schema, VERSION_TABLE):
-        return None
-    return connection.scalar(select(_versions(schema).c.version_num))
-
-
 def _ensure_schema(connection: Connection, schema: str | None) -> None:
     if schema is None or schema in inspect(connection).get_schema_names():
         return
@@ -327,15 +251,15 @@ def _refuse_no_schema(connection: Connection, schema: str | None) -> None:
 
 
 def _refuse_newer(connection: Connection, schema: str | None) -> None:
-    found = _version(connection, schema)
+    found = version_of(connection, schema)
     if found is not None and found > HEAD:
         raise SchemaOutOfDate(found, HEAD)
 
 
 def _adopt(connection: Connection, schema: str | None, scripts: ScriptDirectory) -> None:
     """Make the version table agree with a table that the revisions did not make, or with none."""
-    found = _version(connection, schema)
-    exists = _has_table(connection, schema)
+    found = version_of(connection, schema)
+    exists = has_table(connection, schema)
     if exists == (found in _known(scripts)):
         return
     if exists:
@@ -343,7 +267,7 @@ def _adopt(connection: Connection, schema: str | None, scripts: ScriptDirectory)
         if differences:
             raise SchemaOutOfDate(found, HEAD, differences)
     if found is not None:
-        connection.execute(delete(_versions(schema)))
+        connection.execute(delete(version_table(schema)))
     if exists:
         _context(schema, connection=connection).stamp(scripts, HEAD)
 

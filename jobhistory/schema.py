@@ -102,7 +102,7 @@ class Base(DeclarativeBase):
 class HistoryRecord(Base):
     """One execution: one attempt at running a job.
 
-    Records that the library returns are record_from and fully loaded: they belong to the caller, need
+    Records that the library returns are detached and fully loaded: they belong to the caller, need
     no session, and may go from thread to thread. All moments are aware, in UTC.
 
     Attributes:

@@ -113,7 +113,7 @@ class HistoryStore(BaseStore):
     """Records executions in a database, answers from it, and keeps the last ones in memory.
 
     One store serves a whole app: every method may be called by any number of threads at once. Each
-    recording method is one short transaction of its own, and what it returns is record_from: it needs
+    recording method is one short transaction of its own, and what it returns is detached: it needs
     no session and may go from thread to thread. Errors of the database are SQLAlchemy's, except for
     `SchemaOutOfDate`; after one, nothing of that call is in history or in the ring buffer, unless
     the connection broke while the commit was on its way. Then the call may be made again: an

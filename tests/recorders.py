@@ -25,7 +25,7 @@ class Gate:
         self._write = store._history.write
         store._history.write = self.write
 
-    def write(self, batch, *, again, **named):
+    def write(self, batch, *, may_exist, **named):
         with self._tried:
             self.tries += 1
             self._tried.notify_all()

@@ -147,7 +147,7 @@ def test_a_batch_is_written_when_it_is_full(database_store):
         written = threading.Event()
         original = database_store._history.write
 
-        def write(batch, *, again, **named):
+        def write(batch, *, may_exist, **named):
             result = original(batch, may_exist=may_exist, **named)
             written.set()
             return result
@@ -302,7 +302,7 @@ def test_one_id_for_two_executions_in_one_batch_is_refused(database_store, recor
 @pytest.mark.parametrize("is_reaped", [False, True])
 def test_a_replayed_start_changes_nothing(database_store, clock, is_reaped):
     row = database_store._rows.started(Job("1", "t"), *IDS[1:], None)
-    database_store._history.write(Batch.of([row]), again=False)
+    database_store._history.write(Batch.of([row]), may_exist=False)
     if is_reaped:
         clock.advance(hours=1)
         database_store.reap_lost("1s")
@@ -616,7 +616,7 @@ def test_a_replay_of_what_had_got_through_changes_nothing(database_store, clock,
     original = database_store._history.write
     lose = [True]
 
-    def write(batch, *, again, **named):
+    def write(batch, *, may_exist, **named):
         if lose:
             database_store._history._run(
                 Purpose.RECORD_MANY,
@@ -653,7 +653,7 @@ def test_a_replay_that_comes_after_the_reaper_replaces_its_outcome(database_stor
     spool = tmp_path / "spool.db"
     original = database_store._history.write
 
-    def write(batch, *, again, **named):
+    def write(batch, *, may_exist, **named):
         original(Batch([row | STARTED for row in batch.rows]), may_exist=may_exist)
         raise ConnectionError("the answer got lost")
 

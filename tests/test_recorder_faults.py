@@ -352,7 +352,7 @@ def test_a_batch_is_one_transaction_on_every_engine(database, bind):
             raise ConnectionError("before the commit")
 
         untouched = [("early", "started"), ("by key", "started")]
-        for again in (False, True):
+        for may_exist in (False, True):
             seen.clear()
             with pytest.raises(ConnectionError):
                 store._history.write(batch, may_exist=may_exist, before_commit=fail)

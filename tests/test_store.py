@@ -279,7 +279,7 @@ def test_records_are_detached_loaded_and_nobody_elses(store):
     buffered = store.recent()[0]
 
     for record in (started, ended, found, buffered):
-        assert inspect(record).record_from
+        assert inspect(record).detached
         assert not inspect(record).unloaded
         assert record.payload == {"list": [1]}
         record.payload["list"].append("changed in a record")

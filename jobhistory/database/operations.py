@@ -223,7 +223,7 @@ def _only(records: list[HistoryRecord], outcome: Outcome) -> HistoryRecord:
 
 
 def write(session: Session, batch: Batch, *, may_exist: bool) -> BatchResult:
-    """Write a batch; with `may_exist`, one that may have been written before, which changes nothing.
+    """Write a batch; with `may_exist`, one that may have been written before.
 
     What cannot be recorded because of what history holds is refused; the rest is written.
     """

@@ -19,10 +19,9 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import await_
 from sqlalchemy.util.concurrency import in_greenlet
 
-from jobhistory import migrate
 from jobhistory._runtime.commit_hooks import CommitHooks, PendingWrite
 from jobhistory._runtime.ring import RingBuffer
-from jobhistory.database import binds, busy, operations
+from jobhistory.database import binds, busy, operations, revision
 from jobhistory.database.circuit_breaker import CircuitBreaker, timed_out
 from jobhistory.database.deadlines import Deadline, TimeLimits, current_deadline
 from jobhistory.database.driver_errors import (
@@ -341,7 +340,7 @@ class OwnTransactions(DatabaseHistory):
     @staticmethod
     def _refuse_outdated(session: Session) -> None:
         connection, schema = operations.place_of(session)
-        migrate.refuse_outdated(connection, schema=schema)
+        revision.refuse_outdated(connection, schema=schema)
 
 
 class CallersTransaction(DatabaseHistory):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from jobhistory._runtime.durations import parse_duration
 from jobhistory.errors import InvalidInput
-from jobhistory.schema import HistoryRecord
 from jobhistory.typing import Duration
+
+if TYPE_CHECKING:
+    from jobhistory.schema import HistoryRecord
 
 FIRST_BUCKET = datetime.min.replace(tzinfo=UTC)
 """Where buckets are counted from: midnight in UTC on a Monday, before anything started."""

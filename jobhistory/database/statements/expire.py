@@ -249,7 +249,7 @@ def _doomed(
 
 
 def _is_attached(branch: Branch, parent: int) -> ColumnElement[bool]:
-    """That a branch is still part of history: a record_from partition is the app's own."""
+    """That a branch is still part of history: a detached partition is the app's own."""
     inherits = table("pg_inherits", column("inhrelid"), column("inhparent"), schema="pg_catalog")
     return exists(
         select(literal_column("1")).where(

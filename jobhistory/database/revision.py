@@ -1,0 +1,95 @@
+"""The revision of the history table in a database, found without Alembic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Column, Connection, Engine, MetaData, String, Table, inspect, select
+
+from jobhistory.database.engines import shown_url
+from jobhistory.errors import InvalidInput, SchemaOutOfDate
+from jobhistory.schema import COLUMN_NAMES, TABLE_NAME
+
+VERSION_TABLE = "job_history_alembic_version"
+
+# Alembic can find it in the scripts, but takes longer to import than the rest of the library.
+HEAD = "jobhistory_0002"
+"""The revision that this version of the library needs."""
+
+
+def current(bind: Engine | Connection, *, schema: str | None = None) -> str | None:
+    """Return the revision of the history table; `None` if there is no table.
+
+    A table that something else made, such as `create_all`, has no revision either, until `upgrade`
+    adopts it.
+    """
+    with connected(bind) as connection:
+        return version_of(connection, schema) if has_table(connection, schema) else None
+
+
+def refuse_outdated(connection: Connection, *, schema: str | None = None) -> None:
+    """Refuse a table that is missing, at another revision, or lacks a column.
+
+    Unlike `check`, this does not import Alembic.
+
+    Raises:
+        SchemaOutOfDate: if it is.
+    """
+    found = current(connection, schema=schema)
+    if found is None and has_table(connection, schema):
+        columns = inspect(connection).get_columns(TABLE_NAME, schema=schema)
+        missing = [name for name in COLUMN_NAMES if name not in {each["name"] for each in columns}]
+        if missing:
+            differences = tuple(f"column {name} is missing" for name in missing)
+            raise SchemaOutOfDate(None, HEAD, differences)
+    elif found != HEAD:
+        raise SchemaOutOfDate(found, HEAD)
+
+
+@contextmanager
+def connected(bind: Engine | Connection) -> Iterator[Connection]:
+    """Provide a connection of an engine, or the connection that a caller gives.
+
+    Raises:
+        InvalidInput: if `bind` is neither.
+    """
+    if isinstance(bind, Connection):
+        yield bind
+    elif isinstance(bind, Engine):
+        with bind.connect() as connection:
+            yield connection
+    else:
+        raise InvalidInput("bind", *_wrong_bind(bind))
+
+
+def _wrong_bind(bind: Any) -> tuple[object, str]:
+    if hasattr(bind, "sync_engine"):
+        return bind, (
+            "is for asyncio; hand the function to an AsyncConnection: "
+            "await connection.run_sync(migrate.upgrade)"
+        )
+    if hasattr(bind, "engine"):
+        return bind, (
+            "only prints SQL, as 'alembic --sql' does; call jobhistory.migrate.write_sql instead"
+        )
+    shown = shown_url(bind) if isinstance(bind, str) else bind
+    return shown, "is neither an Engine nor a Connection; give create_engine(url)"
+
+
+def has_table(connection: Connection, schema: str | None, name: str = TABLE_NAME) -> bool:
+    """Return whether a table exists."""
+    return inspect(connection).has_table(name, schema=schema)
+
+
+def version_table(schema: str | None) -> Table:
+    """Return the table in which Alembic keeps the revision."""
+    return Table(VERSION_TABLE, MetaData(schema=schema), Column("version_num", String(32)))
+
+
+def version_of(connection: Connection, schema: str | None) -> str | None:
+    """Return the revision in the version table; `None` without one."""
+    if not has_table(connection, schema, VERSION_TABLE):
+        return None
+    return connection.scalar(select(version_table(schema).c.version_num))
