@@ -261,7 +261,7 @@ class _AsyncBaseStore:
         return await self._run(self._store_methods.running, criteria, **named)
 
     async def _each(self, batches: Iterator[list[HistoryRecord]]) -> AsyncIterator[HistoryRecord]:
-        while batch := await self._run(next, batches, []):
+        while batch := await self._run(lambda: next(batches, [])):
             for record in batch:
                 yield record
 

@@ -229,16 +229,16 @@ def record_from(values: Mapping[str, Any], *, shares_json: bool = False) -> Hist
     """
     record = HistoryRecord()
     # One by one they would be noted as changes, only to be forgotten by the last line.
-    record.__dict__.update(_NO_VALUES | dict(values))
+    vars(record).update(_NO_VALUES | dict(values))
     if not shares_json:
-        _own_json(record.__dict__)
+        _own_json(vars(record))
     make_transient_to_detached(record)
     return record
 
 
 def values_of(record: HistoryRecord) -> dict[str, Any]:
     """The values of all columns, sharing nothing mutable with the record."""
-    loaded = record.__dict__  # SQLAlchemy's attributes read it, too, and take their time
+    loaded = vars(record)  # SQLAlchemy's attributes read it, too, and take their time
     values = {
         name: loaded[name] if name in loaded else getattr(record, name) for name in COLUMN_NAMES
     }

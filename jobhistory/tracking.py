@@ -114,7 +114,7 @@ class TrackedExecution:
         self,
         rows: RowBuilder,
         history: _History,
-        on_history_error: str,
+        on_history_error: OnHistoryError,
         enclosing: TrackedExecution | None,
     ) -> None:
         self.correlation_id: Id = ""
@@ -214,7 +214,7 @@ class AsyncTracker:
         self,
         rows: RowBuilder,
         history: _History,
-        run: Callable[..., Coroutine[Any, Any, None]] | None,
+        run: Callable[..., Coroutine[Any, Any, Any]] | None,
         tracked: TrackOptions,
         on_history_error: OnHistoryError,
     ) -> None:
@@ -224,7 +224,7 @@ class AsyncTracker:
         self._history = history
         self._run = run
         self._tracked = tracked
-        self._on_history_error = on_history_error
+        self._on_history_error: OnHistoryError = on_history_error
         self._execution: TrackedExecution | None = None
 
     async def __aenter__(self) -> TrackedExecution:

@@ -109,7 +109,7 @@ class Outcome(NamedTuple):
     def ended_row(self) -> dict[str, Any]:
         """Return the whole row with this outcome; only for an outcome that knows its row."""
         assert self.row is not None
-        row = self.row | dict.fromkeys(OUTCOME_COLUMNS) | self.values
+        row: dict[str, Any] = self.row | dict.fromkeys(OUTCOME_COLUMNS) | self.values
         row["completed_at"] = self.completed_at(row["started_at"])
         if row["execution_time_ms"] is None:
             row["execution_time_ms"] = elapsed_ms(row["started_at"], row["completed_at"])

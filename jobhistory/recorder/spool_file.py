@@ -123,10 +123,8 @@ def remove(path: Path, connection: sqlite3.Connection) -> None:
 
 def set_aside(path: Path) -> Path:
     """Rename a damaged spool and its journal, and return its new path."""
-    for number in count(1):
-        aside = Path(f"{path}.damaged" if number == 1 else f"{path}.damaged-{number}")
-        if not os.path.lexists(aside):
-            break
+    names = (f"{path}.damaged{f'-{number}' if number > 1 else ''}" for number in count(1))
+    aside = next(Path(name) for name in names if not os.path.lexists(name))
     path.rename(aside)
     for suffix in _JOURNALS:
         with suppress(FileNotFoundError):

@@ -147,7 +147,8 @@ async def use_asyncio() -> None:
     sessions = async_sessionmaker(async_engine)
     create_async_store(engine)  # type: ignore[arg-type]
     AsyncHistoryStore(lambda: AsyncSession(async_engine))
-    create_async_store(), create_async_store("sqlite:///app.db", buffer_size=5)
+    create_async_store()
+    create_async_store("sqlite:///app.db", buffer_size=5)
     async with create_async_store(sessions, history_retention="12h") as history:
         assert_type(history.iterate(status="failed"), AsyncIterator[HistoryRecord])
         assert_type((await history.page(limit=2)).records, list[HistoryRecord])

@@ -158,7 +158,7 @@ COUNT_EXPIRED = select(func.count()).select_from(TABLE).where(_EXPIRED)
 
 
 @lru_cache(maxsize=64)
-def delete_expired(branch: Branch | None, *, exact: bool) -> Select[Any]:
+def delete_expired(branch: Branch | None, *, exact: bool) -> Select[*tuple[Any, ...]]:
     """PostgreSQL: delete one batch; return how many rows it found and deleted.
 
     It also selects the moment at which the last one expired, and if `exact` its id.
@@ -187,7 +187,7 @@ GUARD_STATE = "22012"
 
 
 @lru_cache
-def find_expired(*, exact: bool) -> Select[Any]:
+def find_expired(*, exact: bool) -> Select[*tuple[Any, ...]]:
     """Elsewhere: how many rows a batch finds, and the last one, as `delete_expired` has them."""
     return _found(_doomed(None, *_rows(None), exact=exact).cte("doomed"), exact=exact)
 
@@ -201,7 +201,7 @@ def delete_found(*, exact: bool) -> Delete:
 
 
 @lru_cache(maxsize=64)
-def first_expired(branch: Branch | None) -> Select[Any]:
+def first_expired(branch: Branch | None) -> Select[*tuple[Any, ...]]:
     """The first row of a batch, as the moment at which it expired and its id."""
     doomed = _doomed(branch, *_rows(branch), exact=True).subquery()
     return select(doomed.c.expires_at, doomed.c.id)
@@ -227,12 +227,12 @@ def _only(statement: Any, rows: Any, branch: Branch | None) -> Any:
 
 def _doomed(
     branch: Branch | None, rows: Any, address: ColumnElement[Any], *, exact: bool
-) -> Select[Any]:
+) -> Select[*tuple[Any, ...]]:
     # SQLite has no SKIP LOCKED, and SQLAlchemy leaves it out there: its writers queue anyway.
     expires_at, id_ = rows.c.expires_at, rows.c.id
     low = bindparam("low_moment", type_=UTCDateTime)
     columns: list[Any] = [address.label("address"), expires_at] + ([id_] if exact else [])
-    found: Select[Any] = (
+    found: Select[*tuple[Any, ...]] = (
         _only(select(*columns), rows, branch)
         # The place spares each batch the dead rows that those before it left in the index.
         .where(expires_at <= bindparam("cutoff"), expires_at >= low)
@@ -259,7 +259,7 @@ def _is_attached(branch: Branch, parent: int) -> ColumnElement[bool]:
     )
 
 
-def _found(doomed: CTE, *, exact: bool) -> Select[Any]:
+def _found(doomed: CTE, *, exact: bool) -> Select[*tuple[Any, ...]]:
     """How many rows a batch has found, and the place of the last one."""
     last: list[ColumnElement[Any]] = [func.max(doomed.c.expires_at)]
     if exact:

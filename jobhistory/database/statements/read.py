@@ -81,7 +81,9 @@ def records_of(query: HistoryQuery, after: Cursor | None = None) -> Select[Histo
     return _page(select(HistoryRecord).where(HistoryRecord.id.in_(ids)), query, None)
 
 
-def _page(statement: Select[Any], query: HistoryQuery, after: Cursor | None) -> Select[Any]:
+def _page(
+    statement: Select[*tuple[Any, ...]], query: HistoryQuery, after: Cursor | None
+) -> Select[*tuple[Any, ...]]:
     oldest_first = query.order == "oldest"
     if after is not None:
         # The row value: OR between its parts would read and throw away what is on earlier pages.
@@ -128,7 +130,7 @@ def count_of(query: HistoryQuery, cap: int | None) -> Select[int]:
     """How many meet the criteria; with a cap, it looks for one more than that at the most."""
     if cap is None:
         return select(func.count()).select_from(HistoryRecord).where(*criteria_of(query))
-    found: Select[Any] = (
+    found: Select[*tuple[Any, ...]] = (
         select(literal_column("1")).select_from(HistoryRecord).where(*criteria_of(query))
     )
     return select(func.count()).select_from(found.limit(cap + 1).subquery())

@@ -23,7 +23,9 @@ from jobhistory.query.criteria import HistoryQuery
 from jobhistory.schema import COLUMNS, TABLE, UTCDateTime
 
 
-def reap_statements(query: HistoryQuery, dialect: str) -> tuple[Select[Any], UpdateBase | None]:
+def reap_statements(
+    query: HistoryQuery, dialect: str
+) -> tuple[Select[*tuple[Any, ...]], UpdateBase | None]:
     """Return what finds a batch of started executions, and what ends them as lost.
 
     On PostgreSQL the first does both: it returns the place of each execution that it found, and all

@@ -27,7 +27,9 @@ from jobhistory.schema import HistoryRecord
 _TIMES = (HistoryRecord.execution_time_ms, HistoryRecord.queue_time_ms)
 
 
-def stats_of(query: HistoryQuery, bucket: timedelta | None, dialect: str) -> Select[Any]:
+def stats_of(
+    query: HistoryQuery, bucket: timedelta | None, dialect: str
+) -> Select[*tuple[Any, ...]]:
     """The values of `TaskStats` in their order, by task and by bucket, if there is one."""
     keys: list[ColumnElement[Any]] = [HistoryRecord.task_identifier.label("task_identifier")]
     if bucket is not None:
@@ -61,7 +63,7 @@ def stats_of(query: HistoryQuery, bucket: timedelta | None, dialect: str) -> Sel
     ).group_by(*groups)
 
 
-def failures_of(query: HistoryQuery) -> Select[Any]:
+def failures_of(query: HistoryQuery) -> Select[*tuple[Any, ...]]:
     """The values of `FailureGroup` in their order, the most frequent group first."""
     message = func.substr(func.coalesce(HistoryRecord.error_message, ""), 1, FINGERPRINT_LENGTH)
     failures = (
