@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -90,6 +91,27 @@ def test_the_wheel_holds_the_library_the_revisions_and_nothing_else(wheel):
         f"jobhistory-{jobhistory.__version__}.dist-info",
     }
     assert not [name for name in names if "__pycache__" in name or name.endswith(".db")]
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="compares with what git knows")
+def test_the_source_distribution_has_everything_that_the_tests_read(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path, ROOT],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    (path,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        shipped = {name.partition("/")[2] for name in archive.getnames()}
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True, timeout=60
+    ).stdout.splitlines()
+    of_the_repository = (".ci/", ".git", ".pre-commit")
+
+    assert [name for name in tracked if name not in shipped] == [
+        name for name in tracked if name.startswith(of_the_repository)
+    ]
 
 
 def test_the_wheel_installed_clean_migrates_and_records_in_another_directory(wheel, tmp_path):
