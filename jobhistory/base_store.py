@@ -14,7 +14,7 @@ from jobhistory.execution.job import PartialResults
 from jobhistory.execution.outcome import Outcome, Which, which_execution
 from jobhistory.execution.rows import RowBuilder, has_id
 from jobhistory.execution.status import Status
-from jobhistory.query.criteria import HistoryQuery
+from jobhistory.query.criteria import HistoryQuery, coerce, replace
 from jobhistory.query.cursor import Cursor, Page
 from jobhistory.query.reports import Count, FailureGroup, TaskStats, parse_bucket
 from jobhistory.schema import HistoryRecord, plain, values_of
@@ -250,7 +250,7 @@ class BaseStore:
         Raises:
             InvalidInput: if a criterion is unknown or cannot be read.
         """
-        return self._history.find(HistoryQuery.of(criteria, named))
+        return self._history.find(coerce(criteria, named))
 
     def page(self, criteria: Criteria = None, *, after: str | None = None, **named: Any) -> Page:
         """The next `limit` executions that meet all criteria, and where those after them begin.
@@ -269,12 +269,12 @@ class BaseStore:
                 criteria. A moment that moves on, such as an hour ago, is another criterion: keep
                 the first one for all pages.
         """
-        query = HistoryQuery.of(criteria, named)
+        query = coerce(criteria, named)
         cursor = None if after is None else Cursor.read_for(query, after, "after")
         limit = query.limit
         if limit is None:
             return Page(self._history.find(query, cursor), None)
-        records = self._history.find(query.but(limit=limit + 1), cursor)
+        records = self._history.find(replace(query, limit=limit + 1), cursor)
         if len(records) <= limit:
             return Page(records, None)
         del records[limit:]
@@ -311,7 +311,7 @@ class BaseStore:
         Raises:
             InvalidInput: if a criterion or the cap cannot be used.
         """
-        query = HistoryQuery.of(criteria, named, without=("limit", "order"))
+        query = coerce(criteria, named, without=("limit", "order"))
         if cap is not None:
             check_count(cap, "cap", least=0, example=10_000, most=2**63 - 2)
         return self._history.count(query, cap)
@@ -337,7 +337,7 @@ class BaseStore:
         Raises:
             InvalidInput: if a criterion or the bucket cannot be used.
         """
-        query = HistoryQuery.of(criteria, named, without=("limit", "order"))
+        query = coerce(criteria, named, without=("limit", "order"))
         return self._history.stats(query, parse_bucket(bucket))
 
     def failures(self, criteria: Criteria = None, **named: Any) -> list[FailureGroup]:
@@ -358,8 +358,8 @@ class BaseStore:
         Raises:
             InvalidInput: if a criterion is unknown or cannot be read.
         """
-        query = HistoryQuery.of(criteria, named, without=("status", "order"))
-        return self._history.failures(query.but(status=Status.FAILED))
+        query = coerce(criteria, named, without=("status", "order"))
+        return self._history.failures(replace(query, status=(Status.FAILED,)))
 
     def running(self, criteria: Criteria = None, **named: Any) -> list[HistoryRecord]:
         """What has started and not ended, that which runs longest first, 100 without a `limit`.
@@ -376,15 +376,15 @@ class BaseStore:
         Raises:
             InvalidInput: if a criterion is unknown or cannot be read.
         """
-        query = HistoryQuery.of(criteria, named, without=("status", "order"))
-        return self._history.find(query.but(status=Status.STARTED, order="oldest"))
+        query = coerce(criteria, named, without=("status", "order"))
+        return self._history.find(replace(query, status=(Status.STARTED,), order="oldest"))
 
     def _batches(
         self, criteria: Criteria, batch_size: int, named: Mapping[str, Any]
     ) -> Iterator[list[HistoryRecord]]:
         check_count(batch_size, "batch_size", example=500)
-        query = HistoryQuery.of(criteria, named, without=("limit",))
-        return self._find_all(query.but(limit=batch_size))
+        query = coerce(criteria, named, without=("limit",))
+        return self._find_all(replace(query, limit=batch_size))
 
     def _find_all(self, query: HistoryQuery) -> Iterator[list[HistoryRecord]]:
         cursor = None

@@ -24,7 +24,7 @@ from jobhistory.database.statements.expire import BEGINNING
 from jobhistory.errors import InvalidInput, check_count
 from jobhistory.execution.rows import RowBuilder
 from jobhistory.memory.history import MemoryHistory
-from jobhistory.query.criteria import HistoryQuery
+from jobhistory.query.criteria import HistoryQuery, replace
 from jobhistory.sanitize.json_values import Limits, Sanitizer
 from jobhistory.sanitize.secrets import redact_secrets
 from jobhistory.schema import HistoryRecord, plain, record_from
@@ -376,7 +376,7 @@ class HistoryStore(BaseStore):
         duration = parse_duration(older_than, "older_than")
         query = HistoryQuery(task_identifier=task_identifier, worker_id=worker_id, limit=batch_size)
         now = self._history.earlier(self._rows.now())
-        reaping = Reaping(self._history, query.but(to=_before(now, duration)), now)
+        reaping = Reaping(self._history, replace(query, to=_before(now, duration)), now)
         reaped = batches.run(reaping.reap_batch)
         reaping.report()
         return reaped

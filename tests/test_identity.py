@@ -404,7 +404,7 @@ def test_no_message_shows_what_an_execution_carries(store):
     ],
 )
 def test_a_query_with_what_a_call_cannot_use_is_refused_as_keywords_are(store, method, query):
-    with pytest.raises(InvalidInput, match=r"criteria '.*' makes no difference here; leave it out"):
+    with pytest.raises(InvalidInput, match=r"criteria '.*' has no effect here; leave it out"):
         getattr(store, method)(query)
 
 

@@ -137,9 +137,9 @@ def test_any_part_of_a_message_finds_it_and_so_it_does_in_memory(database, text,
 @pytest.mark.parametrize(
     ("criteria", "says"),
     [
-        ({"order": "newest first"}, "order 'newest first' is no order; write 'newest' or 'oldest'"),
-        ({"order": None}, "order None is no order"),
-        ({"error_contains": ""}, "error_contains '' is no text to look for"),
+        ({"order": "newest first"}, "order 'newest first' is not an order; write 'newest' or"),
+        ({"order": None}, "order None is not an order"),
+        ({"error_contains": ""}, "error_contains '' is not a text to search for"),
         ({"error_contains": 7}, "error_contains 7"),
         ({"min_execution_time_ms": -1}, "min_execution_time_ms -1 .* write it like 1500"),
         ({"min_execution_time_ms": "1s"}, "min_execution_time_ms '1s'"),
@@ -177,6 +177,32 @@ def test_a_page_is_of_a_hundred_without_a_limit(store):
     page = store.page()
     assert len(page.records) == 100
     assert jobs(store.page(after=page.next_cursor).records) == [0]
+
+
+def test_a_page_validates_its_criteria_once(store):
+    class Counting(int):
+        read = 0
+
+        def __str__(self):
+            Counting.read += 1
+            return int.__repr__(self)
+
+    executions(store, *[{"job_id": "7"}] * 3)
+    page = store.page(job_id=Counting(7), limit=1)
+    assert (len(page.records), Counting.read) == (1, 1)
+    page = store.page(job_id=Counting(7), limit=1, after=page.next_cursor)
+    assert (len(page.records), Counting.read) == (1, 2)
+
+
+def test_criteria_replace_those_of_a_query_by_name(store):
+    executions(store, {}, {"error": "x"}, {"worker_id": "other"})
+    query = HistoryQuery(status="completed", from_=NOON, limit=1)
+
+    assert jobs(store.query(query)) == [2]
+    assert jobs(store.query(query, worker_id="w", limit=None)) == [0]
+    assert jobs(store.query(query, status=None, worker_id="w", order="oldest")) == [0]
+    with pytest.raises(InvalidInput, match=r"from_ '2015-11-01 12.*' is after to '2015-10-31"):
+        store.query(query, to=NOON - timedelta(days=1))
 
 
 criteria = st.fixed_dictionaries(
@@ -301,8 +327,8 @@ def test_iterate_goes_through_all_whatever_their_number(store):
 
 def test_iterate_refuses_what_it_cannot_use_at_once(store):
     for arguments, says in [
-        ({"limit": 5}, "criteria 'limit' makes no difference here"),
-        ({"criteria": HistoryQuery(limit=5)}, "criteria 'limit' makes no difference here"),
+        ({"limit": 5}, "criteria 'limit' has no effect here"),
+        ({"criteria": HistoryQuery(limit=5)}, "criteria 'limit' has no effect here"),
         ({"state": "failed"}, "criteria 'state' is not a criterion"),
         ({"batch_size": 0}, "batch_size 0"),
     ]:
@@ -444,8 +470,8 @@ def test_a_series_has_statistics_of_each_period_in_which_something_started(store
         ({"bucket": timedelta(milliseconds=1500)}, "bucket .* is not of whole seconds"),
         ({"bucket": timedelta.max}, "bucket .* is not of whole seconds"),
         ({"bucket": timedelta(days=999999999)}, "bucket .* is longer than dates reach"),
-        ({"limit": 5}, "criteria 'limit' makes no difference here; leave it out"),
-        ({"order": "oldest"}, "criteria 'order' makes no difference here; leave it out"),
+        ({"limit": 5}, "criteria 'limit' has no effect here; leave it out"),
+        ({"order": "oldest"}, "criteria 'order' has no effect here; leave it out"),
     ],
 )
 def test_stats_refuse_what_they_cannot_use(store, arguments, says):
@@ -542,7 +568,7 @@ def test_long_messages_are_told_apart_by_their_beginning(store):
 
 def test_failures_refuse_what_makes_no_difference(store):
     for key in ("status", "order"):
-        with pytest.raises(InvalidInput, match=f"criteria '{key}' makes no difference here"):
+        with pytest.raises(InvalidInput, match=f"criteria '{key}' has no effect here"):
             store.failures({key: "failed"})
 
 
@@ -576,7 +602,7 @@ def test_running_pages_are_pages_of_started_executions_oldest_first(store, clock
 
 def test_running_refuses_what_makes_no_difference(store):
     for criteria in ({"status": "started"}, {"order": "newest"}):
-        with pytest.raises(InvalidInput, match="makes no difference here"):
+        with pytest.raises(InvalidInput, match="has no effect here"):
             store.running(**criteria)
 
 

@@ -28,7 +28,7 @@ from jobhistory.cli.database import open_engine, open_store
 from jobhistory.database.engines import engine_from_url
 from jobhistory.errors import InvalidInput, SchemaOutOfDate
 from jobhistory.execution.job import Job
-from jobhistory.query.criteria import HistoryQuery
+from jobhistory.query.criteria import HistoryQuery, coerce
 from jobhistory.query.cursor import Cursor, Page
 from jobhistory.query.reports import parse_bucket
 from jobhistory.schema import TABLE_NAME, HistoryRecord
@@ -202,7 +202,7 @@ def list_executions(
     cursor = None if after in (None, "start") else after
     query = HistoryQuery() if cursor is None else Cursor.read(cursor, "--after").query
     with open_store(url, schema) as store:
-        page = store.page(query.but(**given), after=cursor, limit=limit)
+        page = store.page(coerce(query, given), after=cursor, limit=limit)
     if json:
         _print_json(page.records)
     else:

@@ -1,11 +1,11 @@
-"""What to look for in history, page by page."""
+"""Criteria for executions, and how they are validated."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from jobhistory._runtime.clock import in_utc
 from jobhistory.errors import InvalidInput, check_count
@@ -14,39 +14,35 @@ from jobhistory.execution.status import Status, read_status
 from jobhistory.sanitize.truncate import holdable
 from jobhistory.typing import Id, Order
 
-if TYPE_CHECKING:
-    pass
-
 T = TypeVar("T")
-
 
 _MOST = 2**63 - 2  # a page asks for one record more, to know whether there is another page
 
 
 @dataclass(frozen=True, init=False)
 class HistoryQuery:
-    """Criteria that a record must all meet; `None` is no criterion, but for `limit`: no limit.
+    """Criteria for executions. A record must meet all of them; `None` means "not filtered".
 
     Args:
-        from_: started at this moment or later.
-        to: started at this moment or earlier.
-        task_identifier: of this task, or of one of these; an empty collection matches nothing.
-        status: in this status, or in one of these; an empty collection matches nothing. As only
-            started executions can be `started`, and no index tells them apart, give `from_` too
-            when looking for them in a large history.
-        job_id, correlation_id: with this id.
+        from_: started at this time or later.
+        to: started at this time or earlier.
+        task_identifier: of this task, or of one of these. An empty collection matches nothing.
+        status: in this status, or in one of these. An empty collection matches nothing. No index
+            finds executions that are still `started`, so add `from_` in a large history.
+        job_id: of this job.
+        correlation_id: with this correlation id.
         worker_id: run by this worker.
         error_type: failed with this error type, as it was recorded (`"ValueError"`).
-        error_contains: failed with this text somewhere in `"type: message"` of the error. It is
-            taken literally, but for A to Z, which match in either case. Failures are looked
-            through one by one, so give `from_` too if it may be rare in a large history.
-        min_execution_time_ms: ended, and took so many milliseconds or more. Executions are looked
-            through one by one, so give `from_` too if such are rare in a large history.
+        error_contains: failed with this text in `"type: message"` of the error. The text is taken
+            literally, except that A to Z match in either case. The database scans the failures,
+            so add `from_` in a large history if the text may be rare.
+        min_execution_time_ms: ended, and ran at least this long. The database scans the
+            executions, so add `from_` in a large history if such executions may be rare.
         order: `"newest"` or `"oldest"` first, by `started_at`, then by `id`.
-        limit: at most so many records.
+        limit: the maximum number of records; `None` for no limit.
 
     Raises:
-        InvalidInput: if a criterion cannot be read, or `from_` is after `to`.
+        InvalidInput: if a criterion is invalid, or `from_` is after `to`.
     """
 
     from_: datetime | None
@@ -78,95 +74,139 @@ class HistoryQuery:
         order: Order = "newest",
         limit: int | None = 100,
     ) -> None:
-        values: dict[str, Any] = {
-            "from_": _unless_none(from_, in_utc, "from_"),
-            "to": _unless_none(to, in_utc, "to"),
-            "task_identifier": _one_or_more(task_identifier, name_text, "task_identifier"),
-            "status": _one_or_more(status, read_status, "status"),
-            "job_id": _unless_none(job_id, id_text, "job_id"),
-            "correlation_id": _unless_none(correlation_id, id_text, "correlation_id"),
-            "worker_id": _unless_none(worker_id, id_text, "worker_id"),
-            "error_type": _unless_none(error_type, name_text, "error_type"),
-            "error_contains": _unless_none(error_contains, _literal_text, "error_contains"),
+        given = {
+            "from_": from_,
+            "to": to,
+            "task_identifier": task_identifier,
+            "status": status,
+            "job_id": job_id,
+            "correlation_id": correlation_id,
+            "worker_id": worker_id,
+            "error_type": error_type,
+            "error_contains": error_contains,
             "min_execution_time_ms": min_execution_time_ms,
             "order": order,
             "limit": limit,
         }
-        if order not in get_args(Order):
-            raise InvalidInput("order", order, "is no order; write 'newest' or 'oldest'")
-        if min_execution_time_ms is not None:
-            check_count(min_execution_time_ms, "min_execution_time_ms", least=0, example=1500)
-        if limit is not None:
-            check_count(limit, "limit", most=_MOST)
-        if values["from_"] and values["to"] and values["from_"] > values["to"]:
-            raise InvalidInput("from_", str(from_), f"is after to {str(to)!r}; swap the two")
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
+        vars(self).update(_validated(given))  # the class is frozen
+        _check_window(self)
 
-    @classmethod
-    def of(
-        cls,
-        criteria: HistoryQuery | Mapping[str, Any] | None,
-        named: Mapping[str, Any],
-        without: Collection[str] = (),
-    ) -> HistoryQuery:
-        """The query that `criteria` describe, with the `named` ones in place of those they name.
 
-        Args:
-            without: criteria that make no difference to the answer, which are refused by name. A
-                `HistoryQuery` may have the defaults of these.
+def coerce(
+    criteria: HistoryQuery | Mapping[str, Any] | None,
+    named: Mapping[str, Any],
+    without: Collection[str] = (),
+) -> HistoryQuery:
+    """Return the query for `criteria`; `named` criteria replace those of the same name.
 
-        Raises:
-            InvalidInput: if a key is not a criterion, or a criterion cannot be read.
-        """
-        for key in (*(criteria if isinstance(criteria, Mapping) else ()), *named):
-            if key in without:
-                raise InvalidInput("criteria", key, "makes no difference here; leave it out")
-        if isinstance(criteria, HistoryQuery):
-            for key in without:
-                if getattr(criteria, key) != getattr(cls(), key):
-                    raise InvalidInput("criteria", key, "makes no difference here; leave it out")
-            if not named:
-                return criteria
-            given = asdict(criteria)
-        elif criteria is None:
-            given = {}
-        elif isinstance(criteria, Mapping):
-            given = _by_field(criteria)
-        else:
-            raise InvalidInput(
-                "criteria", criteria, "is not a mapping; write it like {'status': 'failed'}"
-            )
-        return cls(**given | _by_field(named))
+    Args:
+        without: criteria that have no effect on the result, which are refused. A `HistoryQuery`
+            may have their defaults.
 
-    def but(self, **criteria: Any) -> HistoryQuery:
-        """The same query with other values for some criteria."""
-        return replace(self, **criteria)
+    Raises:
+        InvalidInput: if a key is not a criterion, or a criterion is invalid or has no effect.
+    """
+    if isinstance(criteria, HistoryQuery):
+        query, changes = criteria, _by_field(named)
+    elif criteria is None:
+        query, changes = _DEFAULTS, _by_field(named)
+    elif isinstance(criteria, Mapping):
+        query, changes = _DEFAULTS, _by_field(criteria) | _by_field(named)
+    else:
+        raise InvalidInput(
+            "criteria", criteria, "is not a mapping; write it like {'status': 'failed'}"
+        )
+    for name in without:
+        if name in changes or getattr(query, name) != getattr(_DEFAULTS, name):
+            raise InvalidInput("criteria", name, "has no effect here; leave it out")
+    if not changes:
+        return query
+    query = replace(query, **_validated(changes))
+    _check_window(query)
+    return query
+
+
+def replace(query: HistoryQuery, **values: Any) -> HistoryQuery:
+    """Return a copy of the query with other values, which must be valid: nothing checks them."""
+    copy = object.__new__(HistoryQuery)
+    vars(copy).update(vars(query) | values)
+    return copy
 
 
 def _by_field(criteria: Mapping[str, Any]) -> dict[str, Any]:
-    known = [field.name for field in fields(HistoryQuery)]
     # "from" cannot be a Python name, but it can be a key.
     given = {"from_" if key == "from" else key: value for key, value in criteria.items()}
     for key in given:
-        if key not in known:
-            raise InvalidInput("criteria", key, f"is not a criterion; they are {', '.join(known)}")
+        if key not in _READERS:
+            known = ", ".join(field.name for field in fields(HistoryQuery))
+            raise InvalidInput("criteria", key, f"is not a criterion; valid criteria: {known}")
     return given
 
 
-def _unless_none(value: Any, read: Callable[[Any, str], T], argument: str) -> T | None:
-    return None if value is None else read(value, argument)
+def _validated(criteria: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the criteria as a query stores them."""
+    return {
+        name: None if value is None and name != "order" else _READERS[name](value, name)
+        for name, value in criteria.items()
+    }
 
 
-def _literal_text(value: str, argument: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise InvalidInput(argument, value, "is no text to look for; write it like 'timed out'")
-    return holdable(value)
+def _check_window(query: HistoryQuery) -> None:
+    if query.from_ and query.to and query.from_ > query.to:
+        remedy = f"is after to {str(query.to)!r}; swap the two"
+        raise InvalidInput("from_", str(query.from_), remedy)
 
 
-def _one_or_more(value: Any, read: Callable[[Any, str], T], argument: str) -> tuple[T, ...] | None:
-    if value is None:
-        return None
+def _one_or_more(value: Any, argument: str, read: Callable[[Any, str], T]) -> tuple[T, ...]:
     if isinstance(value, Collection) and not isinstance(value, (str, bytes, Mapping)):
         return tuple(dict.fromkeys(read(item, argument) for item in value))
     return (read(value, argument),)
+
+
+def _names(value: Any, argument: str) -> tuple[str, ...]:
+    return _one_or_more(value, argument, name_text)
+
+
+def _statuses(value: Any, argument: str) -> tuple[Status, ...]:
+    return _one_or_more(value, argument, read_status)
+
+
+def _search_text(value: Any, argument: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise InvalidInput(argument, value, "is not a text to search for; write 'timed out'")
+    return holdable(value)
+
+
+def _milliseconds(value: Any, argument: str) -> int:
+    check_count(value, argument, least=0, example=1500)
+    return int(value)
+
+
+def _order(value: Any, argument: str) -> str:
+    if value not in get_args(Order):
+        raise InvalidInput(argument, value, "is not an order; write 'newest' or 'oldest'")
+    return str(value)
+
+
+def _limit(value: Any, argument: str) -> int:
+    check_count(value, argument, most=_MOST)
+    return int(value)
+
+
+_READERS: dict[str, Callable[[Any, str], Any]] = {
+    "from_": in_utc,
+    "to": in_utc,
+    "task_identifier": _names,
+    "status": _statuses,
+    "job_id": id_text,
+    "correlation_id": id_text,
+    "worker_id": id_text,
+    "error_type": name_text,
+    "error_contains": _search_text,
+    "min_execution_time_ms": _milliseconds,
+    "order": _order,
+    "limit": _limit,
+}
+"""For each criterion, what validates a value and returns it as a query stores it."""
+
+_DEFAULTS = HistoryQuery()

@@ -16,7 +16,7 @@ from jobhistory.errors import InvalidInput, quoted
 
 if TYPE_CHECKING:
     from jobhistory.schema import HistoryRecord
-from jobhistory.query.criteria import HistoryQuery
+from jobhistory.query.criteria import HistoryQuery, replace
 
 _LONGEST_CURSOR = 1_000_000  # characters, packed or unpacked
 
@@ -39,7 +39,7 @@ class Cursor:
 
     def text(self) -> str:
         """The cursor as text, which URLs and shells take as it is."""
-        given = self.query.but(limit=None)  # as pages of one query may be of any size
+        given = replace(self.query, limit=None)  # as pages of one query may be of any size
         criteria = {name: value for name, value in asdict(given).items() if value is not None}
         content = json.dumps([self.started_at, self.id.hex, criteria], default=datetime.isoformat)
         packed = base64.urlsafe_b64encode(zlib.compress(content.encode(), 9))

@@ -22,7 +22,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from jobhistory.database.functions import contains
 from jobhistory.execution.status import Status
-from jobhistory.query.criteria import HistoryQuery
+from jobhistory.query.criteria import HistoryQuery, replace
 from jobhistory.query.cursor import Cursor
 from jobhistory.sanitize.truncate import ascii_lower
 from jobhistory.schema import HistoryRecord
@@ -118,12 +118,14 @@ def _each_of_one_index(query: HistoryQuery) -> list[HistoryQuery]:
     statuses: list[tuple[Status, ...] | None] = [(status,) for status in query.status or ()]
     if not _INDEXED_BY.keys() >= set(query.status or ()):
         statuses = []
-    parts = [
-        query.but(task_identifier=task, status=status)
+    parts = max(len(tasks), 1) * max(len(statuses), 1)
+    if parts == 1 or parts > _MOST_PARTS or query.limit is None:
+        return [query]
+    return [
+        replace(query, task_identifier=task, status=status)
         for task in tasks or [query.task_identifier]
         for status in statuses or [query.status]
     ]
-    return parts if query.limit is not None and len(parts) <= _MOST_PARTS else [query]
 
 
 def count_of(query: HistoryQuery, cap: int | None) -> Select[int]:
