@@ -1,0 +1,42 @@
+"""What Sphinx needs to know about the docstrings of this project."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+
+SEVERAL_NAMES = re.compile(r"^( {4}\w+(?:, \w+)+): ")
+# Sphinx takes the first of two words in front of a colon for a type.
+JOINT = "\N{BRAILLE PATTERN BLANK}"
+
+
+def join_names(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Keep together names that one sentence describes, as in `job_id, worker_id: the ids`."""
+    for number, line in enumerate(lines):
+        if names := SEVERAL_NAMES.match(line):
+            lines[number] = names[1][:4] + names[1][4:].replace(" ", JOINT) + line[names.end(1) :]
+
+
+def separate_names(app: Sphinx, tree: nodes.document) -> None:
+    """Put the spaces back."""
+    for text in list(tree.findall(nodes.Text)):
+        if JOINT in text:
+            text.parent.replace(text, nodes.Text(text.replace(JOINT, " ")))
+
+
+def hide_type_variable(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: Any, returns: Any
+) -> tuple[Any, Any] | None:
+    """Leave out that a generic method returns `R_co`."""
+    return (signature, None) if returns and returns.endswith("R_co") else None
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the functions; the first one has to run before napoleon."""
+    app.connect("autodoc-process-docstring", join_names, priority=100)
+    app.connect("autodoc-process-signature", hide_type_variable)
+    app.connect("doctree-read", separate_names)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
