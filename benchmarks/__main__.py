@@ -1,8 +1,7 @@
-"""Measure everything, and write a Markdown table and a PNG plot: `python -m benchmarks`.
+"""Measure everything, and write the tables and a chart: `python -m benchmarks`.
 
-It takes some ten minutes on two cores and starts a PostgreSQL of its own, unless it is given one
-with `--url`. What counts are ratios, as the machine's own speed comes and goes. It needs the
-extra `benchmarks`, in a checkout.
+It takes about ten minutes on two cores, and starts a temporary PostgreSQL server unless `--url`
+names one. See README.md in this folder.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from benchmarks.measuring import machine, server
 
 
 def main() -> None:
-    """Measure, print, and write."""
+    """Measure everything, print the tables, and write them and a chart to a folder."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--url", help="a PostgreSQL server in which databases may be created")
+    parser.add_argument("--url", help="a PostgreSQL server on which databases may be created")
     parser.add_argument(
-        "--rows", type=int, default=1_000_000, help="the rows of the largest history: 10000000"
+        "--rows", type=int, default=1_000_000, help="the size of the largest history"
     )
-    parser.add_argument("--quick", action="store_true", help="only to see that it works")
+    parser.add_argument("--quick", action="store_true", help="only check that it works")
     parser.add_argument("--output", type=Path, default=Path("benchmark-results"))
     options = parser.parse_args()
     quick = options.quick
@@ -54,7 +53,7 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     parts = "\n".join(table.markdown() for table in tables)
     (options.output / "results.md").write_text(f"{told}\n\n{parts}")
-    plot.draw(options.output / "results.png", speeds, stored, times, sizes, latencies)
+    plot.draw(parts, options.output / "results.png")
     print(f"written to {options.output}/results.md and results.png")
 
 

@@ -1,4 +1,4 @@
-"""How fast what has expired is deleted, and what a recorder beside it notices of that."""
+"""How fast expired rows are deleted, and how that affects a process that records meanwhile."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUIET_SECONDS = 4
 
 
 def record_steadily(url: URL, pipe: Connection) -> None:
-    """Record at a steady pace, in a process of its own, until told to stop; then tell the times."""
+    """Record at a steady pace until the pipe has a message; then send the times of the calls."""
     calls: list[tuple[float, float]] = []
     with create_store(url) as store:
         due = perf_counter()
@@ -46,7 +46,7 @@ def record_steadily(url: URL, pipe: Connection) -> None:
 def measure(
     server: URL, rows: int, rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Rows a second by way, one figure a round; and milliseconds of each call of the recorder."""
+    """Return the rows per second of each way, by round, and the milliseconds of recording calls."""
     ways = ("quiet", "expire()", "one DELETE")
     speeds: dict[str, list[float]] = {way: [] for way in ways[1:]}
     spans: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
@@ -99,14 +99,14 @@ def measure(
 
 
 def report(speeds: dict[str, list[float]], latencies: dict[str, list[float]], rows: int) -> Table:
-    """Rows a second, and what a recorder notices."""
+    """Return the table of rows per second and of the latencies of recording."""
     rounds = len(speeds["one DELETE"])
     quiet = percentile(latencies["quiet"], 99)
     return Table(
         "Expiry",
-        f"{rows * 0.9 / (2 * rounds):,.0f} of {rows:,} rows at a time, beside a process that "
-        f"records {PAIRS_PER_SECOND} pairs a second: how long its calls take, in milliseconds.",
-        ["way", "rows/s", "recorder's p50", "p99", "of quiet p99", "worst"],
+        f"{rows * 0.9 / (2 * rounds):,.0f} of {rows:,} rows at a time, while a process "
+        f"records {PAIRS_PER_SECOND} pairs per second: the milliseconds that its calls take.",
+        ["way", "rows/s", "recording p50", "p99", "p99 / quiet p99", "worst"],
         [
             [
                 way,

@@ -1,4 +1,4 @@
-"""Measurements that survive a noisy machine: ways in turn, many times, medians and their ratios."""
+"""Measurements that survive a noisy machine: interleaved rounds, medians, and ratios."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from sqlalchemy import URL, Engine, create_engine, make_url, text
 from tests.servers import wheel_server
 
 Way = tuple[str, Callable[[int], None], int]
-"""A name, what does so many of the same, and how many it is to do in a round."""
+"""A name, a function that does something a number of times, and that number in a round."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A part of the report: a heading, what was done, and the figures."""
+    """A part of the report: a heading, a description, and the figures."""
 
     title: str
     told: str
@@ -31,14 +31,14 @@ class Table:
     rows: Sequence[Sequence[str]]
 
     def markdown(self) -> str:
-        """The part as Markdown."""
+        """Return the part as Markdown."""
         lines = [self.headings, ["---"] * len(self.headings), *self.rows]
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         return f"### {self.title}\n\n{self.told}\n\n{table}\n"
 
 
 def in_turn(ways: Sequence[Way], rounds: int, after: Callable[[], None]) -> dict[str, list[float]]:
-    """How many a second each way does, one figure a round; a round before them is to warm up."""
+    """Return the speed of each way in each round, per second, after one round to warm up."""
     speeds: dict[str, list[float]] = {name: [] for name, _, _ in ways}
     for number in range(rounds + 1):
         for name, do, count in ways:
@@ -51,24 +51,24 @@ def in_turn(ways: Sequence[Way], rounds: int, after: Callable[[], None]) -> dict
 
 
 def ratios(figures: Sequence[float], others: Sequence[float]) -> list[float]:
-    """Round by round, how many times the others the figures are."""
+    """Return the ratio of the figures of each round."""
     return [figure / other for figure, other in zip(figures, others, strict=True)]
 
 
 def middle(figures: Sequence[float], form: str = ",.0f") -> str:
-    """The median, with the least and the most."""
+    """Return the median with the minimum and maximum."""
     least, most = min(figures), max(figures)
     return f"{statistics.median(figures):{form}} ({least:{form}} - {most:{form}})"
 
 
 def percentile(figures: Sequence[float], percent: int) -> float:
-    """The one at the nearest rank."""
+    """Return the percentile by nearest rank."""
     return sorted(figures)[-(-len(figures) * percent // 100) - 1]
 
 
 @contextmanager
 def server(url: str | None) -> Iterator[URL]:
-    """The server to measure on: that of the URL, or one of our own."""
+    """Yield the server to measure on: the one at the URL, or a temporary one."""
     if url is not None:
         yield make_url(url).set(drivername="postgresql+psycopg")
         return
@@ -78,7 +78,7 @@ def server(url: str | None) -> Iterator[URL]:
 
 @contextmanager
 def new_database(server: URL, name: str) -> Iterator[URL]:
-    """A database of its own on the server, dropped at the end."""
+    """Create a database on the server, and drop it at the end."""
     admin = create_engine(server, isolation_level="AUTOCOMMIT")
     name = f"jobhistory_benchmark_{name}"
     with admin.connect() as connection:
@@ -94,20 +94,20 @@ def new_database(server: URL, name: str) -> Iterator[URL]:
 
 @contextmanager
 def new_engine(url: URL) -> Iterator[Engine]:
-    """An engine on which each statement is a transaction of its own."""
+    """Yield an engine in AUTOCOMMIT mode."""
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     yield engine
     engine.dispose()
 
 
 def raw(url: URL) -> psycopg.Connection:
-    """A connection of psycopg's own, in autocommit."""
+    """Return a plain psycopg connection in AUTOCOMMIT mode."""
     plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
     return psycopg.connect(plain, autocommit=True)
 
 
 def machine(server: URL) -> str:
-    """What was measured on."""
+    """Return a description of the machine and the server."""
     with new_engine(server) as engine, engine.connect() as connection:
         version = connection.scalar(text("SHOW server_version"))
         commit = connection.scalar(text("SHOW synchronous_commit"))

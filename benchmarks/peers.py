@@ -1,4 +1,4 @@
-"""What people use instead, as it comes: each records an execution from its start to its outcome."""
+"""Alternatives with their default settings; each records an execution from start to outcome."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Record = Callable[[int], None]
 
 
 def celery_backend(url: URL) -> Record:
-    """Celery's SQLAlchemy result backend, extended, its engine pooled as in a worker's child."""
+    """Return Celery's SQLAlchemy result backend, with extended results and a pooled engine."""
     from celery import Celery
     from celery.app.task import Context
     from celery.backends.database import DatabaseBackend
@@ -41,7 +41,7 @@ def celery_backend(url: URL) -> Record:
 
 
 def django_celery_results(url: URL) -> Record:
-    """django-celery-results, on a connection that is kept."""
+    """Return django-celery-results on a persistent connection."""
     import django
     from django.conf import settings
 
@@ -80,7 +80,7 @@ def django_celery_results(url: URL) -> Record:
 
 
 def procrastinate_events(url: URL) -> Record:
-    """Procrastinate's job events, which its fetch and finish of a job leave; not the deferring."""
+    """Return Procrastinate's job events, written when it fetches and finishes a job."""
     import procrastinate
     from procrastinate import sql
     from procrastinate.exceptions import ConnectorException

@@ -24,7 +24,7 @@ HOUR = {"from_": NOW - timedelta(hours=1), "to": NOW}
 
 
 def deep(**criteria: object) -> Ask:
-    """A page behind nine tenths of history."""
+    """Ask for a page after nine tenths of history."""
     query = HistoryQuery(**criteria)
     cursor = Cursor(query, NOW - timedelta(days=30), UUID(int=0)).text()
     return lambda store: store.page(query, after=cursor)
@@ -34,7 +34,7 @@ RAW = "newest 100, raw psycopg"
 
 
 def fetch_raw(connection: psycopg.Connection) -> list[object]:
-    """What to compare with, as absolute times are those of the machine."""
+    """Fetch the same page without the library, for comparison."""
     query = "SELECT * FROM job_history ORDER BY started_at DESC, id DESC LIMIT 100"
     return connection.execute(query, prepare=True).fetchall()
 
@@ -56,7 +56,7 @@ PAGES: dict[str, Ask] = {
     "failures and partial successes": lambda store: store.query(
         status=["failed", "partial_success"]
     ),
-    "an error type": lambda store: store.query(error_type="builtins.ValueError"),
+    "an error type": lambda store: store.query(error_type="ValueError"),
     "a frequent text in errors": lambda store: store.query(error_contains="no answer from"),
     "an hour": lambda store: store.query(**HOUR),
     "by job id": lambda store: store.get_by_job_id("job-5000"),
@@ -70,12 +70,12 @@ PAGES: dict[str, Ask] = {
 """Those whose cost must not grow with history."""
 
 WINDOWS: dict[str, Ask] = {
-    "what is running, of 24 h": lambda store: store.running(**DAY),
+    "running, of 24 h": lambda store: store.running(**DAY),
     "statistics of 24 h": lambda store: store.stats(**DAY),
     "statistics of 24 h, by the hour": lambda store: store.stats(**DAY, bucket="1h"),
-    "kinds of failures of 24 h": lambda store: store.failures(**DAY),
+    "failure groups of 24 h": lambda store: store.failures(**DAY),
     "a text that no error of 24 h has": lambda store: store.query(**DAY, error_contains="nowhere"),
-    "what is running, of all history": lambda store: store.running(),
+    "running, of all history": lambda store: store.running(),
     "count of failures, exact": lambda store: store.count(status="failed"),
 }
 """Those that read a window, or all."""
@@ -84,7 +84,7 @@ WINDOWS: dict[str, Ask] = {
 def measure(
     server: URL, sizes: Sequence[int], rounds: int, window_rounds: int
 ) -> dict[str, list[float]]:
-    """For each question, the median of its times in milliseconds in each size."""
+    """Return for each question its median milliseconds in each size of history."""
     times: dict[str, list[list[float]]] = {
         name: [[] for _ in sizes] for name in (RAW, *PAGES, *WINDOWS)
     }
@@ -116,12 +116,12 @@ def measure(
 
 
 def report(times: dict[str, list[float]], sizes: Sequence[int]) -> Table:
-    """Milliseconds by question and size, and how they grow."""
+    """Return the table of milliseconds by question and size."""
     return Table(
         "Questions",
-        "Milliseconds, medians; histories of 33 days each, so a larger one is a denser one. What "
-        "is below the gap reads all of its window, or all of history, and grows with it.",
-        ["question", *(f"{rows:,} rows" for rows in sizes), "last of first"],
+        "Median milliseconds. Each history spans 33 days, so a larger one is denser. Questions "
+        "below the empty line read their whole window, or all of history, and grow with it.",
+        ["question", *(f"{rows:,} rows" for rows in sizes), "last / first"],
         [
             *(_line(name, times[name]) for name in (RAW, *PAGES)),
             ["", *[""] * len(sizes), ""],
@@ -135,7 +135,7 @@ def _line(name: str, figures: Sequence[float]) -> list[str]:
 
 
 def beyond(times: dict[str, list[float]]) -> tuple[list[str], list[str]]:
-    """The pages that grow to more than twice their time and 1 ms, and those of more than 5 ms."""
+    """Return the pages that grow by more than twice and 1 ms, and those over 5 ms."""
     return (
         [name for name in PAGES if times[name][-1] > 2 * times[name][0] + 1],
         [name for name in PAGES if times[name][-1] > 5],

@@ -14,8 +14,15 @@ from sqlalchemy.orm import Session, sessionmaker
 from benchmarks import peers
 from benchmarks.measuring import Table, Way, in_turn, middle, new_database, new_engine, ratios, raw
 from benchmarks.peers import PAYLOAD
-from jobhistory import HistoryRecord, HistoryStore, Job, Recorder, create_store, migrate
-from jobhistory.execution.ids import new_execution_id
+from jobhistory import (
+    HistoryRecord,
+    HistoryStore,
+    Job,
+    Recorder,
+    create_store,
+    migrate,
+    new_execution_id,
+)
 
 COLUMNS = (
     "id, job_id, correlation_id, task_identifier, worker_id, status, attempt_number, payload, "
@@ -31,7 +38,7 @@ _numbers = itertools.count()
 
 
 def row(number: int, *, ended: bool) -> tuple[object, ...]:
-    """The values that raw psycopg writes for an execution."""
+    """Return the values that raw psycopg writes for an execution."""
     now = datetime.now(UTC)
     outcome = (
         ("completed", 1, Jsonb(PAYLOAD), now, now, 5)
@@ -50,7 +57,7 @@ def row(number: int, *, ended: bool) -> tuple[object, ...]:
 
 
 def raw_pairs(connection: psycopg.Connection, count: int) -> None:
-    """INSERT and UPDATE ... RETURNING, prepared, a transaction each."""
+    """Run a prepared INSERT and UPDATE ... RETURNING, each in its own transaction."""
     for number in itertools.islice(_numbers, count):
         values = row(number, ended=False)
         connection.execute(INSERT, values, prepare=True)
@@ -58,14 +65,14 @@ def raw_pairs(connection: psycopg.Connection, count: int) -> None:
 
 
 def raw_executemany(connection: psycopg.Connection, count: int) -> None:
-    """One INSERT of ended executions, executed many times in one transaction."""
+    """Execute one INSERT many times in one transaction."""
     with connection.transaction(), connection.cursor() as cursor:
         rows = [row(number, ended=True) for number in itertools.islice(_numbers, count)]
         cursor.executemany(INSERT, rows)
 
 
 def raw_copy(connection: psycopg.Connection, count: int) -> None:
-    """COPY of ended executions."""
+    """Copy ended executions."""
     statement = f"COPY job_history ({COLUMNS}) FROM STDIN"
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         for number in itertools.islice(_numbers, count):
@@ -73,7 +80,7 @@ def raw_copy(connection: psycopg.Connection, count: int) -> None:
 
 
 def orm(sessions: sessionmaker[Session], count: int) -> None:
-    """What one writes first: `session.add`, then an ORM update of the row, a transaction each."""
+    """Do what an app does by hand: `session.add`, then an ORM update, each in a transaction."""
     for number in itertools.islice(_numbers, count):
         with sessions() as session, session.begin():
             values = dict(zip(COLUMNS.split(", "), row(number, ended=False), strict=True))
@@ -89,7 +96,7 @@ def orm(sessions: sessionmaker[Session], count: int) -> None:
 
 
 def plain(store: HistoryStore, count: int) -> None:
-    """`record_start` and `record_completion`."""
+    """Call `record_start` and `record_completion`."""
     for number in itertools.islice(_numbers, count):
         ids = ("worker-1", f"request-{number}")
         store.record_start(Job(f"job-{number}", "ship_order", PAYLOAD), *ids)
@@ -97,7 +104,7 @@ def plain(store: HistoryStore, count: int) -> None:
 
 
 def background(recorder: Recorder, count: int) -> None:
-    """`Recorder.start`, `Recorder.completion`, and a flush at the end."""
+    """Call `Recorder.start` and `Recorder.completion`, and flush at the end."""
     for number in itertools.islice(_numbers, count):
         ids = ("worker-1", f"request-{number}")
         recorder.start(Job(f"job-{number}", "ship_order", PAYLOAD), *ids)
@@ -106,7 +113,7 @@ def background(recorder: Recorder, count: int) -> None:
 
 
 def bulk(store: HistoryStore, count: int) -> None:
-    """`record_many` of ended executions."""
+    """Call `record_many` with ended executions."""
     store.record_many(
         {
             "job_id": f"job-{number}",
@@ -122,7 +129,7 @@ def bulk(store: HistoryStore, count: int) -> None:
 
 
 def measure(server: URL, rounds: int, pairs: int, many: int) -> dict[str, list[float]]:
-    """Executions a second of each way, one figure a round."""
+    """Return the executions per second of each way, by round."""
     with ExitStack() as stack:
         url = stack.enter_context(new_database(server, "recording"))
         engine = stack.enter_context(new_engine(url))
@@ -138,7 +145,7 @@ def measure(server: URL, rounds: int, pairs: int, many: int) -> dict[str, list[f
         stack.callback(procrastinate.close)
         ways: list[Way] = [
             ("raw psycopg, autocommit", lambda count: raw_pairs(connection, count), pairs),
-            ("plain verbs", lambda count: plain(store, count), pairs),
+            ("record_start + record_completion", lambda count: plain(store, count), pairs),
             ("ORM by hand", lambda count: orm(sessions, count), pairs),
             ("Celery's SQLAlchemy backend", celery, pairs),
             ("django-celery-results", django, pairs),
@@ -161,12 +168,12 @@ def measure(server: URL, rounds: int, pairs: int, many: int) -> dict[str, list[f
 
 
 def report(speeds: dict[str, list[float]]) -> Table:
-    """The medians, their spread, and the ratios to what they are to be compared with."""
+    """Return the table of medians, their spread, and their ratios to three of the ways."""
     bases = ("raw psycopg, autocommit", "ORM by hand", "Celery's SQLAlchemy backend")
     return Table(
         "Recording",
         "Executions recorded from start to outcome, with 385 bytes of payload each, on one thread. "
-        "Ratios are medians of those of each round, with the least and the most.",
+        "Ratios are medians over the rounds, with the minimum and maximum.",
         ["way", "executions/s", "of raw psycopg", "of ORM by hand", "of Celery's backend"],
         [
             [name, middle(figures), *(middle(ratios(figures, speeds[b]), ",.2f") for b in bases)]

@@ -1,4 +1,4 @@
-"""What an execution costs the server: WAL bytes, and updates that need no index."""
+"""What an execution costs the server: WAL bytes, and updates that change no index."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from jobhistory import Job, create_store
 
 FAILURE_EVERY = 20
 
-_ANCESTOR = """
-CREATE TABLE ancestor_history (LIKE job_history);
-ALTER TABLE ancestor_history ADD PRIMARY KEY (id);
-CREATE INDEX ON ancestor_history (job_id);
-CREATE INDEX ON ancestor_history (correlation_id);
-CREATE INDEX ON ancestor_history (task_identifier);
-CREATE INDEX ON ancestor_history (started_at);
-CREATE INDEX ON ancestor_history (expires_at);
-CREATE INDEX ON ancestor_history (status, started_at);
-INSERT INTO ancestor_history SELECT gen_random_uuid(), {columns}
+_COMMON_DESIGN = """
+CREATE TABLE common_history (LIKE job_history);
+ALTER TABLE common_history ADD PRIMARY KEY (id);
+CREATE INDEX ON common_history (job_id);
+CREATE INDEX ON common_history (correlation_id);
+CREATE INDEX ON common_history (task_identifier);
+CREATE INDEX ON common_history (started_at);
+CREATE INDEX ON common_history (expires_at);
+CREATE INDEX ON common_history (status, started_at);
+INSERT INTO common_history SELECT gen_random_uuid(), {columns}
     FROM job_history
 """
 _INSERT = """
-INSERT INTO ancestor_history (
+INSERT INTO common_history (
     id, job_id, correlation_id, task_identifier, worker_id, status, attempt_number, payload,
     started_at, expires_at
 ) VALUES (%s, %s, %s, 'ship_order', 'worker-1', 'started', 1, %s, %s, %s)
 """
 _END = """
-UPDATE ancestor_history SET status = %s, completed_at = %s, execution_time_ms = 5, error_type = %s,
+UPDATE common_history SET status = %s, completed_at = %s, execution_time_ms = 5, error_type = %s,
     error_message = %s WHERE id = %s RETURNING *
 """
 
 
 def record_ours(url: URL, count: int, first: int) -> None:
-    """Pairs of plain verbs, one in twenty a failure."""
+    """Record pairs of start and outcome with jobhistory; one in twenty is a failure."""
     with create_store(url) as store:
         for number in range(first, first + count):
             ids = (uuid4().hex, "worker-1", uuid4().hex)
@@ -55,8 +55,8 @@ def record_ours(url: URL, count: int, first: int) -> None:
                 store.record_failure(*ids, 5, "no answer")
 
 
-def record_ancestors(url: URL, count: int, first: int) -> None:
-    """The same, written by hand into the ancestor's design."""
+def record_common(url: URL, count: int, first: int) -> None:
+    """Record the same by hand, in the common design."""
     with raw(url) as connection:
         for number in range(first, first + count):
             now, id_ = datetime.now(UTC), uuid4()
@@ -71,7 +71,7 @@ def record_ancestors(url: URL, count: int, first: int) -> None:
 
 
 def _updates(engine: Engine, table: str, at_least: int) -> tuple[int, int]:
-    """How many updates the table has seen, and how many of them were heap-only."""
+    """Return the number of updates of a table, and how many of them were heap-only."""
     query = text("SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = :table")
     for _ in range(200):  # until the session that made them, and has ended, has been counted
         with engine.connect() as connection:
@@ -83,10 +83,10 @@ def _updates(engine: Engine, table: str, at_least: int) -> tuple[int, int]:
 
 
 def measure(server: URL, rounds: int, pairs: int, rows: int) -> dict[str, list[list[float]]]:
-    """For each design: WAL bytes a pair, one figure a round; and its share of heap-only updates."""
+    """Return for each design the WAL bytes per pair and the heap-only share, by round."""
     designs: dict[str, tuple[str, Callable[[URL, int, int], None]]] = {
         "jobhistory": ("job_history", record_ours),
-        "the ancestor's design": ("ancestor_history", record_ancestors),
+        "the common design": ("common_history", record_common),
     }
     wal: dict[str, list[float]] = {name: [] for name in designs}
     hot: dict[str, list[float]] = {name: [] for name in designs}
@@ -101,8 +101,8 @@ def measure(server: URL, rounds: int, pairs: int, rows: int) -> dict[str, list[l
                     "AND attnum > 1 ORDER BY attnum"
                 )
             )
-            connection.exec_driver_sql(_ANCESTOR.format(columns=", ".join(names)))
-            connection.execute(text("VACUUM (ANALYZE) ancestor_history"))
+            connection.exec_driver_sql(_COMMON_DESIGN.format(columns=", ".join(names)))
+            connection.execute(text("VACUUM (ANALYZE) common_history"))
         for number in range(rounds):
             for name, (table, record) in designs.items():
                 seen = _updates(engine, table, 0)
@@ -122,14 +122,14 @@ def measure(server: URL, rounds: int, pairs: int, rows: int) -> dict[str, list[l
 
 
 def report(figures: dict[str, list[list[float]]], rows: int) -> Table:
-    """WAL and heap-only updates by design."""
-    base = figures["the ancestor's design"][0]
+    """Return the table of WAL and heap-only updates by design."""
+    base = figures["the common design"][0]
     return Table(
         "What an execution costs the server",
         f"Pairs of INSERT and UPDATE beside {rows:,} rows, job and correlation ids random, "
-        f"{1 / FAILURE_EVERY:.0%} of them failures. The ancestor's design has a random key and an "
+        f"{1 / FAILURE_EVERY:.0%} of them failures. The common design has a random key and an "
         "index that contains the status.",
-        ["design", "WAL bytes a pair", "of the ancestor's", "heap-only updates"],
+        ["design", "WAL bytes per pair", "of the common design's", "heap-only updates"],
         [
             [
                 name,
