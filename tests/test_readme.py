@@ -1,49 +1,57 @@
-"""The README's Python runs, and its claims about itself are true."""
+"""The README's code runs, and prints what it shows; its pictures, figures and links are right."""
 
 from __future__ import annotations
 
+import html
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
-from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser
+import pytest
 
-README = Path(__file__).parent.parent / "README.md"
+from jobhistory.cli import main
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+TEXT = README.read_text()
 
 
-def test_the_python_blocks_run_as_they_stand(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    document = Sybil([PythonCodeBlockParser()]).parse(README)
-    examples = list(document.examples())
-    for example in examples:
-        example.evaluate()
-    found = document.namespace
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
 
-    assert len(examples) == README.read_text().count("```python")
-    store = found["store"]
-    printed = capsys.readouterr().out
-    assert [r.status for r in store.get_by_job_id("44")] == ["partial_success"]
-    assert [r.status for r in store.get_by_job_id("47")] == ["partial_success"]
-    assert len(store.query(task_identifier="import_orders", status="failed")) == 10
-    assert printed.startswith("resize_image FileNotFoundError\nTraceback")
-    assert found["watcher"].recent()[0].worker_id == "worker-9"
-    assert {(r.job_id, str(r.status)) for r in store.get_by_correlation_id("shop")} == {
-        ("image-0", "completed"),
-        ("image-1", "failed"),
-        ("image-2", "completed"),
-        ("ship-1", "completed"),
-        ("ship-1", "failed"),
-        ("ship-2", "completed"),
-    }
-    assert "ship_order ship-1: (sqlite3.IntegrityError) UNIQUE constraint failed" in printed
-    assert len(store.query(task_identifier="render_page", limit=None)) == 1000
-    assert "RecorderCounts(accepted=2000, written=2000, refused=0" in printed
-    found["engine"].dispose()
+
+def test_it_is_short():
+    assert len(TEXT.splitlines()) <= 170
+
+
+def test_every_code_block_is_of_a_kind_that_is_tested():
+    assert set(re.findall(r"^```(\w+)$", TEXT, re.MULTILINE)) == {"python", "sh", "text"}
+    assert [len(blocks(language)) for language in ("python", "sh", "text")] == [1, 2, 2]
+
+
+def test_the_tour_prints_what_the_readme_says_and_can_be_run_again(tmp_path):
+    (tour,) = blocks("python")
+    printed = blocks("text")[0]
+
+    def run():
+        command = [sys.executable, "-c", tour]
+        return subprocess.run(
+            command, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60
+        ).stdout
+
+    assert len(tour.splitlines()) <= 30
+    assert run() == printed
+    again = run()
+    assert "resize_image: 2 of 6 completed" in again
+    assert "`resize_image: 2 of 6 completed`" in TEXT
+    assert "4 x ValueError: cannot resize <value>, as in owl.gif" in again
 
 
 def test_the_first_two_shell_blocks_are_the_two_commands():
     """`.ci/run` runs them letter by letter."""
-    first, second = re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL)
+    first, second = blocks("sh")
 
     assert "jobhistory run" in first
     assert "pytest" in second
@@ -51,14 +59,63 @@ def test_the_first_two_shell_blocks_are_the_two_commands():
         assert block.startswith("python3 -m venv .venv && .venv/bin/pip install")
 
 
-def test_it_names_every_command_and_option_of_the_command_line():
+def test_the_commands_that_it_lists_work_and_none_is_missing(tmp_path, monkeypatch):
     from typer.main import get_command
 
     from jobhistory.cli.app import app
 
-    readme = README.read_text()
-    for name, command in get_command(app).commands.items():
-        assert f"jobhistory {name}" in readme
-        for option in getattr(command, "params", []):
-            if option.param_type_name == "option" and option.name not in ("url", "schema", "help"):
-                assert option.opts[0] in readme, (name, option.opts)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JOBHISTORY_URL", "sqlite:///history.db")
+    (tmp_path / "backup.sh").write_text("#!/bin/sh\n")
+    (tmp_path / "backup.sh").chmod(0o700)
+    commands = [line.partition("  ")[0] for line in blocks("text")[1].splitlines()]
+    for command in sorted(commands, key=lambda command: "db upgrade" not in command):
+        arguments = shlex.split(command)[1:]
+        if arguments[0] == "run":  # it takes over the signals of its process
+            subprocess.run([sys.executable, "-m", "jobhistory.cli", *arguments], check=True)
+            continue
+        with pytest.raises(SystemExit) as exit_:
+            main(arguments)
+        assert exit_.value.code in (0, None), command
+    listed = {command.split()[1] for command in commands}
+    assert set(get_command(app).commands) - listed == {"show"}
+    assert "show JOB_ID" in TEXT
+
+
+@pytest.mark.parametrize("page", ["README.md", "benchmarks/README.md"])
+def test_its_links_and_pictures_exist(page):
+    text = (ROOT / page).read_text()
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", text)
+
+    assert links
+    for link in links:
+        assert ((ROOT / page).parent / link).exists(), link
+
+
+def test_the_picture_of_the_terminal_shows_what_the_commands_print(monkeypatch):
+    """If not, run `python docs/images/terminal.py`."""
+    monkeypatch.syspath_prepend(ROOT / "docs" / "images")
+    import terminal
+
+    def words(svg):
+        return html.unescape("".join(re.findall(r"<text[^>]*>(.*?)</text>", svg)))
+
+    assert words(terminal.PICTURE.read_text()) == words(terminal.svg(terminal.output_of()))
+
+
+@pytest.mark.parametrize("picture", ["terminal.svg", "benchmark.svg"])
+def test_the_pictures_load_nothing(picture):
+    svg = (ROOT / "docs" / "images" / picture).read_text()
+
+    assert not re.search(r"@import|@font-face|url\((?!#)|href=\"(?!#)|<script|<image", svg)
+
+
+def test_its_figures_are_those_of_the_benchmarks():
+    figures = re.findall(
+        r"\d[\d,]*\.?\d+", TEXT[TEXT.index("- **707") : TEXT.index("[benchmarks/README.md]")]
+    )
+    tables = (ROOT / "benchmarks" / "README.md").read_text()
+
+    assert len(figures) >= 10
+    for figure in set(figures) - {"100", "1.9"}:
+        assert re.search(rf"(?<![\d,.]){figure}(?![\d,])", tables), figure
