@@ -36,7 +36,7 @@ WORKER = f"{socket.gethostname()}:{os.getpid()}"
 
 
 class Base(DeclarativeBase):
-    """The models of the app."""
+    """The base of the app's models."""
 
 
 db = SQLAlchemy(model_class=Base)
@@ -51,7 +51,8 @@ class Order(db.Model):
 
 def history() -> HistoryStore:
     """Return the store of the app."""
-    return current_app.extensions["jobhistory"]
+    store: HistoryStore = current_app.extensions["jobhistory"]
+    return store
 
 
 def create_app() -> Flask:

@@ -20,6 +20,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -35,7 +36,7 @@ LEASE = 3600.0
 
 
 class Base(DeclarativeBase):
-    """The models of the app."""
+    """The base of the app's models."""
 
 
 class QueuedJob(Base):
@@ -66,7 +67,7 @@ def bill(customer: int, attempt: int) -> None:
     raise LookupError(f"there is no customer {customer}")
 
 
-TASKS = {"greet": greet, "fetch_prices": fetch_prices, "bill": bill}
+TASKS: dict[str, Callable[..., None]] = {"greet": greet, "fetch_prices": fetch_prices, "bill": bill}
 
 
 def enqueue(sessions: sessionmaker[Session], task: str, **arguments: Any) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.terminal_theme import TerminalTheme
@@ -28,12 +28,12 @@ from sqlalchemy import create_engine
 from jobhistory import create_store, migrate
 
 PICTURE = Path(__file__).with_name("terminal.svg")
-WIDTH = 106
+WIDTH = 100
 DAY = datetime(2026, 11, 24, tzinfo=UTC)
 COMMANDS = (
     "jobhistory stats --since 2026-11-24 --until 2026-11-25 --bucket 1h",
     "jobhistory failures --since 2026-11-24 --until 2026-11-25",
-    "jobhistory list --status failed --since 2026-11-24T16:00",
+    "jobhistory list --status failed --since 2026-11-24T18:00",
 )
 THEME = TerminalTheme(
     (28, 31, 38),
@@ -71,45 +71,54 @@ TEMPLATE = """\
 """
 
 
+class Task(NamedTuple):
+    """A task of the made-up day."""
+
+    name: str
+    per_hour: int
+    milliseconds: int
+    failing: float
+    error: str
+
+
+TASKS = (
+    Task("send_email", 40, 180, 0.01, "SMTPServerDisconnected: connection lost"),
+    Task("resize_image", 25, 900, 0.02, "OSError: cannot identify '{number}.webp'"),
+    Task("sync_stock", 6, 4_200, 0.0, "TimeoutError: no answer from stock-api"),
+    Task("charge_card", 9, 650, 0.03, "CardDeclined: card {number} has expired"),
+    Task("nightly_report", 0, 95_000, 0.0, ""),
+)
+
+
 def executions() -> Iterator[dict[str, Any]]:
-    """Yield a day of five tasks: a busy one, a nightly one, and a service that has a bad hour."""
+    """Yield a day of executions: busier by day, and with two bad hours of one task."""
     chance = random.Random(7)  # noqa: S311 - not for secrets
-    tasks = (  # name, executions per hour, median milliseconds, share of failures, errors
-        ("send_email", 40, 180, 0.01, ["SMTPServerDisconnected: connection lost"]),
-        ("resize_image", 25, 900, 0.02, ["OSError: cannot identify '{n}.webp'"]),
-        ("sync_stock", 6, 4_200, 0.0, ["TimeoutError: no answer from stock-api"]),
-        ("charge_card", 9, 650, 0.03, ["CardDeclined: card {n} has expired"]),
-        ("nightly_report", 0, 95_000, 0.0, []),
-    )
-    for name, per_hour, median, failing, errors in tasks:
+    for task in TASKS:
         for hour in range(24):
-            is_bad = name == "sync_stock" and hour in (14, 15)
-            count = (
-                1
-                if name == "nightly_report" and hour == 2
-                else round(per_hour * (1.6 if 8 <= hour < 19 else 0.5) * chance.uniform(0.7, 1.3))
-            )
-            for _ in range(count):
-                number = chance.randrange(1000, 9999)
-                started = DAY + timedelta(hours=hour, seconds=chance.uniform(0, 3600))
-                took = 30_000 if is_bad else round(median * chance.lognormvariate(0, 0.5))
-                yield {
-                    "job_id": f"{name}-{number}",
-                    "task_identifier": name,
-                    "worker_id": f"worker-{number % 3}",
-                    "correlation_id": f"request-{number}",
-                    "started_at": started,
-                    "execution_time_ms": took,
-                    "queue_time_ms": round(chance.expovariate(1 / 60)),
-                    **_outcome(errors, chance.random() < (0.8 if is_bad else failing), number),
-                }
+            share = (1.6 if 8 <= hour < 19 else 0.5) * chance.uniform(0.7, 1.3)
+            is_nightly = task.name == "nightly_report" and hour == 2
+            for _ in range(1 if is_nightly else round(task.per_hour * share)):
+                yield execution(task, hour, chance)
 
 
-def _outcome(errors: list[str], has_failed: bool, number: int) -> dict[str, Any]:
-    if not has_failed:
-        return {"status": "completed"}
-    kind, _, message = errors[0].format(n=number).partition(": ")
-    return {"status": "failed", "error_type": kind, "error_message": message}
+def execution(task: Task, hour: int, chance: random.Random) -> dict[str, Any]:
+    """Return an execution that starts in this hour."""
+    number = chance.randrange(1000, 9999)
+    is_bad = task.name == "sync_stock" and hour in (14, 15)
+    took = 30_000 if is_bad else round(task.milliseconds * chance.lognormvariate(0, 0.5))
+    fields = {
+        "job_id": f"{task.name}-{number}",
+        "task_identifier": task.name,
+        "worker_id": f"worker-{number % 3}",
+        "correlation_id": f"request-{number}",
+        "started_at": DAY + timedelta(hours=hour, seconds=chance.uniform(0, 3600)),
+        "execution_time_ms": took,
+        "queue_time_ms": round(chance.expovariate(1 / 60)),
+    }
+    if chance.random() >= (0.8 if is_bad else task.failing):
+        return fields | {"status": "completed"}
+    kind, _, message = task.error.format(number=number).partition(": ")
+    return fields | {"status": "failed", "error_type": kind, "error_message": message}
 
 
 def output_of(commands: tuple[str, ...] = COMMANDS) -> str:
