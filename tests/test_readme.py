@@ -82,7 +82,7 @@ def test_the_commands_that_it_lists_work_and_none_is_missing(tmp_path, monkeypat
     assert "show JOB_ID" in TEXT
 
 
-@pytest.mark.parametrize("page", ["README.md", "benchmarks/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "benchmarks/README.md", "examples/README.md"])
 def test_its_links_and_pictures_exist(page):
     text = (ROOT / page).read_text()
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", text)
