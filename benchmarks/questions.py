@@ -26,7 +26,7 @@ HOUR = {"from_": NOW - timedelta(hours=1), "to": NOW}
 def deep(**criteria: object) -> Ask:
     """Ask for a page after nine tenths of history."""
     query = HistoryQuery(**criteria)
-    cursor = Cursor(query, NOW - timedelta(days=30), UUID(int=0)).text()
+    cursor = Cursor(NOW - timedelta(days=30), UUID(int=0)).to_text(query)
     return lambda store: store.page(query, after=cursor)
 
 

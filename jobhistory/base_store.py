@@ -253,24 +253,24 @@ class BaseStore:
         return self._history.find(coerce(criteria, named))
 
     def page(self, criteria: Criteria = None, *, after: str | None = None, **named: Any) -> Page:
-        """The next `limit` executions that meet all criteria, and where those after them begin.
+        """Return one page of the executions that meet all criteria, and a cursor to the next one.
 
-        However far a page is from the first, it costs the same. Pages one after the other are what
-        `query` returns without a limit: nothing comes twice, and nothing is left out that was
-        there all the time and met the criteria all the time, whatever is recorded meanwhile.
+        Each page costs the same, however far it is from the first. All pages together contain what
+        `query` returns without a limit. Whatever is recorded meanwhile, no record comes twice, and
+        none is missing that existed and met the criteria the whole time.
 
         Args:
-            criteria, named: as with `query`; `limit` is the size of a page, 100 without it, and
-                may change from page to page.
-            after: the `next_cursor` of the page before, as it was; `None` for the first page.
+            criteria, named: as for `query`. `limit` is the size of a page, by default 100; it may
+                differ from page to page.
+            after: the `next_cursor` of the previous page; `None` for the first page.
 
         Raises:
-            InvalidInput: as with `query`, and if `after` is no cursor, or not one of these
-                criteria. A moment that moves on, such as an hour ago, is another criterion: keep
-                the first one for all pages.
+            InvalidInput: as for `query`, and if `after` is not a cursor, or belongs to other
+                criteria. A relative time, such as an hour ago, changes with each call: compute it
+                once for all pages.
         """
         query = coerce(criteria, named)
-        cursor = None if after is None else Cursor.read_for(query, after, "after")
+        cursor = None if after is None else Cursor.from_text(after, query, "after")
         limit = query.limit
         if limit is None:
             return Page(self._history.find(query, cursor), None)
@@ -278,7 +278,7 @@ class BaseStore:
         if len(records) <= limit:
             return Page(records, None)
         del records[limit:]
-        return Page(records, Cursor.behind(records[-1], query).text())
+        return Page(records, Cursor.after(records[-1]).to_text(query))
 
     def iterate(
         self, criteria: Criteria = None, *, batch_size: int = 500, **named: Any
@@ -389,7 +389,7 @@ class BaseStore:
     def _find_all(self, query: HistoryQuery) -> Iterator[list[HistoryRecord]]:
         cursor = None
         while records := self._history.find(query, cursor):
-            cursor = Cursor.behind(records[-1], query)  # now, as the caller may change the record
+            cursor = Cursor.after(records[-1])  # now, as the caller may change the record
             yield records
             if len(records) < (query.limit or 0):
                 return

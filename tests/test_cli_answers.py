@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobhistory import Job, create_store
+from jobhistory.cli import app
 from jobhistory.cli.charts import bar, spark
+from jobhistory.cli.database import open_store
+from jobhistory.cli.options import quoted_url
 from tests.test_cli import lines, run, url  # noqa: F401 - fixtures
 
 # ruff: noqa: F811
@@ -189,7 +193,8 @@ def test_a_spark_has_a_column_for_each_value(values):
 
 
 def test_list_goes_from_page_to_page(run, url, history):
-    options = ["--url", url, "--status", "completed", "--since", "1 day", "--limit", "3"]
+    since = (datetime.now(UTC) - timedelta(days=1)).isoformat()
+    options = ["--url", url, "--status", "completed", "--since", since, "--limit", "3"]
     status, out, err = run("list", *options, "--after", "start")
     assert (status, err) == (0, "")
     found = []
@@ -199,7 +204,7 @@ def test_list_goes_from_page_to_page(run, url, history):
         found += [row[4] for row in rows[1:]]
         if not cursor:
             break
-        _, out, _ = run("list", "--url", url, "--limit", "3", "--after", cursor)
+        _, out, _ = run("list", *options, "--after", cursor)
     assert found == [f"job-{n}" for n in range(12) if n % 3 != 2]
 
 
@@ -217,27 +222,91 @@ def test_list_without_a_cursor_is_as_it_was_in_a_pipe(run, url, history):
     assert len(run("list", "--url", url, "--limit", "2", "--json")[1].splitlines()) == 2
 
 
-def test_a_terminal_says_how_to_go_on(run, url, history, terminal):
-    _, out, _ = run("list", "--url", url, "--limit", "2")
+def test_a_terminal_shows_the_command_for_the_next_page(run, url, history, terminal):
+    options = ["--status", "completed", "--status", "started", "--since", "9h", "--worker", "w-1"]
+    _, out, _ = run("list", "--url", url, *options, "--limit", "2")
+    assert (" job-0\n" in out, " job-1\n" in out) == (True, True)
+
     hint = out.splitlines()[-1]
-    assert hint.startswith("more: jobhistory list --limit 2 --after v1.")
-    _, out, _ = run(*hint.split()[2:], "--url", url)
-    assert " job-2\n" in out
+    command = shlex.split(hint.removeprefix("more: jobhistory "))
+    assert hint.startswith("more: jobhistory list --since 20")
+    assert command[0] == "list"
+    assert {"--status", "--worker", "--url"} < set(command)
+    _, out, _ = run(*command)
+    assert (" job-3\n" in out, " job-4\n" in out) == (True, True)
+    hint = out.splitlines()[-1]
+    assert hint.count("--after") == 1
+    _, out, _ = run(*shlex.split(hint.removeprefix("more: jobhistory ")))
+    assert " job-6\n" in out
     assert "more:" not in run("list", "--url", url)[1]
 
 
-def test_a_cursor_has_its_criteria_and_takes_no_others(run, url, history):
+def test_the_command_for_the_next_page_can_be_pasted(run, url, history, terminal, database):
+    """Whatever the names are: a shell takes them apart as they were."""
+    task = "a b'c$(d)\n\x1b[31m\\"
+    store = create_store(database.engine)
+    store.record_many(
+        {"job_id": n, "task_identifier": task, "worker_id": "w", "correlation_id": "c"}
+        | {"status": "completed"}
+        for n in range(2)
+    )
+    _, out, _ = run("list", "--url", url, "--task", task, "--limit", "1")
+    hint = out.splitlines()[-1]
+    assert hint.isprintable()
+    words = subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {hint.removeprefix('more: jobhistory ')}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\0")[:-1]
+    _, out, _ = run(*words)
+    assert " 0\n" in out
+
+
+@pytest.mark.parametrize("where", ["option", "environment"])
+def test_the_command_for_the_next_page_shows_no_password(
+    run, url, history, terminal, monkeypatch, where
+):
+    secret = "sqlite:///nowhere.db?password=hunter2"
+    monkeypatch.setattr(app, "open_store", lambda *_: open_store(url, None))
+    if where == "environment":
+        monkeypatch.setenv("JOBHISTORY_URL", secret)
+    _, out, _ = run("list", *(["--url", secret] if where == "option" else []), "--limit", "1")
+    hint = out.splitlines()[-1]
+    assert "hunter2" not in out
+    assert ('--url "$JOBHISTORY_URL"' in hint) == (where == "option")
+
+
+@pytest.mark.parametrize(
+    ("url", "is_shown"),
+    [
+        ("sqlite:///history.db", True),
+        ("postgresql://app@host/db", True),
+        ("postgresql://app:hunter2@host/db", False),
+        ("postgresql://:hunter2@host/db", False),
+        ("postgresql://host/db?user=app&password=hunter2", False),
+        ("postgresql://app:p%40ss/w@host/db", False),
+    ],
+)
+def test_a_url_is_shown_again_unless_it_has_a_password(url, is_shown):
+    assert (quoted_url(url) == shlex.quote(url)) == is_shown
+    assert "hunter2" not in quoted_url(url)
+
+
+def test_a_cursor_belongs_to_its_criteria(run, url, history):
     _, out, _ = run("list", "--url", url, "--status", "failed", "--limit", "1", "--after", "start")
     cursor = out.splitlines()[-1].split("\t")[1]
 
     assert run("list", "--url", url, "--status", "failed", "--after", cursor)[0] == 0
-    status, _, err = run("list", "--url", url, "--task", "crawl", "--after", cursor)
-    assert status == 2
-    assert "made for other criteria: task_identifier was None and is 'crawl'" in err
+    for options in ([], ["--task", "crawl", "--status", "failed"]):
+        status, _, err = run("list", "--url", url, *options, "--after", cursor)
+        assert status == 2
+        assert f"--after '{cursor}' belongs to other criteria; repeat those of its page" in err
     status, _, err = run("list", "--url", url, "--after", "nonsense")
     assert (status, err) == (
         2,
-        "jobhistory: --after 'nonsense' is no cursor; give the next_cursor of a page as it was\n",
+        "jobhistory: --after 'nonsense' is not a cursor; give the next_cursor of a page, "
+        "unchanged\n",
     )
 
 

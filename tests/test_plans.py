@@ -80,7 +80,8 @@ def plans_of(engine: Engine, ask) -> list[str]:
 
 def cursor_of(**criteria):
     """A cursor that stands behind half of history."""
-    return Cursor(HistoryQuery(**criteria), NOW - timedelta(seconds=ROWS // 2), UUID(int=0)).text()
+    cursor = Cursor(NOW - timedelta(seconds=ROWS // 2), UUID(int=0))
+    return cursor.to_text(HistoryQuery(**criteria))
 
 
 HOUR = {"from_": NOW - timedelta(hours=1), "to": NOW}

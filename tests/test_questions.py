@@ -275,15 +275,18 @@ def test_a_cursor_is_refused_for_other_criteria(store):
     executions(store, *[{"error": "x"}] * 3)
     cursor = store.page(limit=1, status="failed", from_=NOON).next_cursor
 
-    for criteria, says in [
-        ({}, "from_ was 2015-11-01T12:00:00"),
-        ({"from_": NOON}, "status was 'failed' and is None"),
-        ({"from_": NOON, "status": ["failed", "completed"]}, r"is \['failed', 'completed'\]"),
-        ({"from_": NOON, "status": "failed", "order": "oldest"}, "order was 'newest' and is 'old"),
-        ({"from_": NOON, "status": "failed", "job_id": 1}, "job_id was None and is '1'"),
-        ({"from_": NOON + timedelta(microseconds=1), "status": "failed"}, "from_ was"),
+    for criteria in [
+        {},
+        {"from_": NOON},
+        {"from_": NOON, "status": ["failed", "completed"]},
+        {"from_": NOON, "status": "failed", "order": "oldest"},
+        {"from_": NOON, "status": "failed", "job_id": 1},
+        {"from_": NOON + timedelta(microseconds=1), "status": "failed"},
     ]:
-        with pytest.raises(InvalidInput, match=f"^after 'v1.*made for other criteria: .*{says}"):
+        with pytest.raises(
+            InvalidInput,
+            match=r"^after 'v2.* belongs to other criteria; repeat those of its page, or start",
+        ):
             store.page(criteria, after=cursor)
     same = {"from": NOON.astimezone(), "status": [Status.FAILED]}
     assert jobs(store.page(same, after=cursor, limit=7).records) == [1, 0]
@@ -291,17 +294,17 @@ def test_a_cursor_is_refused_for_other_criteria(store):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "v1", "v1.", "v1.AAAA", "v2.x y", "42", 42, "v1.=", "v1." + "A" * 2_000_000, "vé.A"],
+    ["", "v2", "v2.", "v2.AAAA", "v2.x y", "42", 42, "v2.=", "v2." + "A" * 2_000_000, "vé.A"],
 )
 def test_what_is_no_cursor_is_refused(store, text):
     with pytest.raises(
-        InvalidInput, match=r"after .* is no cursor; give the next_cursor of a page"
+        InvalidInput, match=r"after .* is not a cursor; give the next_cursor of a page, unchanged"
     ):
         store.page(after=text)
 
 
 def test_a_cursor_of_another_version_is_refused(store):
-    with pytest.raises(InvalidInput, match="is a cursor of version 7, and this jobhistory reads"):
+    with pytest.raises(InvalidInput, match="is a cursor of version 7, and this version of jobhist"):
         store.page(after="v7.abcdef")
 
 
@@ -310,7 +313,7 @@ def test_a_cursor_may_go_into_a_url_as_it_is(store):
     cursor = store.page(limit=1, error_contains="ü/?&=#", task_identifier=["t", "u"]).next_cursor
 
     assert set(cursor) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
-    assert len(cursor) < 250
+    assert len(cursor) == 51
 
 
 # -- iterate -------------------------------------------------------------------------------------

@@ -25,11 +25,11 @@ from jobhistory._runtime.durations import parse_duration
 from jobhistory.cli import output
 from jobhistory.cli import render as answers
 from jobhistory.cli.database import open_engine, open_store
+from jobhistory.cli.options import repeated
 from jobhistory.database.engines import engine_from_url
 from jobhistory.errors import InvalidInput, SchemaOutOfDate
 from jobhistory.execution.job import Job
-from jobhistory.query.criteria import HistoryQuery, coerce
-from jobhistory.query.cursor import Cursor, Page
+from jobhistory.query.cursor import Page
 from jobhistory.query.reports import parse_bucket
 from jobhistory.schema import TABLE_NAME, HistoryRecord
 from jobhistory.store import HistoryStore
@@ -141,6 +141,7 @@ def run(
 
 @app.command("list")
 def list_executions(
+    context: typer.Context,
     since: Since = None,
     until: Until = None,
     task: Tasks = None,
@@ -160,8 +161,8 @@ def list_executions(
     after: Annotated[
         str | None,
         typer.Option(
-            help="The page behind this cursor, with the criteria that are in it; 'start' for the "
-            "first page. The last line says where the next one begins.",
+            help="The page after this cursor, for the same criteria; 'start' for the first page. "
+            "The last line of the output is then the next cursor.",
             metavar="CURSOR",
         ),
     ] = None,
@@ -173,10 +174,8 @@ def list_executions(
     schema: Schema = None,
 ) -> None:
     """List executions, newest first."""
-    now = utc_now()
-    criteria = {
-        "from_": _moment(since, "--since", now),
-        "to": _moment(until, "--until", now),
+    window = _window(since, until)
+    criteria = window | {
         "task_identifier": task or None,
         "status": status or None,
         "job_id": job_id,
@@ -199,15 +198,18 @@ def list_executions(
             else:
                 output.print_all(found)
         return
-    cursor = None if after in (None, "start") else after
-    query = HistoryQuery() if cursor is None else Cursor.read(cursor, "--after").query
     with open_store(url, schema) as store:
-        page = store.page(coerce(query, given), after=cursor, limit=limit)
+        try:
+            page = store.page(given, after=None if after == "start" else after, limit=limit)
+        except InvalidInput as error:
+            if error.argument != "after":
+                raise
+            raise InvalidInput("--after", error.value, error.remedy) from None
     if json:
         _print_json(page.records)
     else:
         output.print_records(page.records)
-    _print_next(page, after is not None, json, limit)
+    _print_next(page, context, window, json=json)
 
 
 @app.command()
@@ -480,8 +482,9 @@ def _expire_with_bar(store: HistoryStore, console: Console, options: dict[str, A
         return store.expire(progress=lambda done: bar.update(task, completed=done), **options)
 
 
-def _window(since: str | None, until: str | None) -> dict[str, Any]:
-    now = utc_now()
+def _window(since: str | None, until: str | None) -> dict[str, datetime | None]:
+    # Whole seconds, as the next page repeats them.
+    now = utc_now().replace(microsecond=0)
     return {"from_": _moment(since, "--since", now), "to": _moment(until, "--until", now)}
 
 
@@ -496,18 +499,26 @@ def _print_json(records: Iterable[HistoryRecord]) -> None:
         output.print_json(output.record_json(record))
 
 
-def _print_next(page: Page, wanted: bool, json: bool, limit: int) -> None:
-    """Say where the next page begins: always if `wanted`, else to who sees that there is more."""
-    cursor = page.next_cursor
+def _print_next(
+    page: Page, context: typer.Context, window: dict[str, datetime | None], *, json: bool
+) -> None:
+    """Print where the next page starts: a command on a terminal, the cursor if asked to."""
+    cursor, is_asked_to = page.next_cursor, context.params["after"] is not None
     if json:
-        if wanted:
+        if is_asked_to:
             output.print_json({"next_cursor": cursor})
     elif Console().is_terminal:
         if cursor is not None:
-            size = "" if limit == 100 else f" --limit {limit}"
-            print(f"more: jobhistory list{size} --after {cursor}")
-    elif wanted:
+            # Counted from now, "2h" ago would be another criterion.
+            moments = {"since": window["from_"], "until": window["to"]}
+            fixed = {name: _iso(moment) for name, moment in moments.items() if moment is not None}
+            print(f"more: jobhistory list {repeated(context, **fixed, after=cursor)}")
+    elif is_asked_to:
         print(f"next_cursor\t{cursor or ''}")
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def _print_revision(engine: Engine, schema: str | None, json: bool) -> None:

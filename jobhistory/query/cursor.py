@@ -1,122 +1,140 @@
-"""Where a page ended, as text."""
+"""Pages, and the cursors between them."""
 
 from __future__ import annotations
 
 import base64
 import json
 import re
-import zlib
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
+from zlib import crc32
 
-from jobhistory._runtime.clock import in_utc
-from jobhistory.errors import InvalidInput, quoted
+from jobhistory.errors import InvalidInput
+from jobhistory.query.criteria import HistoryQuery
 
 if TYPE_CHECKING:
     from jobhistory.schema import HistoryRecord
-from jobhistory.query.criteria import HistoryQuery, replace
 
-_LONGEST_CURSOR = 1_000_000  # characters, packed or unpacked
-
-
-_CURSOR_VERSION = "1"
+_VERSION = "2"
+_TEXT = re.compile(r"v([0-9]{1,9})\.([A-Za-z0-9_-]+)")
+# Microseconds, id, digest of the criteria. A checksum of 4 bytes follows: base64 needs no padding
+# for 36 bytes, so each bit of the text is significant.
+_CONTENT = Struct(">q16s8s")
+_CHECKSUM_BYTES = 4
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
 class Cursor:
-    """Where a page ended: behind which record, in what was asked for."""
+    """A position in the order of pages: after the record with this start and id."""
 
-    query: HistoryQuery
     started_at: datetime
     id: UUID
 
     @classmethod
-    def behind(cls, record: HistoryRecord, query: HistoryQuery) -> Cursor:
-        """Behind a record that the query found."""
-        return cls(query, record.started_at, record.id)
+    def after(cls, record: HistoryRecord) -> Cursor:
+        """Return the position after a record."""
+        return cls(record.started_at, record.id)
 
-    def text(self) -> str:
-        """The cursor as text, which URLs and shells take as it is."""
-        given = replace(self.query, limit=None)  # as pages of one query may be of any size
-        criteria = {name: value for name, value in asdict(given).items() if value is not None}
-        content = json.dumps([self.started_at, self.id.hex, criteria], default=datetime.isoformat)
-        packed = base64.urlsafe_b64encode(zlib.compress(content.encode(), 9))
-        return f"v{_CURSOR_VERSION}.{packed.decode().rstrip('=')}"
+    def to_text(self, query: HistoryQuery) -> str:
+        """Return 51 characters that need no quoting in URLs and shells.
+
+        They contain a digest of the criteria, not the criteria themselves.
+        """
+        content = _CONTENT.pack(_microseconds(self.started_at), self.id.bytes, _digest(query))
+        packed = base64.urlsafe_b64encode(content + _checksum(content))
+        return f"v{_VERSION}.{packed.decode()}"
 
     @classmethod
-    def read(cls, text: str, argument: str) -> Cursor:
-        """The cursor that a text stands for; it may come from anywhere.
+    def from_text(cls, text: str, query: HistoryQuery, argument: str) -> Cursor:
+        """Return the position that a text stands for.
+
+        The text may come from anywhere. A checksum detects typing errors, but not forgery: anybody
+        can make a cursor for any position.
 
         Raises:
-            InvalidInput: if it stands for none, or is one of another version of this library.
+            InvalidInput: if the text is not a cursor, or is one of another version, or of a query
+                with other criteria. The limit and the order of collections do not matter.
         """
-        parts = re.fullmatch(r"v([0-9]{1,9})\.([\w-]+)", text) if isinstance(text, str) else None
-        if parts is None or len(text) > _LONGEST_CURSOR:
-            raise _no_cursor(text, argument)
-        if parts[1] != _CURSOR_VERSION:
+        parts = _TEXT.fullmatch(text) if isinstance(text, str) else None
+        if parts is None:
+            raise _not_a_cursor(text, argument)
+        if parts[1] != _VERSION:
             raise InvalidInput(
                 argument,
                 text,
-                f"is a cursor of version {parts[1]}, and this jobhistory reads those of version "
-                f"{_CURSOR_VERSION}; begin anew, without it",
+                f"is a cursor of version {parts[1]}, and this version of jobhistory only reads "
+                f"version {_VERSION}; start again from the first page",
             )
         try:
-            # Its checksum tells what was mistyped or cut off; the bound, what was made to harm.
-            content = zlib.decompressobj()
-            packed = base64.b64decode(parts[2] + "=" * (-len(parts[2]) % 4), "-_", validate=True)
-            unpacked = content.decompress(packed, _LONGEST_CURSOR)
-            if not content.eof or content.unused_data:
-                raise ValueError("there is more, or less, than a cursor")
-            started_at, id_, criteria = json.loads(unpacked)
-            for name in criteria.keys() & {"from_", "to"}:
-                criteria[name] = datetime.fromisoformat(criteria[name])
-            query = HistoryQuery(**criteria, limit=None)
-            return cls(query, in_utc(datetime.fromisoformat(started_at), argument), UUID(hex=id_))
-        except (ValueError, TypeError, AttributeError, RecursionError, zlib.error):
-            raise _no_cursor(text, argument) from None
-
-    @classmethod
-    def read_for(cls, query: HistoryQuery, text: str, argument: str) -> Cursor:
-        """The cursor that a text stands for, as long as it was made for this query.
-
-        Raises:
-            InvalidInput: if not, saying what differs.
-        """
-        cursor = cls.read(text, argument)
-        had, has = asdict(cursor.query), asdict(query)
-        for name in had:
-            if had[name] != has[name] and name != "limit":
-                raise InvalidInput(
-                    argument,
-                    text,
-                    f"was made for other criteria: {name} was {_shown(had[name])} and is "
-                    f"{_shown(has[name])}; give the same ones, or begin anew, without it",
-                )
+            microseconds, id_, digest = _CONTENT.unpack(_unpacked(parts[2]))
+            cursor = cls(_EPOCH + microseconds * _MICROSECOND, UUID(bytes=id_))
+        except (ValueError, OverflowError):  # the latter if it was forged
+            raise _not_a_cursor(text, argument) from None
+        if digest != _digest(query):
+            raise InvalidInput(
+                argument,
+                text,
+                "belongs to other criteria; repeat those of its page, or start again from the "
+                "first page",
+            )
         return cursor
 
 
-def _no_cursor(text: str, argument: str) -> InvalidInput:
-    return InvalidInput(argument, text, "is no cursor; give the next_cursor of a page as it was")
+def _unpacked(packed: str) -> bytes:
+    content = base64.urlsafe_b64decode(packed)
+    content, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
+    if len(content) != _CONTENT.size or checksum != _checksum(content):
+        raise ValueError("something changed it")
+    return content
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, tuple):  # as it may have been given, and without the names of an Enum
-        return quoted([str(item) for item in value] if len(value) != 1 else str(value[0]))
-    return quoted(value)
+def _checksum(content: bytes) -> bytes:
+    # CRC-32 detects every change within five neighbouring characters.
+    return crc32(content).to_bytes(_CHECKSUM_BYTES, "big")
+
+
+def _microseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def _digest(query: HistoryQuery) -> bytes:
+    """Return 8 bytes that are the same for equivalent criteria, in any process."""
+    # Without those that are not given, so that new kinds of criteria leave the digest unchanged.
+    criteria = {
+        field.name: _canonical(value)
+        for field in fields(HistoryQuery)
+        if field.name != "limit" and (value := getattr(query, field.name)) is not None
+    }
+    content = json.dumps(criteria, sort_keys=True)
+    return blake2b(content.encode(), digest_size=8).digest()
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return sorted(value)
+    return _microseconds(value) if isinstance(value, datetime) else value
+
+
+def _not_a_cursor(text: str, argument: str) -> InvalidInput:
+    return InvalidInput(
+        argument, text, "is not a cursor; give the next_cursor of a page, unchanged"
+    )
 
 
 @dataclass(frozen=True)
 class Page:
-    """Some of the records that meet criteria, and where the next ones begin.
+    """Some of the records that meet criteria, and where the next page starts.
 
     Attributes:
-        records: the executions, in the order that was asked for.
-        next_cursor: what gives the next page when given as `after`, as text that URLs take as it
-            is; `None` on the last page.
+        records: the executions, in the order of the query.
+        next_cursor: text of about 50 characters; give it as `after`, with the same criteria, to get
+            the next page. URLs can contain it unquoted. `None` on the last page.
     """
 
     records: list[HistoryRecord]
