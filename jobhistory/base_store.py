@@ -299,14 +299,14 @@ class BaseStore:
         return chain.from_iterable(self._batches(criteria, batch_size, named))
 
     def count(self, criteria: Criteria = None, *, cap: int | None = None, **named: Any) -> Count:
-        """How many executions meet all criteria; with a `cap`, whether there are more than that.
+        """Return the number of executions that meet all criteria.
 
-        Without a cap it reads all that meet them. With one it stops at one more than the cap:
-        `str()` of what it returns is then `"10000+"`, and its `is_capped` is true.
+        Without a cap, the database reads all of them. With a cap, it stops at one more: the count
+        is then shown as `"10000+"`, and its `is_capped` is true.
 
         Args:
-            criteria, named: as with `query`, but for `limit` and `order`.
-            cap: the greatest number that is of interest.
+            criteria, named: as for `query`, except `limit` and `order`.
+            cap: the greatest number of interest.
 
         Raises:
             InvalidInput: if a criterion or the cap cannot be used.

@@ -360,7 +360,7 @@ def test_what_a_backslash_means_to_a_connection_makes_no_injection(postgres_data
     (found,) = store.query(task_identifier="back\\slash")
     assert found.job_id == "back\\slash"
     assert len(store.query(task_identifier=["back\\slash", "secret_task"])) == 2
-    assert store.count(task_identifier=injected) == 0
+    assert store.count(task_identifier=injected).value == 0
     assert [each.task_identifier for each in store.stats(task_identifier="back\\slash")] == [
         "back\\slash"
     ]

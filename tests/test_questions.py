@@ -257,7 +257,7 @@ def test_pages_one_after_the_other_are_the_unpaged_result(
     assert [r.id for page in paged for r in page] == unpaged
     assert [r.id for r in store.iterate(criteria, batch_size=limits[0])] == unpaged
     assert all(paged) or paged == [[]], "no page but the only one is empty"
-    assert store.count({k: v for k, v in criteria.items() if k != "order"}) == len(unpaged)
+    assert store.count({k: v for k, v in criteria.items() if k != "order"}).value == len(unpaged)
 
     meanwhile = []
     for number, page in enumerate(pages(store, limits, **criteria)):
@@ -370,17 +370,46 @@ def test_iterate_holds_one_batch_at_a_time(database):
 def test_count_is_exact_or_capped(store):
     executions(store, *[{}] * 5, {"error": "x"})
 
-    assert store.count() == 6
-    assert store.count(status="failed") == 1
-    assert store.count(task_identifier=[]) == 0
-    assert store.count(job_id="job-2") == 1
-    for cap, shown in [(None, "6"), (7, "6"), (6, "6"), (5, "5+"), (0, "0+")]:
-        count = store.count(cap=cap)
-        assert isinstance(count, Count)
-        assert (str(count), f"{count}") == (shown, shown)
-        assert count.is_capped == shown.endswith("+")
-        assert count == min(6, 6 if cap is None else cap)
-    assert store.count({"status": "failed"}, cap=1).is_capped is False
+    assert store.count() == Count(6)
+    assert store.count(status="failed") == Count(1)
+    assert store.count(task_identifier=[]) == Count(0)
+    assert store.count(job_id="job-2") == Count(1)
+    for cap, count in [
+        (None, Count(6)),
+        (7, Count(6)),
+        (6, Count(6)),
+        (5, Count(5, is_capped=True)),
+        (0, Count(0, is_capped=True)),
+    ]:
+        assert store.count(cap=cap) == count
+    assert store.count({"status": "failed"}, cap=1) == Count(1)
+
+
+@pytest.mark.parametrize(
+    ("count", "shown", "is_true"),
+    [
+        (Count(0), "0", False),
+        (Count(7), "7", True),
+        (Count(0, is_capped=True), "0+", True),
+        (Count(10_000, is_capped=True), "10000+", True),
+    ],
+)
+def test_a_count_looks_the_same_everywhere(count, shown, is_true):
+    assert (str(count), f"{count}", f"{count:>9}") == (shown, shown, shown.rjust(9))
+    assert repr(count) == f"<Count {shown}>"
+    assert (int(count), bool(count)) == (count.value, is_true)
+
+
+def test_a_count_is_a_value_but_no_number():
+    """A number would hide that there may be more."""
+    count = Count(10_000, is_capped=True)
+    assert len({count, Count(10_000, is_capped=True), Count(10_000)}) == 2
+    assert count != 10_000
+    for compute in (lambda: count < 10_001, lambda: count + 1, lambda: "x" * count):
+        with pytest.raises(TypeError):
+            compute()
+    with pytest.raises(AttributeError):
+        count.value = 5
 
 
 def test_count_refuses_what_it_cannot_use(store):
@@ -618,7 +647,7 @@ def test_questions_in_a_joined_session_see_what_it_has_not_committed(database):
         joined = store.joined(session)
         joined.record_start(Job("job-0", "t"), "w", "c")
         joined.record_execution(ENDED, job_id="job-1", error=ValueError("no 7"))
-        assert joined.count() == 2
+        assert joined.count().value == 2
         assert [s.executions for s in joined.stats()] == [2]
         (group,) = joined.failures()
         assert (group.message, group.example.job_id) == ("no <number>", "job-1")

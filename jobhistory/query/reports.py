@@ -22,28 +22,40 @@ PERCENTILES = (50, 95, 99)
 Row = Mapping[str, Any]
 
 
-class Count(int):
-    """How many there are; as text, `"10000+"` if it is only known that there are more than that.
+@dataclass(frozen=True, repr=False)
+class Count:
+    """A number of executions, shown as `"10000+"` if there are more than that.
+
+    It is not an `int`: `value` and `int()` return the number, which comparisons and arithmetic
+    need. It is false if there are no executions.
 
     Attributes:
-        is_capped: whether there are more.
+        value: the number of executions, or the cap if there are more.
+        is_capped: whether there are more than `value`.
     """
 
-    is_capped: bool
-
-    def __new__(cls, value: int, *, is_capped: bool = False) -> Self:
-        """A count, or with `is_capped` what is exceeded."""
-        count = super().__new__(cls, value)
-        count.is_capped = is_capped
-        return count
+    value: int
+    is_capped: bool = False
 
     @classmethod
     def up_to(cls, found: int, cap: int | None) -> Self:
-        """The count of what was found, by a search that stopped at one more than the cap."""
+        """Return the count for a search that stopped at one more than the cap."""
         return cls(found) if cap is None or found <= cap else cls(cap, is_capped=True)
 
+    def __int__(self) -> int:
+        return self.value
+
+    def __bool__(self) -> bool:
+        return self.value > 0 or self.is_capped
+
     def __str__(self) -> str:
-        return f"{int(self)}+" if self.is_capped else int.__repr__(self)
+        return f"{self.value}+" if self.is_capped else str(self.value)
+
+    def __format__(self, spec: str) -> str:
+        return format(str(self), spec)
+
+    def __repr__(self) -> str:
+        return f"<Count {self}>"
 
 
 @dataclass(frozen=True)
