@@ -45,6 +45,8 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 maximum_signature_line_length = 60
 add_module_names = False
+toc_object_entries_show_parents = "hide"
+smartquotes = False  # they would change options and arguments
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
@@ -55,14 +57,17 @@ myst_heading_anchors = 3
 # The inventories are files, so nothing is fetched. `inventories/make.py` makes them.
 intersphinx_mapping = {
     "python": ("https://docs.python.org/3", str(HERE / "inventories/python.inv")),
-    "sqlalchemy": ("https://docs.sqlalchemy.org/en/21", str(HERE / "inventories/sqlalchemy.inv")),
+    "sqlalchemy": (
+        "https://docs.sqlalchemy.org/en/21",
+        str(HERE / "inventories/sqlalchemy.inv"),
+    ),
 }
 
 html_theme = "furo"
 html_title = "jobhistory"
 html_static_path = ["_static"]
 html_css_files = ["style.css"]
-html_js_files = ["copy.js"]
+html_js_files = ["site.js"]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_copyright = False

@@ -98,7 +98,7 @@ class Shell:
     """Runs the commands behind `$ ` in a `console` block, and compares what they print.
 
     `jobhistory` runs in this process, unless it runs a command itself, or something reads it. Its
-    output is that of a terminal of 100 columns, without colors.
+    output is that of a terminal of 84 columns, without colors.
     """
 
     def __init__(self, monkeypatch, capfd, home):
@@ -109,7 +109,7 @@ class Shell:
             "PATH": os.pathsep.join(folders),
             "FORCE_COLOR": "1",
             "NO_COLOR": "1",
-            "COLUMNS": "100",
+            "COLUMNS": "84",
             "TTY_INTERACTIVE": "0",
         }.items():
             monkeypatch.setenv(name, value)
@@ -156,6 +156,7 @@ def test_every_block_of_a_page_runs_or_says_that_it_does_not(page):
         assert language in RUN | SHOWN | FOR_SPHINX, block
         if language == "sh":
             assert re.match(r"(pip install|alembic|fastapi|flask) ", block), block
+        assert all(len(line) <= 84 for line in block.splitlines()), block
 
 
 def test_every_test_that_the_fault_table_names_exists():

@@ -33,7 +33,9 @@ def usage(words: str, command: Any) -> str:
     arguments = []
     for parameter in command.params:
         if parameter.param_type_name == "argument":
-            shown = parameter.name.upper() + (" ..." if parameter.nargs == -1 else "")
+            shown = parameter.name.upper() + (
+                " ..." if parameter.nargs == -1 else ""
+            )
             arguments.append(shown if parameter.required else f"[{shown}]")
     before = " [--]" if words.endswith(" run") else ""
     return " ".join([f"{words} [OPTIONS]{before}", *arguments])
@@ -60,11 +62,21 @@ def option_lines(parameter: Any) -> list[str]:
 
 def describe(words: str, command: Any) -> list[str]:
     """Return the section of a command, in Markdown."""
-    lines = [f"## {words.removeprefix('jobhistory ')}", "", "```text", usage(words, command), "```"]
+    lines = [
+        f"## {words.removeprefix('jobhistory ')}",
+        "",
+        "```text",
+        usage(words, command),
+        "```",
+    ]
     lines += ["", *inspect.cleandoc(command.help or "").splitlines(), ""]
     for parameter in command.params:
         if parameter.param_type_name == "argument":
-            lines += [f"`{parameter.name.upper()}`", f": {parameter.help or ''}", ""]
+            lines += [
+                f"`{parameter.name.upper()}`",
+                f": {parameter.help or ''}",
+                "",
+            ]
         elif parameter.name not in EVERYWHERE:
             lines += option_lines(parameter)
     return lines

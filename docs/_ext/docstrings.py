@@ -13,30 +13,47 @@ SEVERAL_NAMES = re.compile(r"^( {4}\w+(?:, \w+)+): ")
 JOINT = "\N{BRAILLE PATTERN BLANK}"
 
 
-def join_names(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+def join_names(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
     """Keep together names that one sentence describes, as in `job_id, worker_id: the ids`."""
     for number, line in enumerate(lines):
         if names := SEVERAL_NAMES.match(line):
-            lines[number] = names[1][:4] + names[1][4:].replace(" ", JOINT) + line[names.end(1) :]
+            lines[number] = (
+                names[1][:4]
+                + names[1][4:].replace(" ", JOINT)
+                + line[names.end(1) :]
+            )
 
 
-def separate_names(app: Sphinx, tree: nodes.document) -> None:
-    """Put the spaces back."""
+def finish_names(app: Sphinx, tree: nodes.document) -> None:
+    """Put the spaces back, a dash between names and what they are, and our word for attributes."""
     for text in list(tree.findall(nodes.Text)):
+        new = {" -- ": " \N{EN DASH} ", "Variables": "Attributes"}.get(text)
         if JOINT in text:
-            text.parent.replace(text, nodes.Text(text.replace(JOINT, " ")))
+            new = text.replace(JOINT, " ")
+        if new is not None:
+            text.parent.replace(text, nodes.Text(new))
 
 
-def hide_type_variable(
-    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: Any, returns: Any
+def shorten_signature(
+    app: Sphinx,
+    what: str,
+    name: str,
+    obj: Any,
+    options: Any,
+    signature: Any,
+    returns: Any,
 ) -> tuple[Any, Any] | None:
-    """Leave out that a generic method returns `R_co`."""
+    """Leave out how to make what the library makes, and that a generic method returns `R_co`."""
+    if what == "exception" or (what == "class" and signature == "()"):
+        return "", None
     return (signature, None) if returns and returns.endswith("R_co") else None
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the functions; the first one has to run before napoleon."""
     app.connect("autodoc-process-docstring", join_names, priority=100)
-    app.connect("autodoc-process-signature", hide_type_variable)
-    app.connect("doctree-read", separate_names)
+    app.connect("autodoc-process-signature", shorten_signature)
+    app.connect("doctree-read", finish_names)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

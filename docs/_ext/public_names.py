@@ -37,7 +37,9 @@ def public_name(name: str) -> str | None:
     return None
 
 
-def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.TextElement) -> Any:
+def resolve(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.TextElement
+) -> Any:
     """Resolve a reference under the public name, here or in another project's inventory."""
     if node.get("refdomain") != "py":
         return None
@@ -45,7 +47,9 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.
     if name is None or name == node["reftarget"]:
         return None
     node["reftarget"], kind = name, node["reftype"]
-    ours = env.domains["py"].resolve_xref(env, node["refdoc"], app.builder, kind, name, node, text)
+    ours = env.domains["py"].resolve_xref(
+        env, node["refdoc"], app.builder, kind, name, node, text
+    )
     return ours or intersphinx.missing_reference(app, env, node, text)
 
 

@@ -18,8 +18,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-OBJECT = re.compile(r'<dl class="py (\w+)">\s*<dt class="sig sig-object py" id="([\w.]+)">')
-SQLALCHEMY = ("sqlalchemy.engine", "sqlalchemy.exc", "sqlalchemy.ext.asyncio", "sqlalchemy.orm")
+OBJECT = re.compile(
+    r'<dl class="py (\w+)">\s*<dt class="sig sig-object py" id="([\w.]+)">'
+)
+SQLALCHEMY = (
+    "sqlalchemy.engine",
+    "sqlalchemy.exc",
+    "sqlalchemy.ext.asyncio",
+    "sqlalchemy.orm",
+)
 PYTHON = re.compile(r"\S+ py:(module|class|exception|function|data) ")
 END_OF_HEADER = b"compressed using zlib.\n"
 
@@ -38,7 +45,11 @@ def sqlalchemy_objects(documentation: Path) -> list[str]:
 def python_objects(inventory: Path) -> list[str]:
     """Return the lines of Python's own inventory that are kept."""
     _, _, packed = inventory.read_bytes().partition(END_OF_HEADER)
-    return [line for line in zlib.decompress(packed).decode().splitlines() if PYTHON.match(line)]
+    return [
+        line
+        for line in zlib.decompress(packed).decode().splitlines()
+        if PYTHON.match(line)
+    ]
 
 
 def write(project: str, version: str, lines: Iterable[str]) -> None:
@@ -46,12 +57,18 @@ def write(project: str, version: str, lines: Iterable[str]) -> None:
     header = f"# Sphinx inventory version 2\n# Project: {project}\n# Version: {version}\n"
     packed = zlib.compress("".join(f"{line}\n" for line in lines).encode(), 9)
     path = FOLDER / f"{project.lower()}.inv"
-    path.write_bytes(header.encode() + b"# The remainder is " + END_OF_HEADER + packed)
+    path.write_bytes(
+        header.encode() + b"# The remainder is " + END_OF_HEADER + packed
+    )
 
 
 def main(sqlalchemy: Path, python: Path) -> None:
     """Write both inventories."""
-    write("SQLAlchemy", sqlalchemy.name.rpartition("-")[2], sqlalchemy_objects(sqlalchemy / "doc"))
+    write(
+        "SQLAlchemy",
+        sqlalchemy.name.rpartition("-")[2],
+        sqlalchemy_objects(sqlalchemy / "doc"),
+    )
     version = python.read_bytes().split(b"# Version: ")[1].split(b"\n")[0].decode()
     write("Python", version, python_objects(python))
 

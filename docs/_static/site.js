@@ -17,3 +17,22 @@ document.querySelectorAll("div.highlight > pre").forEach((block) => {
   });
   block.parentElement.append(button);
 });
+
+// Long names in tables may be broken after an underscore or before colons, and nowhere else.
+document.querySelectorAll("table.docutils code").forEach((code) => {
+  if (code.textContent.length < 30) return;
+  code.innerHTML = code.innerHTML.replace(/_/g, "_<wbr>").replace(/(?<=\w)::/g, "<wbr>::");
+});
+
+// On a narrow screen a row of a wide table is a list: each cell with its heading.
+document.querySelectorAll("table.docutils").forEach((table) => {
+  const headings = [...table.querySelectorAll("thead th")].map((cell) => cell.textContent);
+  if (headings.length < 4) return;
+  table.classList.add("wide");
+  table.querySelectorAll("tbody tr").forEach((row) => {
+    [...row.children].forEach((cell, column) => {
+      if (column) cell.dataset.heading = headings[column];
+      if (!cell.textContent.trim()) cell.classList.add("empty");
+    });
+  });
+});
