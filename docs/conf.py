@@ -28,7 +28,7 @@ extensions = [
     "docstrings",
     "public_names",
 ]
-exclude_patterns = ["_build", "inventories"]
+exclude_patterns = ["_build", "images", "inventories"]
 source_suffix = {".md": "markdown"}
 
 # Docstrings mark names, arguments and values with single backticks. Those that name a documented

@@ -46,7 +46,9 @@ def shorten_signature(
     returns: Any,
 ) -> tuple[Any, Any] | None:
     """Leave out how to make what the library makes, and that a generic method returns `R_co`."""
-    if what == "exception" or (what == "class" and signature == "()"):
+    if signature and (
+        what == "exception" or (what == "class" and signature == "()")
+    ):
         return "", None
     return (signature, None) if returns and returns.endswith("R_co") else None
 

@@ -105,7 +105,11 @@ def execution(task: Task, hour: int, chance: random.Random) -> dict[str, Any]:
     """Return an execution that starts in this hour."""
     number = chance.randrange(1000, 9999)
     is_bad = task.name == "sync_stock" and hour in (14, 15)
-    took = 30_000 if is_bad else round(task.milliseconds * chance.lognormvariate(0, 0.5))
+    took = (
+        30_000
+        if is_bad
+        else round(task.milliseconds * chance.lognormvariate(0, 0.5))
+    )
     fields = {
         "job_id": f"{task.name}-{number}",
         "task_identifier": task.name,
@@ -118,7 +122,11 @@ def execution(task: Task, hour: int, chance: random.Random) -> dict[str, Any]:
     if chance.random() >= (0.8 if is_bad else task.failing):
         return fields | {"status": "completed"}
     kind, _, message = task.error.format(number=number).partition(": ")
-    return fields | {"status": "failed", "error_type": kind, "error_message": message}
+    return fields | {
+        "status": "failed",
+        "error_type": kind,
+        "error_message": message,
+    }
 
 
 def output_of(commands: tuple[str, ...] = COMMANDS) -> str:
