@@ -1,4 +1,4 @@
-"""Recording what runs in a block, a function or a coroutine: when it starts and how it ends."""
+"""Track blocks, functions and coroutines: record when they start and how they end."""
 
 from __future__ import annotations
 
@@ -30,15 +30,14 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-
 _current: ContextVar[TrackedExecution | None] = ContextVar("jobhistory_execution", default=None)
 
 
 def current_execution() -> TrackedExecution | None:
-    """Return the innermost tracked execution that has not ended, of this thread or task.
+    """Return the innermost tracked execution that is still running; `None` if there is none.
 
-    Tasks inherit it from the code that creates them. Threads do not, unless they run in a copy of
-    the context, as with `asyncio.to_thread`.
+    Each thread and each task has its own. A task inherits it from the code that creates the task.
+    A thread does not, unless it runs in a copy of the context, as with `asyncio.to_thread`.
     """
     return _not_ended(_current.get())
 
@@ -59,7 +58,7 @@ class _History(Protocol):
 
 @dataclass(frozen=True)
 class TrackOptions:
-    """The arguments of `HistoryStore.track`, and those of a decorated function's call."""
+    """The arguments of `HistoryStore.track`; `arguments` are those of a decorated function."""
 
     job: Any
     worker_id: Id
@@ -67,15 +66,15 @@ class TrackOptions:
     history_retention: Duration | None
     arguments: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
 
-    def made_job(self) -> Any:
-        """Return the job, or the one that it makes from the arguments of a function's call."""
+    def make_job(self) -> Any:
+        """Return the job; if it is a callable, call it with the decorated function's arguments."""
         if self.arguments is None or not self._makes_jobs:
             return self.job
         args, kwargs = self.arguments
         return self.job(*args, **kwargs)
 
     def check(self, rows: RowBuilder) -> None:
-        """Refuse what can be seen to be wrong before the first call.
+        """Check the arguments as far as possible before the first call.
 
         Raises:
             InvalidInput: if an argument cannot be used.
@@ -90,10 +89,12 @@ class TrackOptions:
 
 
 class TrackedExecution:
-    """An execution under way.
+    """A tracked execution that is running.
+
+    Use it in the thread or task that runs the execution.
 
     Attributes:
-        correlation_id: ties it to other executions; hand it on to them.
+        correlation_id: the id that ties this execution to others. Pass it on to them.
     """
 
     __slots__ = (
@@ -130,10 +131,12 @@ class TrackedExecution:
         self._begun = monotonic()
 
     def partial_success(self, partial_results: PartialResults | Mapping[str, Any]) -> None:
-        """Let the outcome be a partial success, unless an exception ends the execution.
+        """Make the outcome a partial success, unless an exception ends the execution.
+
+        Nothing is written until the execution ends. If called more than once, the last call counts.
 
         Args:
-            partial_results: as `record_partial_success` takes it; the last call counts.
+            partial_results: as for `record_partial_success`.
 
         Raises:
             InvalidInput: if `partial_results` cannot be used, or has an unknown key.
@@ -141,15 +144,15 @@ class TrackedExecution:
         assert self._row is not None
         self._partial = self._rows.partly_succeeded(self._row, 0, partial_results)
 
-    def start(self, tracked: TrackOptions) -> None:
+    def start(self, options: TrackOptions) -> None:
         """Record the start.
 
         Raises:
             InvalidInput: if an argument cannot be used.
-            Exception: what the callable raises that makes the job.
+            Exception: if the callable that makes the job raises it.
         """
         self._row = self._rows.started(
-            tracked.made_job(), tracked.worker_id, self.correlation_id, tracked.history_retention
+            options.make_job(), options.worker_id, self.correlation_id, options.history_retention
         )
         self.correlation_id = self._row["correlation_id"]
         with self._log_history_errors("start"):
@@ -158,8 +161,10 @@ class TrackedExecution:
         self._begun = monotonic()
 
     def end(self, error: BaseException | None) -> None:
-        """Record the outcome; with it the start, if that is not in history."""
-        # A forked child may leave its parent's block; the parent still runs it.
+        """Record the outcome. If the start is not in history, record both in one row.
+
+        A forked child that leaves its parent's block records nothing.
+        """
         if self._row is None or os.getpid() != self._process:
             return
         milliseconds = (monotonic() - self._begun) * 1000
@@ -170,7 +175,7 @@ class TrackedExecution:
                     self._history.end(outcome)
                     return
                 except ExecutionNotFound:
-                    pass  # the start was rolled back, or has expired
+                    pass  # the start was rolled back or has expired
             self._history.insert_ended(outcome.ended_row(), may_exist=True)
 
     def _outcome(
@@ -186,14 +191,14 @@ class TrackedExecution:
 
     @contextmanager
     def _log_history_errors(self, what: str, error: BaseException | None = None) -> Iterator[None]:
-        """Log errors of history, unless they are to be raised and the job has none itself."""
+        """Log errors of history; raise them only if the caller wants that and the job succeeded."""
         try:
             yield
         except Exception as history_error:
             if self._on_history_error == "raise" and error is None:
                 raise
             task = "" if self._row is None else self._row["task_identifier"]
-            # One line tells of an outage, however many jobs run during it.
+            # An outage is one line in the log, no matter how many jobs run during it.
             is_repeated = getattr(history_error, "is_repeated", False)
             logger.log(
                 logging.DEBUG if is_repeated else logging.ERROR,
@@ -204,10 +209,10 @@ class TrackedExecution:
             )
 
 
-class AsyncTracker:
-    """What `AsyncHistoryStore.track` returns: for `async with`, or to decorate coroutines.
+class _BaseTracker:
+    """Tracks one `async with` block at a time, and decorates coroutine functions.
 
-    One tracker is for one block at a time; decorated functions may run any number of times at once.
+    `run` calls a function without blocking the event loop; with `None`, coroutines are refused.
     """
 
     def __init__(
@@ -215,7 +220,7 @@ class AsyncTracker:
         rows: RowBuilder,
         history: _History,
         run: Callable[..., Coroutine[Any, Any, Any]] | None,
-        tracked: TrackOptions,
+        options: TrackOptions,
         on_history_error: OnHistoryError,
     ) -> None:
         if on_history_error not in get_args(OnHistoryError):
@@ -223,17 +228,17 @@ class AsyncTracker:
         self._rows = rows
         self._history = history
         self._run = run
-        self._tracked = tracked
+        self._options = options
         self._on_history_error: OnHistoryError = on_history_error
         self._execution: TrackedExecution | None = None
 
     async def __aenter__(self) -> TrackedExecution:
         execution = self._enter()
         try:
-            await self._run_to_completion(execution.start, self._tracked)
+            await self._run_to_completion(execution.start, self._options)
         except BaseException as error:
             self._leave()
-            if not isinstance(error, Exception):
+            if not isinstance(error, Exception):  # the start may be in history
                 await self._run_to_completion(execution.end, error)
             raise
         return execution
@@ -256,32 +261,31 @@ class AsyncTracker:
             raise InvalidInput(
                 "function", function, "is a generator, which runs after its call; track its caller"
             )
-        self._tracked.check(self._rows)
-        if not _is(function, inspect.iscoroutinefunction):
-            return self._decorated(function)
+        self._options.check(self._rows)
+        if _is(function, inspect.iscoroutinefunction):
+            return self._decorate_coroutine(function)
+        return self._decorate_function(function)
+
+    def _decorate_coroutine(self, function: Callable[P, R]) -> Callable[P, R]:
         if self._run is None:
             raise InvalidInput(
-                "function",
-                function,
-                "is a coroutine; track it with a store of an AsyncSession",
+                "function", function, "is a coroutine; track it with the store of an AsyncSession"
             )
 
         @functools.wraps(function)
         async def tracked(*args: P.args, **kwargs: P.kwargs) -> Any:
-            async with self._of_call(args, kwargs):
+            async with self._for_call(args, kwargs):
                 return await cast("Any", function)(*args, **kwargs)
 
         return cast("Callable[P, R]", tracked)
 
-    def _decorated(self, function: Callable[P, R]) -> Callable[P, R]:
-        raise InvalidInput(
-            "function", function, "is no coroutine; decorate it with a HistoryStore's track()"
-        )
+    def _decorate_function(self, function: Callable[P, R]) -> Callable[P, R]:
+        raise NotImplementedError
 
-    def _of_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Self:
-        """A tracker for one call, whose job may be made from its arguments."""
-        tracked = replace(self._tracked, arguments=(args, kwargs))
-        return type(self)(self._rows, self._history, self._run, tracked, self._on_history_error)
+    def _for_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Self:
+        """Return a tracker for one call, whose arguments may make the job."""
+        options = replace(self._options, arguments=(args, kwargs))
+        return type(self)(self._rows, self._history, self._run, options, self._on_history_error)
 
     def _enter(self) -> TrackedExecution:
         if self._execution is not None:
@@ -290,10 +294,10 @@ class AsyncTracker:
         execution = TrackedExecution(
             self._rows, self._history, self._on_history_error, _not_ended(enclosing)
         )
-        if self._tracked.correlation_id is not None:
-            execution.correlation_id = self._tracked.correlation_id
+        if self._options.correlation_id is not None:
+            execution.correlation_id = self._options.correlation_id
         elif enclosing is not None:
-            # Also if that has ended: a task that it left behind is still part of the same whole.
+            # Even if it has ended: a task that it left behind still belongs to the same whole.
             execution.correlation_id = enclosing.correlation_id
         else:
             execution.correlation_id = str(uuid4())
@@ -305,8 +309,8 @@ class AsyncTracker:
         execution, self._execution = self._execution, None
         assert execution is not None
         execution._has_ended = True
-        # Not reset by a token, which fixtures and the like may have left in another context. Blocks
-        # that end out of order are still current, unless they have ended.
+        # No token resets it, because a fixture may have entered the block in another context. If
+        # blocks end out of order, those that have not ended stay current.
         _current.set(current_execution())
         return execution
 
@@ -315,20 +319,30 @@ class AsyncTracker:
         await run_to_completion(self._run(step, argument), cancellable=False)
 
 
-class Tracker(AsyncTracker):
+class AsyncTracker(_BaseTracker):
+    """What `AsyncHistoryStore.track` returns: for `async with`, or to decorate coroutines.
+
+    A tracker is for one block at a time. Decorated functions may run any number of times at once.
+    """
+
+    def _decorate_function(self, function: Callable[P, R]) -> Callable[P, R]:
+        raise InvalidInput("function", function, "is not a coroutine; track it with a HistoryStore")
+
+
+class Tracker(_BaseTracker):
     """What `HistoryStore.track` returns: for `with`, or to decorate functions and coroutines.
 
-    A coroutine's event loop is not blocked: threads write what it records. One tracker is for one
-    block at a time; decorated functions may run any number of times at once.
+    Tracking a coroutine does not block the event loop: threads write its start and outcome. A
+    tracker is for one block at a time. Decorated functions may run any number of times at once.
     """
 
     def __enter__(self) -> TrackedExecution:
         execution = self._enter()
         try:
-            execution.start(self._tracked)
+            execution.start(self._options)
         except BaseException as error:
             self._leave()
-            if not isinstance(error, Exception):  # it may have started, but will not run
+            if not isinstance(error, Exception):  # the start may be in history
                 execution.end(error)
             raise
         return execution
@@ -342,15 +356,29 @@ class Tracker(AsyncTracker):
         if self._execution is not None:
             self._leave().end(error)
 
+    def _decorate_function(self, function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def tracked(*args: P.args, **kwargs: P.kwargs) -> R:
+            tracker = self._for_call(args, kwargs)
+            with tracker:
+                result = function(*args, **kwargs)
+                if not inspect.isawaitable(result):
+                    return result
+                # The execution ends when the result has been awaited.
+                execution = tracker._detach()
+            return cast("R", tracker._track_awaitable(execution, result))
+
+        return tracked
+
     def _detach(self) -> TrackedExecution:
-        """Let the execution go on beyond the block."""
+        """Let the execution outlive the block."""
         execution, self._execution = self._execution, None
         assert execution is not None
         _current.set(execution._enclosing)
         return execution
 
-    def _awaited(self, execution: TrackedExecution, work: Awaitable[T]) -> Awaitable[T]:
-        """Return what awaits the work, which ends the execution; a future for a future."""
+    def _track_awaitable(self, execution: TrackedExecution, work: Awaitable[T]) -> Awaitable[T]:
+        """Return an awaitable that ends the execution after the work; a future for a future."""
 
         async def tracked() -> T:
             self._execution = execution
@@ -365,21 +393,7 @@ class Tracker(AsyncTracker):
 
         return asyncio.ensure_future(tracked()) if asyncio.isfuture(work) else tracked()
 
-    def _decorated(self, function: Callable[P, R]) -> Callable[P, R]:
-        @functools.wraps(function)
-        def tracked(*args: P.args, **kwargs: P.kwargs) -> R:
-            tracker = self._of_call(args, kwargs)
-            with tracker:
-                result = function(*args, **kwargs)
-                if not inspect.isawaitable(result):
-                    return result
-                # It has only begun: its end is that of what is awaited.
-                execution = tracker._detach()
-            return cast("R", tracker._awaited(execution, result))
-
-        return tracked
-
 
 def _is(function: Any, kind: Callable[[Any], bool]) -> bool:
-    """Return whether a function, or what an object does when it is called, is of a kind."""
+    """Return whether a function, or the `__call__` of an object, is of a kind."""
     return kind(function) or kind(getattr(function, "__call__", None))  # noqa: B004

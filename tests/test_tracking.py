@@ -467,7 +467,7 @@ def test_misuse_is_told(store):
     for method in (staticmethod(len), classmethod(len)):
         with pytest.raises(InvalidInput, match="decorate it below @staticmethod"):
             store.track(JOB, "w")(method)
-    with pytest.raises(InvalidInput, match="is no coroutine"):
+    with pytest.raises(InvalidInput, match="is not a coroutine"):
         create_async_store().track(JOB, "w")(len)
     tracker = store.track(JOB, "w")
     with tracker, pytest.raises(RuntimeError, match="in use"):
