@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from jobhistory import migrate
+from jobhistory.base_store import JoinedStore
 from jobhistory.errors import (
     ExecutionAlreadyFinished,
     ExecutionNotFound,
@@ -25,7 +26,7 @@ from jobhistory.recorder import AsyncRecorder, Recorder, RecorderCounts
 from jobhistory.sanitize.json_values import Limits
 from jobhistory.sanitize.secrets import redact_secrets
 from jobhistory.schema import HistoryRecord
-from jobhistory.store import HistoryStore, JoinedStore, create_store
+from jobhistory.store import HistoryStore, create_store
 from jobhistory.tracking import TrackedExecution, current_execution
 
 if TYPE_CHECKING:

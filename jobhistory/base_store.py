@@ -1,12 +1,15 @@
-"""What can be recorded and asked, whatever holds the history and whoever commits."""
+"""Record, read and track executions, wherever history is stored and whoever commits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 from uuid import UUID
+
+from sqlalchemy.orm import Session
 
 from jobhistory.errors import InvalidInput, check_count
 from jobhistory.execution.ids import id_text
@@ -18,15 +21,14 @@ from jobhistory.query.criteria import HistoryQuery, coerce, replace
 from jobhistory.query.cursor import Cursor, Page
 from jobhistory.query.reports import Count, FailureGroup, TaskStats, parse_bucket
 from jobhistory.schema import HistoryRecord, plain, values_of
-from jobhistory.typing import Duration, Id, Milliseconds
+from jobhistory.tracking import Tracker, TrackOptions
+from jobhistory.typing import Duration, Id, Milliseconds, OnHistoryError
 
 Row = dict[str, Any]
 Criteria: TypeAlias = HistoryQuery | Mapping[str, Any] | None
 
 
 class _History(Protocol):
-    """Where executions are written, and found again."""
-
     def insert(self, row: Row, *, may_exist: bool = False) -> HistoryRecord: ...
 
     def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord: ...
@@ -44,12 +46,37 @@ class _History(Protocol):
     def failures(self, query: HistoryQuery) -> list[FailureGroup]: ...
 
 
-class BaseStore:
-    """The methods that every kind of store has."""
+H_co = TypeVar("H_co", bound=_History, covariant=True)
 
-    def __init__(self, rows: RowBuilder, history: _History) -> None:
-        self._rows = rows
-        self._history = history
+
+@dataclass(frozen=True)
+class Internals(Generic[H_co]):
+    """The parts of a store, for other modules of this package. They may change in any release."""
+
+    rows: RowBuilder
+    history: H_co
+    session_factory: Callable[[], Session] | None = None
+
+
+class JoinedStore:
+    """Records, reads and tracks executions in the caller's transaction.
+
+    `HistoryStore.joined` returns one. Like its session, it is for one thread at a time. It never
+    commits. Its records are detached and fully loaded.
+
+    `HistoryStore` extends this class: there, each call has its own transaction. Annotate a function
+    that accepts either kind of store with this class.
+    """
+
+    def __init__(
+        self,
+        internals: Internals[_History],
+        run_in_thread: Callable[..., Coroutine[Any, Any, Any]] | None = None,
+    ) -> None:
+        self.internals = internals
+        self._run_in_thread = run_in_thread  # None: a session is for one thread
+        self._rows = internals.rows
+        self._history = internals.history
 
     def record_start(
         self,
@@ -62,26 +89,26 @@ class BaseStore:
     ) -> HistoryRecord:
         """Record that a worker starts to execute a job now.
 
-        With an `execution_id`, the call can be repeated, and may even come after the outcome: it
-        returns the record with that id, if there is one, and changes nothing. Without one, a
+        With an `execution_id`, the call can be repeated safely, even after the outcome: if there is
+        a record with that id, the call returns it and changes nothing. Without an `execution_id`, a
         repeated call records a second execution.
 
         Args:
-            job: a `Job`, any object with its attributes, or a mapping with its keys: `id`,
+            job: a `Job`, any object with the attributes of one, or a mapping with its keys: `id`,
                 `task_identifier`, and optionally `payload`, `attempts`, `run_at`. The time from
-                `run_at` to the start is the record's `queue_time_ms`.
-            worker_id: the worker that executes it.
-            correlation_id: an id that ties this execution to others: of a request, a trace, a
-                workflow.
-            history_retention: how long this row lives; `None` for the store's own retention.
+                `run_at` to the start becomes `queue_time_ms`.
+            worker_id: the id of the worker that executes the job.
+            correlation_id: an id that ties this execution to others, such as the id of a request, a
+                trace or a workflow.
+            history_retention: how long the row is kept; `None` for the store's retention.
             execution_id: the id of the record, made by `new_execution_id`; `None` for a new one.
 
         Returns:
-            The record, with status `started`. The ring buffer gets it when it has ended.
+            The record, with status `started`. The ring buffer does not change until it ends.
 
         Raises:
             InvalidInput: if an argument cannot be used, a mapping has an unknown key, or the
-                `execution_id` is that of another job or task. A payload is never a reason.
+                `execution_id` belongs to another job or task. No payload raises an error.
         """
         row = self._rows.started(job, worker_id, correlation_id, history_retention, execution_id)
         return self._history.insert(row, may_exist=execution_id is not None)
@@ -95,29 +122,30 @@ class BaseStore:
         *,
         execution_id: UUID | None = None,
     ) -> HistoryRecord:
-        """Record that an execution did its work.
+        """Record that an execution completed.
 
-        The three ids name the newest started execution that `record_start` recorded with them. A
-        record, given in place of the three, or an `execution_id` names exactly one execution.
+        The three ids select the newest started execution that `record_start` recorded with them. A
+        record in place of the three ids, or an `execution_id`, selects exactly one execution.
 
-        An execution that `reap_lost` presumed lost takes this outcome in place of that, once.
+        If `reap_lost` marked the execution as failed because its worker was presumed lost, this
+        outcome replaces that failure, once.
 
         Args:
-            job_id, worker_id, correlation_id: the ids that `record_start` was given; or, as the
-                first of them, the record that it returned.
-            execution_time_ms: how long it took, in milliseconds, rounded to whole ones, or a
+            job_id, worker_id, correlation_id: the ids passed to `record_start`. Alternatively, the
+                first argument is the record that it returned, and the other two are left out.
+            execution_time_ms: the duration in milliseconds, rounded to a whole number, or a
                 `timedelta`; `None` for the time since the start.
-            execution_id: the id of the record, instead of the three.
+            execution_id: the id of the record, in place of the three ids.
 
         Returns:
-            The ended record. Its `completed_at` is now, or the start, if that is later. If the
-            execution had already ended with the same outcome, as after a repeated call, its record
-            is returned as it is, and the ring buffer stays unchanged.
+            The ended record. Its `completed_at` is now, but not before the start. If the execution
+            already ended with the same outcome, as after a repeated call, the call returns the
+            existing record and leaves the ring buffer unchanged.
 
         Raises:
             ExecutionNotFound: if there is no such execution.
             ExecutionAlreadyFinished: if it ended with another outcome. When callers race, exactly
-                one wins; the others get this error.
+                one wins, and the others get this error.
             InvalidInput: if an argument cannot be used.
         """
         which = _which_execution(job_id, worker_id, correlation_id, execution_id)
@@ -136,10 +164,10 @@ class BaseStore:
         """Record that an execution failed, and why.
 
         Args:
-            error: the exception, of which type, text and traceback with its causes are kept, or a
-                text, whose type is then `"Error"`.
+            error: an exception, whose type, message and traceback with all causes are stored; or a
+                text, which is stored with the type `"Error"` and no traceback.
 
-        The other arguments, what is returned and what is raised are those of `record_completion`.
+        The other arguments, the return value and the errors are those of `record_completion`.
         """
         which = _which_execution(job_id, worker_id, correlation_id, execution_id)
         return self._history.end(self._rows.failed(which, execution_time_ms, error))
@@ -154,13 +182,13 @@ class BaseStore:
         *,
         execution_id: UUID | None = None,
     ) -> HistoryRecord:
-        """Record that some steps of an execution succeeded.
+        """Record that only some steps of an execution succeeded.
 
         Args:
-            partial_results: a `PartialResults` or a mapping with its keys: `completed_steps`,
-                `failed_steps`, `retry_from_step`, `results`; each may be left out.
+            partial_results: a `PartialResults`, or a mapping with its keys: `completed_steps`,
+                `failed_steps`, `retry_from_step`, `results`. All are optional.
 
-        The other arguments, what is returned and what is raised are those of `record_completion`.
+        The other arguments, the return value and the errors are those of `record_completion`.
         """
         which = _which_execution(job_id, worker_id, correlation_id, execution_id)
         return self._history.end(
@@ -169,34 +197,36 @@ class BaseStore:
 
     def record_execution(
         self,
+        /,
         execution: HistoryRecord | Mapping[str, Any] | None = None,
         *,
         execution_id: UUID | None = None,
         **fields: Any,
     ) -> HistoryRecord:
-        """Record an execution that has ended, in one statement.
+        """Record an execution that has already ended, in one statement.
 
-        With an `execution_id` (or an `id` among the fields) it gives the execution with that id its
-        outcome, if that has started, and inserts it whole otherwise. So the start and the outcome
-        may arrive in any order, and each of them more than once: the result is one row.
+        Use it if you learn of an execution only when it ends. If there is an `execution_id` (or an
+        `id` among the fields), and the execution with that id has started, it gets this outcome;
+        otherwise the whole row is inserted. So the start and the outcome may arrive in any order,
+        and more than once each: the result is one row.
 
         Args:
-            execution: a record, or a mapping with its fields as keys: `job_id`, `worker_id`,
-                `correlation_id`, `task_identifier` and `status` at least. In place of the status
-                and the fields of a failure it may have an `error`, an exception or a text.
+            execution: a record, or a mapping with its fields as keys: at least `job_id`,
+                `worker_id`, `correlation_id`, `task_identifier` and `status`. An `error`, an
+                exception or a text, can replace the status and the error fields.
             execution_id: the id of the record, made by `new_execution_id(started_at)`.
-            fields: the same by name; they replace those of the mapping.
+            fields: the same fields by name. They override those of the mapping.
 
         Returns:
-            The record. Any two of `started_at`, `completed_at` and `execution_time_ms` determine
-            the third; without both moments, the execution ended now. `expires_at` follows the
-            store's retention. If the execution had already ended with the same outcome, its record
-            is returned as it is, and the ring buffer stays unchanged.
+            The record. Missing values are filled in: any two of `started_at`, `completed_at` and
+            `execution_time_ms` determine the third; if neither time is given, `completed_at` is
+            now; `expires_at` follows the store's retention. If the execution already ended with the
+            same outcome, the call returns the existing record and leaves the ring buffer unchanged.
 
         Raises:
             ExecutionAlreadyFinished: if the execution with that id ended with another outcome.
-            InvalidInput: if a field is missing, unknown or unusable, the status is not an outcome,
-                the end is before the start, or the `execution_id` is that of another job or task.
+            InvalidInput: if a field is missing, unknown or invalid, the status is not an outcome,
+                the end is before the start, or the `execution_id` belongs to another job or task.
         """
         if execution_id is not None:
             fields["id"] = execution_id
@@ -205,19 +235,20 @@ class BaseStore:
         return self._history.insert_ended(row, may_exist=has_id(given, fields))
 
     def record_many(self, executions: Iterable[HistoryRecord | Mapping[str, Any]]) -> int:
-        """Record many executions that have ended, all or none, and say how many they are.
+        """Record many executions that have already ended, all or none, and return their number.
 
-        They are written in one transaction, by the fastest way that the database has: COPY on
-        PostgreSQL with psycopg, one INSERT executed many times elsewhere. All are held in memory;
-        thousands at a time are a good measure.
+        One transaction writes them in the fastest way that the driver offers: COPY on PostgreSQL
+        with psycopg, otherwise one INSERT for many rows. All executions are held in memory, so pass
+        a few thousand at a time.
 
         Args:
-            executions: each as `record_execution` takes it. An `id` must be new: use
-                `record_execution` for executions that may be in history already.
+            executions: each as for `record_execution`. An `id` must be new. Use `record_execution`
+                for executions that may be in history already.
 
         Raises:
-            InvalidInput: if one cannot be used, saying which; nothing is written then.
-            sqlalchemy.exc.IntegrityError: if there is a row with one of the ids.
+            InvalidInput: if an execution cannot be used. The message names its index, as in
+                `executions[3].status`. Nothing is written.
+            sqlalchemy.exc.IntegrityError: if a row with one of the ids exists. Nothing is written.
         """
         rows = []
         for index, execution in enumerate(executions):
@@ -233,26 +264,34 @@ class BaseStore:
         return len(rows)
 
     def get_by_job_id(self, job_id: Id) -> list[HistoryRecord]:
-        """All executions of a job, newest first."""
+        """Return all executions of a job, newest first.
+
+        Raises:
+            InvalidInput: if the id cannot be used.
+        """
         return self._history.find(HistoryQuery(job_id=id_text(job_id, "job_id"), limit=None))
 
     def get_by_correlation_id(self, correlation_id: Id) -> list[HistoryRecord]:
-        """All executions that a correlation id ties together, newest first."""
+        """Return all executions with a correlation id, newest first.
+
+        Raises:
+            InvalidInput: if the id cannot be used.
+        """
         id_ = id_text(correlation_id, "correlation_id")
         return self._history.find(HistoryQuery(correlation_id=id_, limit=None))
 
-    def query(self, criteria: Criteria = None, **named: Any) -> list[HistoryRecord]:
-        """The executions that meet all criteria, newest first, 100 at the most without a `limit`.
+    def query(self, /, criteria: Criteria = None, **named: Any) -> list[HistoryRecord]:
+        """Return the executions that meet all criteria, newest first; at most 100 by default.
 
-        Criteria are given by name, as a mapping, or as a `HistoryQuery`, which lists them; named
-        ones take the place of those of the same name. A mapping may say `"from"` for `from_`.
+        Criteria are arguments, a mapping, or a `HistoryQuery`, whose documentation lists them.
+        Arguments override criteria of the same name. A mapping may use `"from"` for `from_`.
 
         Raises:
-            InvalidInput: if a criterion is unknown or cannot be read.
+            InvalidInput: if a criterion is unknown or invalid.
         """
         return self._history.find(coerce(criteria, named))
 
-    def page(self, criteria: Criteria = None, *, after: str | None = None, **named: Any) -> Page:
+    def page(self, /, criteria: Criteria = None, *, after: str | None = None, **named: Any) -> Page:
         """Return one page of the executions that meet all criteria, and a cursor to the next one.
 
         Each page costs the same, however far it is from the first. All pages together contain what
@@ -281,24 +320,24 @@ class BaseStore:
         return Page(records, Cursor.after(records[-1]).to_text(query))
 
     def iterate(
-        self, criteria: Criteria = None, *, batch_size: int = 500, **named: Any
+        self, /, criteria: Criteria = None, *, batch_size: int = 500, **named: Any
     ) -> Iterator[HistoryRecord]:
-        """All executions that meet all criteria, one after the other, in bounded memory.
+        """Return an iterator over all executions that meet all criteria, in bounded memory.
 
-        They are read in batches, each in a short transaction of its own, unless the store is
-        joined to yours: between them, no connection is held, and nobody waits. So it is as with
-        pages what is recorded or deleted meanwhile may or may not come.
+        It reads in batches. Each batch has its own short transaction, unless the store is joined to
+        yours; no connection is held between batches. As with pages, executions that are recorded or
+        deleted in the meantime may or may not appear.
 
         Args:
-            criteria, named: as with `query`, but for `limit`: who has enough stops.
-            batch_size: how many are read, and held in memory, at once.
+            criteria, named: as for `query`, except `limit`: stop iterating when you have enough.
+            batch_size: the number of records to read, and to hold in memory, at a time.
 
         Raises:
-            InvalidInput: at once, if a criterion or the batch size cannot be used.
+            InvalidInput: if a criterion or the batch size is invalid. The call itself raises it.
         """
         return chain.from_iterable(self._batches(criteria, batch_size, named))
 
-    def count(self, criteria: Criteria = None, *, cap: int | None = None, **named: Any) -> Count:
+    def count(self, /, criteria: Criteria = None, *, cap: int | None = None, **named: Any) -> Count:
         """Return the number of executions that meet all criteria.
 
         Without a cap, the database reads all of them. With a cap, it stops at one more: the count
@@ -306,10 +345,10 @@ class BaseStore:
 
         Args:
             criteria, named: as for `query`, except `limit` and `order`.
-            cap: the greatest number of interest.
+            cap: the largest number to count to; `None` for no limit.
 
         Raises:
-            InvalidInput: if a criterion or the cap cannot be used.
+            InvalidInput: if a criterion or the cap is invalid.
         """
         query = coerce(criteria, named, without=("limit", "order"))
         if cap is not None:
@@ -317,67 +356,113 @@ class BaseStore:
         return self._history.count(query, cap)
 
     def stats(
-        self, criteria: Criteria = None, *, bucket: Duration | None = None, **named: Any
+        self, /, criteria: Criteria = None, *, bucket: Duration | None = None, **named: Any
     ) -> list[TaskStats]:
-        """How the executions of each task went: how many, how many failed, how long they took.
+        """Return statistics for each task: counts by status, failure rate and durations.
 
-        The database computes it, and reads all executions that meet the criteria, so give `from_`
-        in a large history.
+        The database computes them. It reads every execution that meets the criteria, so pass
+        `from_` in a large history.
 
         Args:
-            criteria, named: as with `query`, but for `limit` and `order`.
-            bucket: how long the periods are of which each gets statistics of its own, such as
-                `"1h"` or `"1d"`: a series over time. They are counted from a Monday's midnight in
-                UTC, so hours, days and weeks begin where people expect. Those in which nothing
-                started are left out.
+            criteria, named: as for `query`, except `limit` and `order`.
+            bucket: the length of a time bucket, such as `"1h"` or `"1d"`, for a series over time.
+                Buckets are aligned to a Monday at midnight UTC, so hours, days and weeks begin
+                where people expect. Buckets in which nothing started are left out.
 
         Returns:
-            One for each task, or each task and period, by name and then by time.
+            One item for each task, or for each task and bucket, ordered by name, then by time.
 
         Raises:
-            InvalidInput: if a criterion or the bucket cannot be used.
+            InvalidInput: if a criterion or the bucket is invalid.
         """
         query = coerce(criteria, named, without=("limit", "order"))
         return self._history.stats(query, parse_bucket(bucket))
 
-    def failures(self, criteria: Criteria = None, **named: Any) -> list[FailureGroup]:
-        """The kinds of failures: of which task and type, with what message, and how often.
+    def failures(self, /, criteria: Criteria = None, **named: Any) -> list[FailureGroup]:
+        """Return failures in groups: task, error type, fingerprint of the message, and count.
 
-        Messages are of one kind if they differ only in numbers, ids, addresses and quoted values.
-        The database groups them, and reads all failures that meet the criteria, so give `from_` in
-        a large history. On SQLite, which has no regular expressions, its connection gets a function
-        for that, `jobhistory_fingerprint`.
+        Messages have the same fingerprint if they differ only in numbers, ids, addresses and quoted
+        values. The database groups them. It reads every failure that meets the criteria, so pass
+        `from_` in a large history. SQLite has no regular expressions, so its connection gets a
+        function named `jobhistory_fingerprint`.
 
         Args:
-            criteria, named: as with `query`, but for `status` and `order`; `limit` is how many
-                kinds are returned at the most, 100 without it.
+            criteria, named: as for `query`, except `status` and `order`. `limit` is the maximum
+                number of groups, 100 by default.
 
         Returns:
-            The most frequent kind first; of two alike, the one that was seen last.
+            The most frequent group first. Of equally frequent groups, the latest comes first.
 
         Raises:
-            InvalidInput: if a criterion is unknown or cannot be read.
+            InvalidInput: if a criterion is unknown or invalid.
         """
         query = coerce(criteria, named, without=("status", "order"))
         return self._history.failures(replace(query, status=(Status.FAILED,)))
 
-    def running(self, criteria: Criteria = None, **named: Any) -> list[HistoryRecord]:
-        """What has started and not ended, that which runs longest first, 100 without a `limit`.
+    def running(self, /, criteria: Criteria = None, **named: Any) -> list[HistoryRecord]:
+        """Return executions that have not ended, longest running first; at most 100 by default.
 
-        It may be that its worker died: `reap_lost` of a store ends such.
+        The worker of such an execution may have died. `reap_lost` marks those as failed.
 
-        No index tells started executions from others, as that would slow down each completion, so
-        all executions that meet the criteria are looked through. In a large history, say with
-        `from_` how long ago what still runs may have started.
+        Status is not indexed, because that would slow down every completion, so this scans every
+        execution that meets the criteria. In a large history, pass `from_`: the earliest start of
+        anything that may still be running.
 
         Args:
-            criteria, named: as with `query`, but for `status` and `order`.
+            criteria, named: as for `query`, except `status` and `order`.
 
         Raises:
-            InvalidInput: if a criterion is unknown or cannot be read.
+            InvalidInput: if a criterion is unknown or invalid.
         """
         query = coerce(criteria, named, without=("status", "order"))
         return self._history.find(replace(query, status=(Status.STARTED,), order="oldest"))
+
+    def track(
+        self,
+        job: Any,
+        worker_id: Id,
+        correlation_id: Id | None = None,
+        *,
+        on_history_error: OnHistoryError = "log",
+        history_retention: Duration | None = None,
+    ) -> Tracker:
+        """Record the start and the outcome of a block, a function or a coroutine.
+
+        ::
+
+            with store.track(job, "worker-1") as execution:
+                ...
+                execution.partial_success({"failed_steps": ["upload"]})
+
+            @store.track(lambda order_id: Job(order_id, "ship_order"), "worker-1")
+            def ship_order(order_id): ...
+
+        An exception is recorded as a failure and re-raised, including `KeyboardInterrupt`,
+        `SystemExit` and `CancelledError`. A monotonic clock measures the duration. The execution of
+        a function that returns an awaitable ends when the awaitable does. A forked child that
+        leaves the block of its parent records nothing.
+
+        A `JoinedStore` records in the caller's transaction, and records a failure even if that is
+        rolled back. It tracks coroutines only with an `AsyncSession`.
+
+        Args:
+            job: as for `record_start`. For a function, it can also be a callable that makes the job
+                from the arguments of the call.
+            worker_id: the id of the worker that executes the job.
+            correlation_id: an id that ties this execution to others. By default it is that of the
+                enclosing tracked execution, or a new one if there is none.
+            on_history_error: with `"log"`, an error of the database is logged, and the job runs; a
+                start that could not be recorded is recorded with the outcome. With `"raise"`, the
+                error is raised, unless the job itself raises: then it is logged, and the job's
+                error propagates.
+            history_retention: as for `record_start`.
+
+        Raises:
+            InvalidInput: if an argument cannot be used: at decoration if possible, otherwise when
+                the execution starts.
+        """
+        options = TrackOptions(job, worker_id, correlation_id, history_retention)
+        return Tracker(self._rows, self._history, self._run_in_thread, options, on_history_error)
 
     def _batches(
         self, criteria: Criteria, batch_size: int, named: Mapping[str, Any]

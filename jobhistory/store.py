@@ -1,4 +1,4 @@
-"""The store: every verb, the ring buffer, and what keeps history in order."""
+"""The store that an app creates: recording, reading, the ring buffer, and maintenance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from jobhistory._runtime.clock import utc_now
 from jobhistory._runtime.durations import parse_duration, parse_retention
 from jobhistory._runtime.ring import RingBuffer
-from jobhistory.base_store import BaseStore
+from jobhistory.base_store import Internals, JoinedStore
 from jobhistory.database.batches import Batches, Expiring, Reaping
 from jobhistory.database.binds import engine_of
 from jobhistory.database.engines import check_dialect, engine_from_url
@@ -28,8 +28,7 @@ from jobhistory.query.criteria import HistoryQuery, replace
 from jobhistory.sanitize.json_values import Limits, Sanitizer
 from jobhistory.sanitize.secrets import redact_secrets
 from jobhistory.schema import HistoryRecord, plain, record_from
-from jobhistory.tracking import Tracker, TrackOptions
-from jobhistory.typing import Clock, Duration, Id, OnHistoryError, Redact
+from jobhistory.typing import Clock, Duration, Id, Redact
 
 
 def create_store(
@@ -37,33 +36,35 @@ def create_store(
     *,
     buffer_size: int = 1000,
     history_retention: Duration | None = "30 days",
-    limits: Limits = Limits(),  # noqa: B008 - it is frozen
+    limits: Limits = Limits(),
     redact: Redact | None = redact_secrets,
     schema: str | None = None,
     clock: Clock = utc_now,
 ) -> HistoryStore:
-    """Make a store on a database, or without `bind` one that lives in memory only.
+    """Return a new store on a database, or without `bind` a store that lives in memory only.
 
-    Args:
-        bind: a `sessionmaker` or an `Engine` of the app, which is used and never touched; or a URL,
-            for which the store makes an engine that `close()` disposes; or `None`.
+    The call does not connect, and creates no table: `jobhistory.migrate` does.
 
-    A store on the app's engine takes a second connection from its pool while the app holds one, so
-    a pool needs room for both: with `pool_size=1, max_overflow=0` and a session in a transaction, a
-    call waits for `pool_timeout` and then raises. A store made from a URL has connections of its
-    own, and `joined` uses the one that the session holds.
+    A store on the app's engine needs a second connection while the app holds one. With
+    `pool_size=1, max_overflow=0` and a session in a transaction, a call waits for `pool_timeout`
+    and then raises. A store made from a URL has its own connections. `HistoryStore.joined` uses the
+    connection of the session.
 
     Behind a pooler in transaction mode, such as PgBouncer, an app's engine with psycopg needs
-    `connect_args={"prepare_threshold": None}`; an engine made from a URL adapts by itself.
+    `connect_args={"prepare_threshold": None}`. An engine made from a URL needs no setting.
 
-    A session may choose its engine in `get_bind(mapper, clause)`: each transaction asks once, with
-    a SELECT if it only reads and with an UPDATE if it writes, and then stays on that engine.
+    If a session chooses its engine in `get_bind(mapper, clause)`, each transaction calls that once,
+    with a SELECT if it only reads and with an UPDATE if it writes, and stays on that engine.
 
-    The other arguments are those of `HistoryStore`. No table is created: `jobhistory.migrate` does.
+    Args:
+        bind: the app's `sessionmaker` or `Engine`, which the store never configures or disposes; or
+            a URL, from which the store makes an engine that `close()` disposes; or `None`.
+
+    The other arguments are those of `HistoryStore`.
 
     Raises:
         InvalidInput: if an argument cannot be used.
-        ModuleNotFoundError: if the database of a URL needs a driver that is not installed.
+        ModuleNotFoundError: if the URL needs a driver that is not installed.
     """
     session_factory: sessionmaker[Session] | None
     owned_engine = None
@@ -79,15 +80,15 @@ def create_store(
         raise InvalidInput(
             "bind",
             bind,
-            "is no sessionmaker, Engine or URL; give sessionmaker(engine), or another callable "
-            "that makes sessions to HistoryStore",
+            "is not a sessionmaker, Engine or URL; pass sessionmaker(engine), or pass any other "
+            "callable that returns a Session to HistoryStore",
         )
     engine = engine_of(session_factory)
     if engine is not None:
         check_dialect(engine, "bind")
         if engine.dialect.is_async:
-            raise InvalidInput("bind", bind, "is for asyncio; give it to create_async_store")
-    store = HistoryStore(
+            raise InvalidInput("bind", bind, "is for asyncio; pass it to create_async_store")
+    return HistoryStore(
         session_factory,
         buffer_size=buffer_size,
         history_retention=history_retention,
@@ -95,71 +96,75 @@ def create_store(
         redact=redact,
         schema=schema,
         clock=clock,
+        owned_engine=owned_engine,
     )
-    store._owned_engine = owned_engine
-    return store
 
 
 def _refuse_asyncio(argument: str, value: object, instead: str) -> None:
-    # Whoever has such a value has imported the module, which needs greenlet.
+    # A caller who has such a value has imported the module. Importing it here may need greenlet.
     asyncio_ = sys.modules.get("sqlalchemy.ext.asyncio")
     if asyncio_ is None:
         return
     if isinstance(value, (asyncio_.AsyncEngine, asyncio_.async_sessionmaker)):
-        raise InvalidInput(argument, value, f"is for asyncio; give it to {instead}")
+        raise InvalidInput(argument, value, f"is for asyncio; pass it to {instead}")
 
 
-class HistoryStore(BaseStore):
-    """Records executions in a database, answers from it, and keeps the last ones in memory.
+class HistoryStore(JoinedStore):
+    """Records executions in a database, reads them, and keeps the latest ones in memory.
 
-    One store serves a whole app: every method may be called by any number of threads at once. Each
-    recording method is one short transaction of its own, and what it returns is detached: it needs
-    no session and may go from thread to thread. Errors of the database are SQLAlchemy's, except for
-    `SchemaOutOfDate`; after one, nothing of that call is in history or in the ring buffer, unless
-    the connection broke while the commit was on its way. Then the call may be made again: an
-    outcome that is already there is returned, not recorded twice.
+    An app creates one store. Any number of threads may call its methods at the same time. Each
+    recording method is one short transaction. Returned records are detached and fully loaded, so
+    they need no session and can be passed between threads.
 
-    **A database that hangs does not hang jobs.** The engine that `create_store` makes from a URL
-    gives up after 2 seconds to connect, and a recording call after 2 more; `record_many` and the
-    batches of a `Recorder` have 30. The connection is closed then, and SQLAlchemy's
-    `OperationalError` says that the time limit has passed. What was sent before may be in history
-    all the same. Questions, `expire`, `reap_lost` and migrations have no limit once they are
-    connected. A wait for one of the pool's 15 connections ends after 10 seconds.
+    Database errors are SQLAlchemy's own, except for `SchemaOutOfDate` and `HistoryUnavailable`.
+    After an error, nothing of the call is in history or in the ring buffer, unless the connection
+    broke during the commit. Outcomes can be repeated safely in that case: if the outcome is already
+    recorded, the call returns the existing record. `record_start` needs an `execution_id` for that.
+
+    **A hanging database does not hang jobs.** An engine that `create_store` makes from a URL has
+    2 seconds to connect, and a recording call has 2 seconds more; `record_many` and the batches of
+    a `Recorder` have 30. When the time is over, the connection is closed, and SQLAlchemy's
+    `OperationalError` says that the time limit has passed. The database may still commit what it
+    received before. Reading, `expire`, `reap_lost` and migrations have no limit once they are
+    connected. Waiting for one of the pool's 15 connections ends after 10 seconds.
 
     After such a time-out, recording calls raise `HistoryUnavailable` at once for 30 seconds; then
-    one of them tries again. This holds on the app's own engine too, if a call found no connection,
-    or lost it, after 2 seconds or more. There, only the driver's settings limit the time, so set
-    them: `connect_args={"connect_timeout": 2}` with psycopg or psycopg2, `{"timeout": 2,
-    "command_timeout": 2}` with asyncpg, and a small `pool_timeout`. `tcp_user_timeout` helps with
-    psycopg if the network fails, but not against a server that is stopped.
+    one of them tries again. This also applies to the app's own engine if a call could not connect,
+    or lost its connection, after 2 seconds or more. On the app's own engine, only the driver's
+    settings limit the time, so set them: `connect_args={"connect_timeout": 2}` with psycopg or
+    psycopg2, `{"timeout": 2, "command_timeout": 2}` with asyncpg, and a small `pool_timeout`. With
+    psycopg, `tcp_user_timeout` helps if the network fails, but not if the server is stopped.
 
-    **SQLite.** The threads of a process that record take turns. If another process keeps the
-    database busy beyond the driver's own `timeout`, the transaction is repeated: for 5 seconds, and
-    for 30 by `expire` and `reap_lost`.
+    **SQLite.** The recording threads of a process take turns. If another process keeps the database
+    busy for longer than the driver's own `timeout`, the transaction is retried: for 5 seconds, or
+    for 30 seconds in `expire` and `reap_lost`.
 
-    A forked child may use the store that its parent made. It begins with an empty ring buffer of
-    its own, and with connections of its own: of an engine's pool, the child leaves to the parent
-    what is in it, and closes nothing. With SQLite, fork while no thread is using it: its library
-    does not survive that.
+    **Forks.** A forked child can use the store of its parent. It starts with an empty ring buffer
+    and its own connections: it drops the pooled connections of its parent without closing them.
+    With SQLite, fork only while no thread uses the store, because SQLite does not support it.
 
     Args:
-        session_factory: what makes the sessions, one for each transaction; `None` for a history
-            that lives in memory only.
-        buffer_size: how many ended executions the ring buffer keeps.
-        history_retention: how long a row lives: a `timedelta`, a text such as `"30 days"` or
+        session_factory: returns a new session for each transaction; `None` for a history that lives
+            in memory only.
+        buffer_size: the number of ended executions that the ring buffer keeps.
+        history_retention: how long rows are kept: a `timedelta`, a text such as `"30 days"` or
             `"12h"`, or `None` or `"never"` if rows do not expire.
-        limits: how many bytes payload, results, message and stack may take.
-        redact: takes a name and the value under it, and returns the value to store. It judges keys,
-            attributes, pairs such as headers, and JSON in texts; if it raises, the value is
-            redacted. Messages, stacks and other text follow the default rules. `None` turns all
-            redaction off.
-        schema: the database schema that holds the table; `None` for the connection's default, or
-            for the one of the factory's own `schema_translate_map`.
-        clock: says what time it is, as an aware `datetime`.
+        limits: the maximum size of payload, results, message and stack, in bytes.
+        redact: called with a name and the value under it; returns the value to store. It is called
+            for keys, attributes, pairs such as headers, and JSON inside text. If it raises, the
+            value is redacted. The default rules apply to messages, stacks and other text. `None`
+            turns all redaction off.
+        schema: the database schema that contains the table; `None` for the connection's default, or
+            for the one in the factory's own `schema_translate_map`.
+        clock: returns the current time as an aware `datetime`.
+        owned_engine: an engine for `close()` to dispose. `create_store` passes the one that it
+            makes from a URL.
 
     Raises:
         InvalidInput: if an argument cannot be used.
     """
+
+    internals: Internals[MemoryHistory | OwnTransactions]
 
     def __init__(
         self,
@@ -167,10 +172,11 @@ class HistoryStore(BaseStore):
         *,
         buffer_size: int = 1000,
         history_retention: Duration | None = "30 days",
-        limits: Limits = Limits(),  # noqa: B008 - it is frozen
+        limits: Limits = Limits(),
         redact: Redact | None = redact_secrets,
         schema: str | None = None,
         clock: Clock = utc_now,
+        owned_engine: Engine | None = None,
     ) -> None:
         check_count(buffer_size, "buffer_size", example=1000)
         _refuse_asyncio("session_factory", session_factory, "AsyncHistoryStore")
@@ -178,7 +184,7 @@ class HistoryStore(BaseStore):
             raise InvalidInput(
                 "session_factory",
                 session_factory,
-                "would hand out the session in which the app is at work; give its session_factory",
+                "would return the session that the app is using; pass its session_factory",
             )
         rows = RowBuilder(
             clock=clock,
@@ -191,27 +197,28 @@ class HistoryStore(BaseStore):
             if session_factory is None
             else OwnTransactions(session_factory, self._ring, schema)
         )
-        super().__init__(rows, self._history)
-        self._owned_engine: Engine | None = None
+        super().__init__(Internals(rows, self._history, session_factory), asyncio.to_thread)
+        self._owned_engine = owned_engine
 
     def joined(self, session: Session | scoped_session[Session]) -> JoinedStore:
-        """Return a store that records, reads and tracks in the transaction of a session of yours.
+        """Return a store that records, reads and tracks in the transaction of your session.
 
-        It writes at once and never commits. The ring buffer gets an ended execution when the
-        session's transaction commits. If that, or a savepoint around the write, is rolled back,
-        nothing is left, except for failures: `record_failure`, `record_execution` and `track`
-        record these again, whole and with the same id, when the session's transaction has ended,
-        on a connection of the session's own bind. If that fails, an error is logged.
+        It writes at once and never commits. When the session's transaction commits, the ring buffer
+        gets the executions that ended in it. If the transaction, or a savepoint around the write,
+        is rolled back, nothing remains, except for failures: those of `record_failure`,
+        `record_execution` and `track` are recorded again after the end of the session's
+        transaction, as whole rows with the same id, on a connection of the session's bind. If that
+        fails, an error is logged.
 
-        On PostgreSQL, the store's statements are in a savepoint, so an error in them leaves your
-        transaction usable. On a session in AUTOCOMMIT mode, each call commits at once, and a
+        On PostgreSQL, the store's statements run in a savepoint, so an error in them leaves your
+        transaction usable. If the session is in AUTOCOMMIT mode, each call commits at once, and a
         rollback undoes nothing. Like its session, the store is for one thread at a time.
 
-        Savepoints that raw SQL makes are not noticed. A session that is bound to a connection in a
-        wider transaction counts as committed when the session commits.
+        The store does not notice savepoints that raw SQL makes. A session that is bound to a
+        connection in a wider transaction counts as committed when the session commits.
 
         Raises:
-            InvalidInput: if it is no session.
+            InvalidInput: if the argument is not a session.
         """
         if isinstance(session, scoped_session):
             session = session()
@@ -219,78 +226,33 @@ class HistoryStore(BaseStore):
             raise InvalidInput(
                 "session",
                 session,
-                "is no Session; give the one you are at work in, or an AsyncSession to an "
+                "is not a Session; pass the one that you are using, or pass an AsyncSession to an "
                 "AsyncHistoryStore",
             )
-        return JoinedStore(self._rows, self._history.joined(session))
-
-    def track(
-        self,
-        job: Any,
-        worker_id: Id,
-        correlation_id: Id | None = None,
-        *,
-        on_history_error: OnHistoryError = "log",
-        history_retention: Duration | None = None,
-    ) -> Tracker:
-        """Record the start and the outcome of what runs in it: a block, a function, a coroutine.
-
-        ::
-
-            with store.track(job, "worker-1") as execution:
-                ...
-                execution.partial_success({"failed_steps": ["upload"]})
-
-            @store.track(lambda order_id: Job(order_id, "ship_order"), "worker-1")
-            def ship_order(order_id): ...
-
-        An exception is recorded as a failure and passed on, `KeyboardInterrupt`, `SystemExit` and
-        `CancelledError` included. The time is that of a monotonic clock. A function that returns an
-        awaitable, such as a coroutine, ends when that has been awaited. A forked child that leaves
-        the block of its parent records nothing.
-
-        Args:
-            job: as `record_start` takes it; for a function also a callable that makes the job from
-                the arguments of the call.
-            worker_id: the worker that executes it.
-            correlation_id: an id that ties it to others; without one that of the tracked execution
-                that it is part of, and if there is none, a new one.
-            on_history_error: with `"log"`, an error of the database is logged, and the job runs; a
-                start that is missing is recorded with the outcome. With `"raise"` it is raised,
-                unless the job itself raises: then that error passes, and the other is logged.
-            history_retention: as `record_start` takes it.
-
-        Raises:
-            InvalidInput: if an argument cannot be used: at once, when a function is decorated, or
-                when the execution starts.
-        """
-        return Tracker(
-            self._rows,
-            self._history,
-            asyncio.to_thread,
-            TrackOptions(job, worker_id, correlation_id, history_retention),
-            on_history_error,
-        )
+        return JoinedStore(Internals(self._rows, self._history.joined(session)))
 
     def observe(self, record: HistoryRecord | Mapping[str, Any]) -> None:
-        """Put an ended execution that others recorded into the ring buffer; no database is used.
+        """Add an ended execution, recorded elsewhere, to the ring buffer, without the database.
 
         Args:
-            record: a record, of which a copy is kept, or a mapping with its fields as keys:
-                `job_id`, `worker_id`, `correlation_id`, `task_identifier` and `status` at least.
+            record: a record, of which the ring buffer keeps a copy, or a mapping with its fields as
+                keys: at least `job_id`, `worker_id`, `correlation_id`, `task_identifier` and
+                `status`.
 
         Raises:
-            InvalidInput: if a field is missing, unknown or unusable, or the status no outcome.
+            InvalidInput: if a field is missing, unknown or invalid, or the status is not an
+                outcome.
         """
         self._ring.append(self._rows.ended(plain(record), argument="record"))
 
     def recent(self, n: int | None = None) -> list[HistoryRecord]:
-        """The last `n` executions that ended in this process, oldest first; no database is used.
+        """Return the last `n` executions that ended in this process, without the database.
 
-        They come in the order in which the ring buffer got them. Without `n`, it is all it holds.
+        The oldest comes first, in the order in which they were added. Without `n`, return
+        everything in the ring buffer.
 
         Raises:
-            InvalidInput: if `n` is not a count.
+            InvalidInput: if `n` is not a whole number from 0 up.
         """
         return [record_from(row) for row in self._ring.last(n)]
 
@@ -302,33 +264,35 @@ class HistoryStore(BaseStore):
         dry_run: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> int:
-        """Delete every row whose `expires_at` has passed, oldest first; return the number of rows.
+        """Delete expired rows, oldest first, and return the number deleted.
 
-        What counts as passed is fixed at the start, by the store's clock or the database server's,
-        whichever is earlier. SQLite's is this machine's clock.
+        Rows have expired if their `expires_at` is not later than the time at which the call began,
+        by the clock of the store or of the database server, whichever is earlier. With SQLite, the
+        server's clock is that of this machine.
 
-        Each batch is a short transaction of its own: nobody waits for long, and what has been
-        deleted stays so if a later batch fails. On PostgreSQL, rows that somebody has locked are
-        skipped, so several calls at once share the work. If history is partitioned or has
-        inheritance children, they expire one after the other, in the order of their names.
+        Each batch is a short transaction that blocks no one for long, and its deletions stay if a
+        later batch fails. On PostgreSQL, locked rows are skipped, so several simultaneous calls
+        share the work. If the table has partitions or inheritance children, these expire one after
+        the other, in the order of their names.
 
-        Rows can be kept by a trigger, by row-level security, or by a foreign key without
-        `ON DELETE`. They stay, all others are deleted, and one warning in the log gives their
-        number. Each row that a foreign key keeps costs a few more statements.
+        A trigger, row-level security, or a foreign key without `ON DELETE` can keep rows. They
+        stay, all others are deleted, and one warning in the log gives the number of kept rows. Each
+        row that a foreign key keeps costs a few more statements.
 
-        A store in memory forgets what has expired, also in its ring buffer.
+        A store in memory forgets expired executions, including those in the ring buffer.
 
         Args:
-            batch_size: the most rows that one transaction deletes.
-            time_limit: stop after the first batch that ends later than this, with a warning in the
-                log. At least one batch is made.
-            dry_run: only count what would be deleted, including rows that would be kept.
+            batch_size: the maximum number of rows that one transaction deletes.
+            time_limit: stop after the first batch that ends later than this, and log a warning. At
+                least one batch runs.
+            dry_run: delete nothing, and return the number of expired rows, including rows that
+                would be kept.
             progress: called after each batch with the number of rows deleted so far.
 
         Raises:
             InvalidInput: if an argument cannot be used.
-            UnsafeExpiry: if a batch would delete more rows than it selected, as happens if the
-                table is replaced by a view of partitions. That batch is rolled back.
+            UnsafeExpiry: if a batch would delete more rows than it selected, as happens if a view
+                of partitions replaces the table. That batch is rolled back.
         """
         batches = Batches("expire", batch_size, time_limit, progress)
         now = self._rows.now()
@@ -349,25 +313,25 @@ class HistoryStore(BaseStore):
         time_limit: Duration | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> int:
-        """End executions that started long ago and have no outcome, oldest first; return how many.
+        """Mark executions of lost workers as failed, oldest first, and return their number.
 
-        They become failures with the error type `jobhistory.WorkerLost` and a message that says
-        since when they were started. How long they ran is not known. The ring buffer gets them.
-        `older_than` counts back from the store's clock or the database server's, whichever is
-        earlier.
+        An execution is presumed lost if it started more than `older_than` ago, by the clock of the
+        store or of the database server, whichever is earlier, and has no outcome. It becomes a
+        failure with the error type `jobhistory.WorkerLost`, a message that gives its start, and an
+        unknown duration. The ring buffer gets it.
 
-        A worker that reports an outcome meanwhile is not waited for, and wins. An outcome that is
-        reported later replaces the failure, once. Several calls at once share the work. Rows that
-        a trigger keeps as they are stay `started`, and one warning in the log gives their number.
+        If a worker reports an outcome at the same time, that outcome wins. An outcome that is
+        reported later replaces the failure, once. Several simultaneous calls share the work. Rows
+        that a trigger protects stay `started`, and one warning in the log gives their number.
 
-        No index tells started executions apart, so all of history that is older than `older_than`
-        is read once, or what the filters leave of it.
+        Status is not indexed, so this reads all of history that is older than `older_than` once, or
+        only the rows that match the filters.
 
         Args:
-            older_than: more than the longest job takes: a `timedelta`, or a text such as `"2h"`.
-            task_identifier: only executions of this task, or of one of these.
+            older_than: longer than the longest job takes: a `timedelta`, or a text such as `"2h"`.
+            task_identifier: only executions of this task, or of one of these tasks.
             worker_id: only executions of this worker.
-            batch_size, time_limit, progress: as with `expire`.
+            batch_size, time_limit, progress: as for `expire`.
 
         Raises:
             InvalidInput: if an argument cannot be used.
@@ -382,7 +346,7 @@ class HistoryStore(BaseStore):
         return reaped
 
     def close(self) -> None:
-        """Dispose the engine that `create_store` made from a URL; others are left alone."""
+        """Dispose the engine that `create_store` made from a URL; never dispose the app's."""
         if self._owned_engine is not None:
             self._owned_engine.dispose()
 
@@ -396,27 +360,6 @@ class HistoryStore(BaseStore):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-class JoinedStore(BaseStore):
-    """A store whose verbs are part of the caller's transaction: see `HistoryStore.joined`."""
-
-    def track(
-        self,
-        job: Any,
-        worker_id: Id,
-        correlation_id: Id | None = None,
-        *,
-        on_history_error: OnHistoryError = "log",
-        history_retention: Duration | None = None,
-    ) -> Tracker:
-        """Record the start and the outcome of a block or a function, in the caller's transaction.
-
-        A failure is recorded even if it rolls the transaction back. Coroutines need an
-        `AsyncSession`. The arguments and what is raised are those of `HistoryStore.track`.
-        """
-        tracked = TrackOptions(job, worker_id, correlation_id, history_retention)
-        return Tracker(self._rows, self._history, None, tracked, on_history_error)
 
 
 def _before(now: datetime, duration: timedelta) -> datetime:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from jobhistory import JoinedStore
 
-JOINED = [name for name in vars(JoinedStore.__mro__[1]) if not name.startswith("_")]
+JOINED = [name for name in vars(JoinedStore) if not name.startswith("_") and name != "track"]
 
 
 class Joined:

@@ -334,7 +334,7 @@ def test_what_is_for_asyncio_and_what_is_not_is_told_apart(tmp_path, kind):
         create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/h.db"),
         create_engine(f"sqlite:///{tmp_path}/h.db"),
     )
-    with pytest.raises(InvalidInput, match=f"give it to {instead}$"):
+    with pytest.raises(InvalidInput, match=f"pass it to {instead}$"):
         make(bind)
 
 

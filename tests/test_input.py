@@ -163,7 +163,7 @@ def test_create_store_refuses_a_bind_that_is_none(bind):
 
 
 def test_a_scoped_session_is_refused_as_it_is_the_apps_own_session():
-    with pytest.raises(InvalidInput, match=r"session_factory .* give its session_factory"):
+    with pytest.raises(InvalidInput, match=r"session_factory .* pass its session_factory"):
         HistoryStore(scoped_session(sessionmaker()))
 
 

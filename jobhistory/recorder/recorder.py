@@ -11,7 +11,6 @@ from typing import Any, Literal, Self
 from urllib.parse import unquote
 
 from jobhistory.database import binds
-from jobhistory.database.sessions import OwnTransactions
 from jobhistory.errors import InvalidInput, check_count
 from jobhistory.execution.batch import Operation
 from jobhistory.recorder.at_exit import AT_EXIT_SECONDS
@@ -87,14 +86,15 @@ class Recorder(RecordingCalls[None]):
             raise InvalidInput("max_delay", max_delay, "is no number of seconds; write it like 0.2")
         if when_full not in ("block", "raise"):
             raise InvalidInput("when_full", when_full, "is neither 'block' nor 'raise'")
-        super().__init__(store._rows)
+        super().__init__(store.internals.rows)
+        self._store = store
         # Made absolute once: the folder that it is relative to may change.
         path = None if spool is None else Path(os.path.abspath(spool))
         avoid = () if path is None else _database_files(store)
         if path is not None and Path(os.path.realpath(path)) in map(_real, avoid):
             raise InvalidInput("spool", str(spool), "is the store's own database; name a new file")
         self._writer = Writer(
-            store._history,
+            store.internals.history,
             RecorderOptions(
                 batch_size=batch_size,
                 batch_bytes=batch_bytes,
@@ -172,7 +172,7 @@ class AsyncRecorder(RecordingCalls[Coroutine[Any, Any, None]]):
     def __init__(self, recorder: Recorder) -> None:
         if not isinstance(recorder, Recorder):
             raise InvalidInput("recorder", recorder, "is no Recorder; give Recorder(store)")
-        super().__init__(recorder._rows)
+        super().__init__(recorder._store.internals.rows)
         self._recorder = recorder
 
     @property
@@ -205,9 +205,10 @@ class AsyncRecorder(RecordingCalls[Coroutine[Any, Any, None]]):
 
 def _database_files(store: HistoryStore) -> Collection[Path]:
     """Return the files of the store's database, if it is in one."""
-    if not isinstance(store._history, OwnTransactions):
+    session_factory = store.internals.session_factory
+    if session_factory is None:
         return ()
-    with store._history._session_factory() as session:
+    with session_factory() as session:
         engine = session.get_bind(**binds.WRITING).engine
     if engine.dialect.name != "sqlite":
         return ()

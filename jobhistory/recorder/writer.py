@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import uniform
 from threading import RLock, Thread, current_thread
 from time import monotonic
+from typing import Protocol
 
 from sqlalchemy.exc import DBAPIError
 
 from jobhistory._runtime.fork import register_for_fork
 from jobhistory.database.driver_errors import is_refusal
-from jobhistory.database.sessions import OwnTransactions
 from jobhistory.errors import InvalidInput, NotWritten, quoted, reason
-from jobhistory.execution.batch import Batch, Operation
+from jobhistory.execution.batch import Batch, BatchResult, Operation
 from jobhistory.execution.outcome import Outcome
-from jobhistory.memory.history import MemoryHistory
 from jobhistory.recorder.at_exit import close_at_exit, forget
 from jobhistory.recorder.intake import GivenUp, Intake, RecorderOptions
 from jobhistory.recorder.spool import Spool, keep_open
@@ -33,13 +32,19 @@ _CLOSING_PAUSE = 0.1
 _SPOOLING_SECONDS = 5.0
 
 
+class _History(Protocol):
+    def write(
+        self, batch: Batch, *, may_exist: bool, before_commit: Callable[[], None]
+    ) -> BatchResult: ...
+
+
 class Writer:
     """Writes what its intake accepts, in a thread.
 
     A lock of its own guards the spool. Whoever needs the intake's, too, takes the spool's first.
     """
 
-    def __init__(self, history: OwnTransactions | MemoryHistory, options: RecorderOptions) -> None:
+    def __init__(self, history: _History, options: RecorderOptions) -> None:
         self._history = history
         self._options = options
         self._spool: Spool | None = None
