@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from jobhistory.aio import AsyncJoinedStore as AsyncJoinedStore
     from jobhistory.aio import create_async_store as create_async_store
 
-__version__ = "0.1.0"
+__version__ = "0.1.0.dev0"
 
 __all__ = [
     "AsyncRecorder",

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import create_engine, text
 
-from jobhistory import Job, create_store, migrate
+from jobhistory import Job, __version__, create_store, migrate
 from jobhistory.cli import main
 from jobhistory.cli.output import took
 
@@ -366,7 +366,7 @@ def test_an_unreachable_database_is_one_line_without_the_password(run):
 
 
 def test_the_version(run):
-    assert run("--version") == (0, "jobhistory 0.1.0\n", "")
+    assert run("--version") == (0, f"jobhistory {__version__}\n", "")
 
 
 @pytest.mark.parametrize(
