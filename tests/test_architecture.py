@@ -1,0 +1,141 @@
+"""How the modules of the package use each other, and which names apps can rely on."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import jobhistory
+import jobhistory.typing
+
+PACKAGE = Path(jobhistory.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+PUBLIC = {
+    "AsyncRecorder",
+    "Count",
+    "ExecutionAlreadyFinished",
+    "ExecutionNotFound",
+    "FailureGroup",
+    "HistoryQuery",
+    "HistoryRecord",
+    "HistoryStore",
+    "HistoryUnavailable",
+    "InvalidInput",
+    "Job",
+    "JobHistoryError",
+    "JoinedStore",
+    "Limits",
+    "NotWritten",
+    "Page",
+    "PartialResults",
+    "Percentiles",
+    "Recorder",
+    "RecorderClosed",
+    "RecorderCounts",
+    "RecorderFull",
+    "SchemaOutOfDate",
+    "Status",
+    "TaskStats",
+    "TrackedExecution",
+    "UnsafeExpiry",
+    "create_store",
+    "current_execution",
+    "migrate",
+    "new_execution_id",
+    "redact_secrets",
+}
+PUBLIC_FOR_ASYNCIO = {"AsyncHistoryStore", "AsyncJoinedStore", "create_async_store"}
+PUBLIC_TYPES = {"Clock", "Duration", "Id", "Milliseconds", "OnHistoryError", "Order", "Redact"}
+
+NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}
+"""Names that Python documents, with an underscore to keep them apart from fields."""
+
+ALLOWED = {
+    ("_runtime/commit_hooks.py", "_savepoint"): "no public attribute names open savepoints",
+    ("_runtime/commit_hooks.py", "_previous_nested"): "no public attribute links open savepoints",
+    ("migrate.py", "_upgrade_revs"): "Alembic's public commands need its configuration file",
+    ("migrate.py", "_downgrade_revs"): "Alembic's public commands need its configuration file",
+    ("sanitize/json_values.py", "_mapping"): "SQLAlchemy documents Row._mapping",
+}
+"""Private names of other libraries that a module uses, and why."""
+
+
+def private_uses(tree: ast.Module) -> list[tuple[int, str]]:
+    """Return where a module uses a private name that it does not define itself."""
+    own = set(NAMED_TUPLES)
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                own.add(name)
+            case ast.ClassDef(name=name):
+                own.add(name)
+            case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name, ctx=ast.Store()):
+                own.add(name)
+            case ast.Name(id=name, ctx=ast.Store()):
+                own.add(name)
+    found = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id="self" | "cls")):
+                continue
+            case ast.Attribute(value=ast.Call(func=ast.Name(id="super"))):
+                continue
+            case ast.Attribute(attr=name) if is_private(name) and name not in own:
+                found.append((node.lineno, name))
+            case ast.ImportFrom(names=names):
+                found += [(node.lineno, each.name) for each in names if is_private(each.name)]
+    return found
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not (name.startswith("__") and name.endswith("__"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_uses_no_private_name_of_another(path):
+    module = path.relative_to(PACKAGE).as_posix()
+    used = private_uses(ast.parse(path.read_text(encoding="utf-8")))
+    assert [(line, name) for line, name in used if (module, name) not in ALLOWED] == []
+
+
+def test_each_exception_is_needed():
+    used = {
+        (path.relative_to(PACKAGE).as_posix(), name)
+        for path in MODULES
+        for _, name in private_uses(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    assert used >= ALLOWED.keys()
+
+
+@pytest.mark.parametrize(
+    ("code", "is_private_use"),
+    [
+        ("store._history.write", True),
+        ("from jobhistory.store import _before", True),
+        ("import jobhistory.store as store\nstore._before()", True),
+        ("store._owned_engine = engine", True),
+        ("class A:\n    def f(self): return self._x", False),
+        ("class A(B):\n    def f(self): return super()._x", False),
+        ("class A:\n    def __init__(self): self._x = 1\ndef f(a: A): return a._x", False),
+        ("class A:\n    def f(self): return self.store._history", True),
+        ("from jobhistory._runtime.ring import RingBuffer", False),
+        ("value.__class__", False),
+        ("row._replace(a=1)", False),
+    ],
+)
+def test_what_counts_as_a_private_use(code, is_private_use):
+    assert bool(private_uses(ast.parse(code))) == is_private_use
+
+
+def test_the_public_names():
+    assert set(jobhistory.__all__) == PUBLIC
+    assert all(hasattr(jobhistory, name) for name in PUBLIC | PUBLIC_FOR_ASYNCIO)
+
+
+def test_the_public_types():
+    imported = {"annotations", "datetime", "timedelta", "Callable", "UUID", "Any", "Literal"}
+    names = {name for name in vars(jobhistory.typing) if not name.startswith("__")}
+    assert names - imported - {"TypeAlias"} == PUBLIC_TYPES
