@@ -436,19 +436,19 @@ def test_show_indents_what_is_not_its_own(run, url, forged):
 
 def test_errors_and_log_lines_send_no_escapes(run, monkeypatch):
     from jobhistory import tracking
-    from jobhistory.cli import app
+    from jobhistory.cli.commands import db, read
 
     def list_(*_, **__):
         tracking.logger.error("not recorded: %s", FORGED)
         raise OSError(FORGED)
 
     monkeypatch.setattr(logging.root, "handlers", [])
-    monkeypatch.setattr(app, "open_store", list_)
+    monkeypatch.setattr(read, "open_store", list_)
     status, out, err = run("list")
     assert (status, out) == (1, "")
     in_an_error = HARMLESS.replace(r"\r", " ")
     assert err == f"jobhistory: not recorded: {HARMLESS}\njobhistory: {in_an_error}\n"
-    monkeypatch.setattr(app.migrate, "current", lambda *_, **__: FORGED)
+    monkeypatch.setattr(db.migrate, "current", lambda *_, **__: FORGED)
     assert run("db", "current")[1] == f"{HARMLESS}\n"
 
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobhistory import Job, create_store
-from jobhistory.cli import app
 from jobhistory.cli.charts import bar, spark
+from jobhistory.cli.commands import read
 from jobhistory.cli.database import open_store
 from jobhistory.cli.options import quoted_url
 from tests.test_cli import lines, run, url  # noqa: F401 - fixtures
@@ -268,7 +268,7 @@ def test_the_command_for_the_next_page_shows_no_password(
     run, url, history, terminal, monkeypatch, where
 ):
     secret = "sqlite:///nowhere.db?password=hunter2"
-    monkeypatch.setattr(app, "open_store", lambda *_: open_store(url, None))
+    monkeypatch.setattr(read, "open_store", lambda *_: open_store(url, None))
     if where == "environment":
         monkeypatch.setenv("JOBHISTORY_URL", secret)
     _, out, _ = run("list", *(["--url", secret] if where == "option" else []), "--limit", "1")

@@ -1,15 +1,80 @@
-"""The options of a command, as somebody would type them again."""
+"""The options that several commands have, and how they are read."""
 
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
 
 import typer
 from sqlalchemy import make_url
 
+from jobhistory._runtime.clock import utc_now
+from jobhistory._runtime.durations import parse_duration
+from jobhistory.errors import InvalidInput
 from jobhistory.sanitize.secret_names import looks_secret
 
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        envvar="JOBHISTORY_URL",
+        help="The database. Without it: an SQLite file in your user data directory.",
+        show_default=False,
+    ),
+]
+Schema = Annotated[
+    str | None,
+    typer.Option("--schema", help="The database schema that holds the table.", show_default=False),
+]
+Since = Annotated[
+    str | None,
+    typer.Option(help="Started then or later: '2h' ago, or '2026-11-01' (UTC).", metavar="WHEN"),
+]
+Until = Annotated[
+    str | None, typer.Option(help="Started then or earlier, written alike.", metavar="WHEN")
+]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option("--task", help="Of this task; may be given more than once."),
+]
+Worker = Annotated[str | None, typer.Option("--worker", help="Run by this worker.")]
+ErrorType = Annotated[str | None, typer.Option(help="Failed with this type of error.")]
+ErrorContains = Annotated[
+    str | None, typer.Option(help="Failed with this text in its error, in either case.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+
 _URL_FROM_ENVIRONMENT = '"$JOBHISTORY_URL"'
+
+
+def read_window(since: str | None, until: str | None) -> dict[str, datetime | None]:
+    """Return the criteria for `--since` and `--until`; relative times count back from now."""
+    # Whole seconds, as the next page repeats them.
+    now = utc_now().replace(microsecond=0)
+    return {"from_": _moment(since, "--since", now), "to": _moment(until, "--until", now)}
+
+
+def _moment(text: str | None, option: str, now: datetime) -> datetime | None:
+    if text is None:
+        return None
+    with suppress(ValueError):
+        moment = datetime.fromisoformat(text)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    try:
+        return now - parse_duration(text, option)
+    except (InvalidInput, OverflowError):
+        raise InvalidInput(
+            option, text, "is neither a duration nor a date; write it like '2h' or '2026-11-01'"
+        ) from None
+
+
+def read_milliseconds(duration: str | None, option: str) -> int | None:
+    """Return a duration in milliseconds."""
+    if duration is None:
+        return None
+    return parse_duration(duration, option) // timedelta(milliseconds=1)
 
 
 def repeated(context: typer.Context, **values: str) -> str:

@@ -1,11 +1,13 @@
-"""How the answers about many executions look: a table and charts, lines with tabs, or JSON."""
+"""How records and reports look: aligned on a terminal, with tabs in a pipe, or as JSON."""
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from textwrap import indent
 from typing import Any
 
 from rich.console import Console
@@ -15,15 +17,25 @@ from jobhistory.cli.charts import bar, spark
 from jobhistory.cli.output import (
     moment_text,
     one_line,
+    print_json,
     print_row,
     print_tabbed,
-    record_json,
+    shown,
     table_widths,
     took,
 )
+from jobhistory.execution.status import Status
 from jobhistory.query.reports import FailureGroup, Percentiles, TaskStats
-from jobhistory.schema import HistoryRecord
+from jobhistory.schema import COLUMN_NAMES, HistoryRecord
 
+_STYLES = {
+    Status.STARTED: "cyan",
+    Status.COMPLETED: "green",
+    Status.FAILED: "bold red",
+    Status.PARTIAL_SUCCESS: "yellow",
+}
+_LABEL_WIDTH = 21
+_HEADINGS = ("STARTED (UTC)", "STATUS", "TOOK", "TASK", "JOB", "ERROR")
 _BAR_WIDTH = 10
 _MOST_COLUMNS = 60
 _STATS_HEADINGS = (
@@ -36,6 +48,59 @@ _SERIES_HEADINGS = (
 )
 _RUNNING_HEADINGS = ("STARTED (UTC)", "FOR", "", "TASK", "JOB", "WORKER")
 _FAILURES_HEADINGS = ("FAILURES", "", "LAST (UTC)", "TASK", "ERROR")
+
+
+def record_json(record: HistoryRecord) -> dict[str, Any]:
+    """All columns of a record."""
+    return {name: getattr(record, name) for name in COLUMN_NAMES}
+
+
+def print_records_json(records: Iterable[HistoryRecord]) -> None:
+    """Print each record as it comes, as JSON on a line of its own."""
+    for record in records:
+        print_json(record_json(record))
+
+
+def print_records(records: Iterable[HistoryRecord]) -> None:
+    """Print a line for each record: in a pipe with tabs between, on a terminal aligned.
+
+    On a terminal the error has a line of its own below, cut to the width.
+    """
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        print_all(records)
+        return
+    rows = [_HEADINGS, *map(_cells, records)]
+    if len(rows) == 1:
+        console.print("no executions")
+        return
+    widths = table_widths(rows)[:-1]
+    for number, (*cells, error) in enumerate(rows):
+        styles = ["bold"] * 5 if number == 0 else ["", _STYLES[Status(cells[1])]]
+        print_row(console, cells, widths, styles)
+        if number and error:
+            console.print(Text(f"    {error}", "red"), no_wrap=True, overflow="ellipsis")
+
+
+def print_all(records: Iterable[HistoryRecord]) -> None:
+    """Print a line for each record as it comes, with tabs between its fields."""
+    print_tabbed([_HEADINGS])
+    print_tabbed(map(_cells, records))
+
+
+def print_details(records: Iterable[HistoryRecord]) -> None:
+    """Print everything that is known of each record; lines are as long as they are."""
+    console = Console(highlight=False, soft_wrap=True)
+    for number, record in enumerate(records):
+        if number:
+            console.print()
+        title = Text(one_line(record.task_identifier), "bold").append("  ", "")
+        console.print(title.append(record.status.value, _STYLES[record.status]))
+        for name, value in _details(record):
+            lines = indent(shown(value), " " * _LABEL_WIDTH).lstrip()
+            console.print(Text(f"  {name}".ljust(_LABEL_WIDTH), "dim").append(lines, "not dim"))
+        if record.error_stack:
+            console.print(Text(indent(shown(record.error_stack.rstrip()), "  ")))
 
 
 def stats_json(stats: TaskStats) -> dict[str, Any]:
@@ -141,6 +206,41 @@ def print_running(records: Sequence[HistoryRecord], now: datetime) -> None:
     print_row(console, _RUNNING_HEADINGS, widths, ["bold"] * len(widths))
     for row in rows:
         print_row(console, row, widths, ["", "", "cyan"])
+
+
+def _cells(record: HistoryRecord) -> tuple[str, ...]:
+    return (
+        moment_text(record.started_at),
+        record.status.value,
+        took(record.execution_time_ms),
+        one_line(record.task_identifier),
+        one_line(record.job_id),
+        one_line(_record_error(record)),
+    )
+
+
+def _record_error(record: HistoryRecord) -> str:
+    if record.error_type is None:
+        return ""
+    lines = (record.error_message or "").strip().splitlines()
+    return f"{record.error_type}: {lines[0]}" if lines else record.error_type
+
+
+def _details(record: HistoryRecord) -> Iterator[tuple[str, str]]:
+    for name in COLUMN_NAMES:
+        value = getattr(record, name)
+        if value is not None and name not in ("task_identifier", "status", "error_stack"):
+            yield name, _detail(name, value)
+
+
+def _detail(name: str, value: Any) -> str:
+    if isinstance(value, datetime):
+        return moment_text(value, timespec="milliseconds")
+    if name.endswith("_time_ms"):
+        return took(value)
+    if isinstance(value, (dict, list)):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)
 
 
 def _stats_cells(stats: TaskStats) -> tuple[str, ...]:

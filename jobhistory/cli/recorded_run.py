@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
-from jobhistory._runtime.clock import utc_now
-from jobhistory._runtime.durations import parse_retention
 from jobhistory.cli import child, output
-from jobhistory.database.engines import engine_from_url
-from jobhistory.errors import ExecutionNotFound, InvalidInput, JobHistoryError, reason
-from jobhistory.execution.ids import id_text, name_text
+from jobhistory.errors import ExecutionNotFound, JobHistoryError, reason
 from jobhistory.execution.job import Job
-from jobhistory.sanitize.truncate import holdable
 from jobhistory.store import HistoryStore
 
 _NAME_LENGTH = 40
@@ -94,47 +89,6 @@ class RecordedRun:
                 started_at=self.started_at,
                 execution_time_ms=ended.milliseconds,
             )
-
-
-def check_options(
-    *,
-    task: str | None,
-    job_id: str | None,
-    correlation_id: str | None,
-    retention: str,
-    url: str | None,
-) -> None:
-    """Refuse what could never be recorded, before the command runs.
-
-    Raises:
-        InvalidInput: if an option cannot be used; it names the option.
-    """
-    for option, value, stored in (
-        ("--task", task, name_text),
-        ("--job-id", job_id, id_text),
-        ("--correlation-id", correlation_id, id_text),
-    ):
-        if value is not None:
-            stored(value, option)
-            if holdable(value) != value:
-                raise InvalidInput(option, value, "is not readable text; write it like 'order-42'")
-    with _as_option("--retention", "history_retention"):
-        parse_retention(retention, now=utc_now())
-    if url is not None:
-        # A missing driver is a fault of the installation, which can be mended meanwhile.
-        with _as_option("--url", "bind"), suppress(ModuleNotFoundError):
-            engine_from_url(url).dispose()
-
-
-@contextmanager
-def _as_option(option: str, argument: str) -> Iterator[None]:
-    """Call an argument what the command line calls it."""
-    try:
-        yield
-    except InvalidInput as error:
-        if error.argument != argument:
-            raise
-        raise InvalidInput(option, error.value, error.remedy) from None
 
 
 def _attempt(record: Callable[[], None]) -> str | None:
