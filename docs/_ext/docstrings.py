@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
 
+# A default that is, or contains, a constant: `8 * _MIB`.
+CONSTANT = re.compile(r"(?<= = )(?:(\d+) \* )?(_?[A-Z][A-Z_]{2,})\b")
 SEVERAL_NAMES = re.compile(r"^( {4}\w+(?:, \w+)+): ")
 # Sphinx takes the first of two words in front of a colon for a type.
 JOINT = "\N{BRAILLE PATTERN BLANK}"
@@ -44,13 +47,22 @@ def shorten_signature(
     options: Any,
     signature: Any,
     returns: Any,
-) -> tuple[Any, Any] | None:
-    """Leave out how to make what the library makes, and that a generic method returns `R_co`."""
+) -> tuple[Any, Any]:
+    """Leave out how to make what the library makes, and that a generic method returns `R_co`.
+
+    A default that is a constant of the module is replaced with its value.
+    """
     if signature and (
         what == "exception" or (what == "class" and signature == "()")
     ):
         return "", None
-    return (signature, None) if returns and returns.endswith("R_co") else None
+    if signature and what in ("class", "function", "method"):
+        function = obj.__init__ if isinstance(obj, type) else obj
+        values = getattr(inspect.unwrap(function), "__globals__", {})
+        signature = CONSTANT.sub(
+            lambda found: f"{int(found[1] or 1) * values[found[2]]:_}", signature
+        )
+    return signature, None if returns and returns.endswith("R_co") else returns
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

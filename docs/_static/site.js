@@ -8,7 +8,7 @@ document.querySelectorAll("div.highlight > pre").forEach((block) => {
   button.addEventListener("click", async () => {
     let text = block.textContent;
     if (/highlight-console/.test(language)) {
-      const commands = text.split("\n").filter((line) => line.startsWith("$ "));
+      const commands = text.split("\n").filter((line) => /^[$>] /.test(line));
       text = commands.map((line) => line.slice(2) + "\n").join("");
     }
     await navigator.clipboard.writeText(text);
