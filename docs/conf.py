@@ -48,6 +48,7 @@ add_module_names = False
 toc_object_entries_show_parents = "hide"
 smartquotes = False  # they would change options and arguments
 napoleon_numpy_docstring = False
+napoleon_attr_annotations = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 

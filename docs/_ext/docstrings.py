@@ -12,8 +12,11 @@ from sphinx.application import Sphinx
 # A default that is, or contains, a constant: `8 * _MIB`.
 CONSTANT = re.compile(r"(?<= = )(?:(\d+) \* )?(_?[A-Z][A-Z_]{2,})\b")
 SEVERAL_NAMES = re.compile(r"^( {4}\w+(?:, \w+)+): ")
-# Sphinx takes the first of two words in front of a colon for a type.
+FROM = re.compile(r"^( {4}from)_(?=: )")
+# Sphinx takes the first of two words in front of a colon for a type, and drops the underscore at
+# the end of a name. These characters stand in for the space and the underscore.
 JOINT = "\N{BRAILLE PATTERN BLANK}"
+UNDERSCORE = "\N{FULLWIDTH LOW LINE}"
 
 
 def join_names(
@@ -21,6 +24,7 @@ def join_names(
 ) -> None:
     """Keep together names that one sentence describes, as in `job_id, worker_id: the ids`."""
     for number, line in enumerate(lines):
+        lines[number] = FROM.sub(rf"\1{UNDERSCORE}", line)
         if names := SEVERAL_NAMES.match(line):
             lines[number] = (
                 names[1][:4]
@@ -30,11 +34,11 @@ def join_names(
 
 
 def finish_names(app: Sphinx, tree: nodes.document) -> None:
-    """Put the spaces back, a dash between names and what they are, and our word for attributes."""
+    """Put spaces and underscores back, a dash between names and what they are, and our word for attributes."""
     for text in list(tree.findall(nodes.Text)):
         new = {" -- ": " \N{EN DASH} ", "Variables": "Attributes"}.get(text)
-        if JOINT in text:
-            new = text.replace(JOINT, " ")
+        if JOINT in text or UNDERSCORE in text:
+            new = text.replace(JOINT, " ").replace(UNDERSCORE, "_")
         if new is not None:
             text.parent.replace(text, nodes.Text(new))
 
