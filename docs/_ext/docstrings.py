@@ -34,7 +34,7 @@ def join_names(
 
 
 def finish_names(app: Sphinx, tree: nodes.document) -> None:
-    """Put spaces and underscores back, a dash between names and what they are, and our word for attributes."""
+    """Restore spaces and underscores, and replace two of Sphinx's own texts."""
     for text in list(tree.findall(nodes.Text)):
         new = {" -- ": " \N{EN DASH} ", "Variables": "Attributes"}.get(text)
         if JOINT in text or UNDERSCORE in text:
