@@ -1,8 +1,8 @@
 """Make the inventories that links to the documentation of SQLAlchemy and Python need.
 
 They are in the repository, so the documentation builds without a network. SQLAlchemy's comes from
-the HTML in its source distribution, Python's from the one of its own documentation, of which only
-modules, classes, exceptions, functions and constants are kept::
+the HTML in its source distribution. Python's is a part of its documentation's inventory: modules,
+classes, exceptions, functions and constants::
 
     pip download --no-deps --no-binary :all: sqlalchemy==2.1.9
     tar xf sqlalchemy-2.1.9.tar.gz
