@@ -1,18 +1,18 @@
 from __future__ import annotations
 
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, text
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import sessionmaker
 
@@ -21,13 +21,10 @@ from tests.facades import AsyncJoined, EventLoop, Joined, Synchronous
 from tests.servers import Server, running_postgres
 
 # A database is slow to a fuzzer, and shared by the examples of one test.
-settings.register_profile(
-    "database",
-    deadline=None,
-    max_examples=60,
-    suppress_health_check=list(HealthCheck),
-)
-settings.load_profile("database")
+_any_speed = settings(deadline=None, suppress_health_check=list(HealthCheck))
+settings.register_profile("dev", _any_speed, max_examples=20)
+settings.register_profile("ci", _any_speed, max_examples=60)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 _source = pytest.StashKey[str]()
 
@@ -102,9 +99,17 @@ def _new_postgres_database(server: Server) -> Iterator[URL]:
             connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
+def _do_not_wait_for_the_disk(engine: Engine) -> None:
+    """Make commits on SQLite many times as fast; the server of PostgreSQL has its own setting."""
+    if engine.dialect.name == "sqlite":
+        pragma = "PRAGMA synchronous = OFF"
+        event.listen(engine, "connect", lambda connection, _: connection.execute(pragma).close())
+
+
 @contextmanager
 def _opened(url: URL) -> Iterator[Database]:
     engine = create_engine(url)
+    _do_not_wait_for_the_disk(engine)
     yield Database(url, engine)
     checked_out = engine.pool.checkedout()
     engine.dispose()
@@ -129,19 +134,30 @@ def migrated_postgres(postgres: Server) -> Iterator[URL]:
         yield url
 
 
+def _empty(engine: Engine) -> None:
+    """Delete all rows: a few by DELETE, which is much faster than TRUNCATE."""
+    with engine.begin() as connection:
+        deleted = connection.execute(text("DELETE FROM job_history")).rowcount
+        if deleted > 1_000 and engine.dialect.name == "postgresql":
+            connection.execute(text("TRUNCATE job_history"))  # leaves no dead rows to step over
+
+
 @contextmanager
 def _migrated(kind: str, request: pytest.FixtureRequest) -> Iterator[Database]:
     if kind == "sqlite":
-        path = request.getfixturevalue("tmp_path") / "history.db"
-        shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
-        url = URL.create("sqlite", database=str(path))
+        template = request.getfixturevalue("migrated_sqlite")
+        url = _copy_of(template, request.getfixturevalue("tmp_path"))
     else:
         url = request.getfixturevalue("migrated_postgres")
     with _opened(url) as database:
         yield database
         if kind == "postgresql":
-            with database.engine.begin() as connection:
-                connection.execute(text("TRUNCATE job_history"))
+            _empty(database.engine)
+
+
+def _copy_of(sqlite: Path, folder: Path) -> URL:
+    path = shutil.copy(sqlite, folder / "history.db")
+    return URL.create("sqlite", database=str(path))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -183,7 +199,7 @@ def bare_postgres_url(postgres: Server) -> Iterator[URL]:
         yield url
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def event_loop_thread() -> Iterator[EventLoop]:
     loop = EventLoop()
     yield loop
@@ -197,6 +213,7 @@ def async_engine(
     """An engine for asyncio on a database, which gives back all of its connections."""
     driver = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}[database.name]
     engine = create_async_engine(database.url.set(drivername=driver), **options)
+    _do_not_wait_for_the_disk(engine.sync_engine)
     yield engine
     checked_out = engine.pool.checkedout()
     run(engine.dispose())
@@ -211,6 +228,48 @@ EVERY_STORE = [
 ]
 
 
+@dataclass(frozen=True)
+class SharedDatabase:
+    """A migrated database, and engines for it that many tests use one after the other.
+
+    To connect, and to start the server's side of the connection, takes longer than most tests.
+    """
+
+    engine: Engine
+    async_engine: AsyncEngine
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Lend it to a test, and empty it afterwards."""
+        yield
+        for pool in (self.engine.pool, self.async_engine.pool):
+            assert pool.checkedout() == 0, "a connection is still checked out"
+        _empty(self.engine)
+
+
+@contextmanager
+def _shared(url: URL, loop: EventLoop) -> Iterator[SharedDatabase]:
+    with _opened(url) as database, async_engine(database, loop.run) as bind:
+        yield SharedDatabase(database.engine, bind)
+
+
+@pytest.fixture(scope="session")
+def shared_sqlite(
+    tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path, event_loop_thread: EventLoop
+) -> Iterator[SharedDatabase]:
+    url = _copy_of(migrated_sqlite, tmp_path_factory.mktemp("shared"))
+    with _shared(url, event_loop_thread) as shared:
+        yield shared
+
+
+@pytest.fixture(scope="session")
+def shared_postgresql(
+    migrated_postgres: URL, event_loop_thread: EventLoop
+) -> Iterator[SharedDatabase]:
+    with _shared(migrated_postgres, event_loop_thread) as shared:
+        yield shared
+
+
 @pytest.fixture(params=EVERY_STORE)
 def make_store(
     request: pytest.FixtureRequest, clock: FakeClock
@@ -221,23 +280,22 @@ def make_store(
     of their own, and joined to a caller's.
     """
     *how, where = request.param.split("-")
+    loop = request.getfixturevalue("event_loop_thread")
     with ExitStack() as stack:
-        database = None if where == "memory" else stack.enter_context(_migrated(where, request))
-        if "async" not in how:
-            engine = database and database.engine
-            plain = partial(create_store, engine, clock=clock)
-            sessions = sessionmaker(engine)
-            yield (lambda **options: Joined(plain(**options), sessions)) if how else plain
-            return
-        loop = request.getfixturevalue("event_loop_thread")
-        async_bind = database and stack.enter_context(async_engine(database, loop.run))
-        async_sessions = async_sessionmaker(async_bind)
+        engine = bind = None
+        if where != "memory":
+            shared = request.getfixturevalue(f"shared_{where}")
+            stack.enter_context(shared.lent())
+            engine, bind = shared.engine, shared.async_engine
 
         def make(**options: Any) -> Any:
-            store: Any = create_async_store(async_bind, clock=clock, **options)
+            if "async" not in how:
+                plain = create_store(engine, clock=clock, **options)
+                return Joined(plain, sessionmaker(engine)) if how else plain
+            awaited: Any = create_async_store(bind, clock=clock, **options)
             if "joined" in how:
-                store = AsyncJoined(store, async_sessions)
-            return Synchronous(store, loop)
+                awaited = AsyncJoined(awaited, async_sessionmaker(bind))
+            return Synchronous(awaited, loop)
 
         yield make
 
