@@ -74,6 +74,17 @@ def postgres(pytestconfig: pytest.Config) -> Iterator[Server]:
         yield server
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # one of pytest-xdist's processes
+        session.config.workeroutput["postgres"] = session.config.stash.get(_source, None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    if source := getattr(node, "workeroutput", {}).get("postgres"):
+        node.config.stash[_source] = source
+
+
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
@@ -270,16 +281,12 @@ def shared_postgresql(
         yield shared
 
 
-@pytest.fixture(params=EVERY_STORE)
-def make_store(
-    request: pytest.FixtureRequest, clock: FakeClock
-) -> Iterator[Callable[..., HistoryStore]]:
-    """Makes stores of every kind in turn, which go by a fake clock.
-
-    They are in memory and on each kind of database; for threads and for asyncio; with transactions
-    of their own, and joined to a caller's.
-    """
-    *how, where = request.param.split("-")
+@contextmanager
+def _stores(
+    kind: str, request: pytest.FixtureRequest, clock: FakeClock
+) -> Iterator[Callable[..., Any]]:
+    """Yield a function that makes stores of a kind, which go by the clock."""
+    *how, where = kind.split("-")
     loop = request.getfixturevalue("event_loop_thread")
     with ExitStack() as stack:
         engine = bind = None
@@ -300,6 +307,29 @@ def make_store(
         yield make
 
 
+@pytest.fixture(params=EVERY_STORE)
+def make_store(
+    request: pytest.FixtureRequest, clock: FakeClock
+) -> Iterator[Callable[..., HistoryStore]]:
+    """Makes stores of every kind in turn, which go by a fake clock.
+
+    They are in memory and on each kind of database; for threads and for asyncio; with transactions
+    of their own, and joined to a caller's.
+    """
+    with _stores(request.param, request, clock) as make:
+        yield make
+
+
 @pytest.fixture
 def store(make_store: Callable[..., HistoryStore]) -> HistoryStore:
     return make_store()
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+def plain_store(request: pytest.FixtureRequest, clock: FakeClock) -> Iterator[HistoryStore]:
+    """A plain store in memory and on each kind of database in turn.
+
+    For what each kind of store does by the same code, such as to refuse or to sanitize a value.
+    """
+    with _stores(request.param, request, clock) as make:
+        yield make()

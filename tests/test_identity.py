@@ -114,13 +114,13 @@ def test_the_store_makes_its_ids_from_the_start(store, clock):
         (lambda now: new_execution_id(now + timedelta(days=1, seconds=1)), "is of another time"),
     ],
 )
-def test_an_id_is_of_version_7_and_of_the_day_of_the_start(store, clock, made, says):
+def test_an_id_is_of_version_7_and_of_the_day_of_the_start(plain_store, clock, made, says):
     id_ = made(clock.now)
     with pytest.raises(InvalidInput, match=says):
-        store.record_start(JOB, *IDS[1:], execution_id=id_)
+        plain_store.record_start(JOB, *IDS[1:], execution_id=id_)
     with pytest.raises(InvalidInput, match=says):
-        store.record_execution(WHOLE, execution_id=id_)
-    assert store.query() == []
+        plain_store.record_execution(WHOLE, execution_id=id_)
+    assert plain_store.query() == []
 
 
 def test_clocks_may_be_a_day_apart(store, clock):
@@ -288,11 +288,11 @@ def test_a_clock_that_goes_back_gives_no_negative_times(store, clock, how):
     [(-0.0007, 0), (-0.9, 0), (timedelta(seconds=1.5), 1500), (timedelta(0), 0), (0.6, 1)],
 )
 def test_durations_are_numbers_or_timedeltas_and_a_little_less_than_nothing_is_nothing(
-    store, given_time, stored
+    plain_store, given_time, stored
 ):
-    store.record_start(JOB, *IDS[1:])
-    assert store.record_completion(*IDS, given_time).execution_time_ms == stored
-    whole = store.record_execution(WHOLE, execution_time_ms=given_time)
+    plain_store.record_start(JOB, *IDS[1:])
+    assert plain_store.record_completion(*IDS, given_time).execution_time_ms == stored
+    whole = plain_store.record_execution(WHOLE, execution_time_ms=given_time)
     assert whole.execution_time_ms == stored
 
 
@@ -403,9 +403,9 @@ def test_no_message_shows_what_an_execution_carries(store):
         ("stats", HistoryQuery(order="oldest")),
     ],
 )
-def test_a_query_with_what_a_call_cannot_use_is_refused_as_keywords_are(store, method, query):
+def test_a_query_with_what_a_call_cannot_use_is_refused_as_keywords_are(plain_store, method, query):
     with pytest.raises(InvalidInput, match=r"criteria '.*' has no effect here; leave it out"):
-        getattr(store, method)(query)
+        getattr(plain_store, method)(query)
 
 
 def test_a_job_object_may_have_other_attributes(store):

@@ -16,6 +16,11 @@ from jobhistory import HistoryStore, InvalidInput, Job, Limits, Status, create_s
 IDS = ("job-1", "worker-1", "request-1")
 
 
+@pytest.fixture
+def store(plain_store):
+    return plain_store
+
+
 def bad_starts():
     yield Job("", "t"), {}, "job.id '' is empty; write it like 'order-42'"
     yield Job("x" * 300, "t"), {}, "job.id 'xxx"

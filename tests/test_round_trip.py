@@ -84,10 +84,10 @@ def test_every_column_returns_what_was_put_in(database, row):
 
 
 @pytest.mark.parametrize("number", [12, 2**63 + 1, 2**70, -(2**64), 1.5, 1e15])
-def test_a_lone_number_is_a_payload_like_any_other(store, number):
-    store.record_start(Job("1", "t", number), "w", "c")
+def test_a_lone_number_is_a_payload_like_any_other(plain_store, number):
+    plain_store.record_start(Job("1", "t", number), "w", "c")
 
-    (record,) = store.get_by_job_id("1")
+    (record,) = plain_store.get_by_job_id("1")
     assert record.payload == number
     assert type(record.payload) is type(number)
 
