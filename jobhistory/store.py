@@ -5,26 +5,24 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Collection, Mapping
-from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
 from sqlalchemy import URL, Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
+from jobhistory._runtime.batches import Batches
 from jobhistory._runtime.clock import utc_now
 from jobhistory._runtime.durations import parse_duration, parse_retention
 from jobhistory._runtime.ring import RingBuffer
 from jobhistory.base_store import Internals, JoinedStore
-from jobhistory.database.batches import Batches, Expiring, Reaping
 from jobhistory.database.binds import engine_of
 from jobhistory.database.engines import check_dialect, engine_from_url
 from jobhistory.database.sessions import OwnTransactions
-from jobhistory.database.statements.expire import BEGINNING
 from jobhistory.errors import InvalidInput, check_count
 from jobhistory.execution.rows import RowBuilder
 from jobhistory.memory.history import MemoryHistory
-from jobhistory.query.criteria import HistoryQuery, replace
+from jobhistory.query.criteria import HistoryQuery
 from jobhistory.sanitize.json_values import Limits, Sanitizer
 from jobhistory.sanitize.secrets import redact_secrets
 from jobhistory.schema import HistoryRecord, plain, record_from
@@ -193,7 +191,7 @@ class HistoryStore(JoinedStore):
         )
         self._ring: RingBuffer[dict[str, Any]] = RingBuffer(buffer_size)
         self._history: MemoryHistory | OwnTransactions = (
-            MemoryHistory(self._ring)
+            MemoryHistory.on(self._ring)
             if session_factory is None
             else OwnTransactions(session_factory, self._ring, schema)
         )
@@ -298,10 +296,7 @@ class HistoryStore(JoinedStore):
         now = self._rows.now()
         if dry_run:
             return self._history.count_expired(now)
-        expiring = Expiring(self._history, self._history.plan_expiry(now), batch_size)
-        deleted = batches.run(expiring.delete_batch)
-        expiring.report()
-        return deleted
+        return self._history.expire(now, batches)
 
     def reap_lost(
         self,
@@ -339,11 +334,7 @@ class HistoryStore(JoinedStore):
         batches = Batches("reap_lost", batch_size, time_limit, progress)
         duration = parse_duration(older_than, "older_than")
         query = HistoryQuery(task_identifier=task_identifier, worker_id=worker_id, limit=batch_size)
-        now = self._history.earlier(self._rows.now())
-        reaping = Reaping(self._history, replace(query, to=_before(now, duration)), now)
-        reaped = batches.run(reaping.reap_batch)
-        reaping.report()
-        return reaped
+        return self._history.reap_lost(query, duration, self._rows.now(), batches)
 
     def close(self) -> None:
         """Dispose the engine that `create_store` made from a URL; never dispose the app's."""
@@ -360,10 +351,3 @@ class HistoryStore(JoinedStore):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _before(now: datetime, duration: timedelta) -> datetime:
-    try:
-        return now - duration
-    except OverflowError:  # nothing has started before the year 1
-        return BEGINNING.moment

@@ -13,7 +13,8 @@ from sqlalchemy import create_engine, event, func, insert, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from jobhistory import HistoryRecord, Job, Status, create_async_store, create_store
-from jobhistory.database import batches as batches_module
+from jobhistory._runtime import batches as batches_module
+from jobhistory.database import expiry
 from jobhistory.database.statements import expire as maintenance
 from jobhistory.execution.ids import new_execution_id
 from tests.facades import Synchronous
@@ -299,15 +300,15 @@ def test_expire_looks_once_more_at_a_row_that_got_away_from_a_batch(database, mo
     """Somebody was updating it at that moment: fewer rows went than the batch had found."""
     fill(database, expired=8)
     store = create_store(database.engine, clock=lambda: NOW)
-    delete, calls = store._history.delete_expired, []
+    delete, calls = expiry.delete_expired, []
 
-    def one_gets_away(branch, cutoff, low, batch_size):
+    def one_gets_away(transaction, branch, cutoff, low, batch_size):
         calls.append(low)
         if len(calls) == 2:
-            batch = delete(branch, cutoff, low, batch_size - 1)
+            batch = delete(transaction, branch, cutoff, low, batch_size - 1)
             return batch._replace(found=batch_size)
-        return delete(branch, cutoff, low, batch_size)
+        return delete(transaction, branch, cutoff, low, batch_size)
 
-    monkeypatch.setattr(store._history, "delete_expired", one_gets_away)
+    monkeypatch.setattr(expiry, "delete_expired", one_gets_away)
 
     assert store.expire(batch_size=3) == 8

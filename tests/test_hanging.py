@@ -230,7 +230,7 @@ def test_many_rows_have_a_longer_time_limit(postgres_database, open_store):
 def test_the_time_limit_of_many_rows_starts_over_while_the_database_takes_them(
     postgres_database, open_store, monkeypatch, driver
 ):
-    monkeypatch.setattr("jobhistory.database.operations._MOST_ROWS", 2)
+    monkeypatch.setattr("jobhistory.database.writes._MOST_ROWS", 2)
     restarted = []
     monkeypatch.setattr(Deadline, "restart", lambda deadline: restarted.append(deadline))
     store, _ = open_store(postgres_database.url, driver)

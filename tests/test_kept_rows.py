@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import create_engine, event, text
 
 from jobhistory import Job, create_store
-from jobhistory.database import batches as batches_module
+from jobhistory._runtime import batches as batches_module
 from tests.test_expire import NOW, fill, remaining
 
 on_postgres = pytest.mark.parametrize("database", ["postgresql"], indirect=True)

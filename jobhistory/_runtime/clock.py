@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from jobhistory.errors import InvalidInput
 
@@ -35,3 +35,11 @@ def in_utc(moment: datetime, argument: str) -> datetime:
         raise InvalidInput(
             argument, moment, "is out of range in UTC; give one between the years 1 and 9999"
         ) from None
+
+
+def before(moment: datetime, duration: timedelta) -> datetime:
+    """Return the moment that is a duration before another one; the first one of all if too long."""
+    try:
+        return moment - duration
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)

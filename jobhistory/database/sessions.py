@@ -1,14 +1,11 @@
-"""In which transaction an operation is: one of its own, or the one that its caller is in."""
+"""The transactions of a store: its own ones, or the one that its caller is in."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
-from enum import Enum, auto
 from itertools import count
 from random import uniform
 from typing import Any, TypeVar
@@ -21,7 +18,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from jobhistory._runtime.commit_hooks import CommitHooks, PendingWrite
 from jobhistory._runtime.ring import RingBuffer
-from jobhistory.database import binds, busy, operations, revision
+from jobhistory.database import binds, busy, revision
 from jobhistory.database.circuit_breaker import CircuitBreaker, timed_out
 from jobhistory.database.deadlines import Deadline, TimeLimits, current_deadline
 from jobhistory.database.driver_errors import (
@@ -31,15 +28,12 @@ from jobhistory.database.driver_errors import (
     is_no_answer,
     is_time_out,
 )
-from jobhistory.database.statements.expire import Branch, Deleted, Expiry, Place, Reaped
-from jobhistory.database.statements.read import WITH_IDS, records_of
+from jobhistory.database.history import DatabaseHistory
+from jobhistory.database.statements.read import WITH_IDS
+from jobhistory.database.transaction import Purpose, Transaction
 from jobhistory.errors import SchemaOutOfDate, hide_values, reason
-from jobhistory.execution.batch import Batch, BatchResult
 from jobhistory.execution.outcome import ExecutionKey, Outcome
 from jobhistory.execution.status import Status
-from jobhistory.query.criteria import HistoryQuery
-from jobhistory.query.cursor import Cursor
-from jobhistory.query.reports import Count, FailureGroup, TaskStats
 from jobhistory.schema import HistoryRecord, record_from, values_of
 
 T = TypeVar("T")
@@ -47,160 +41,6 @@ Row = dict[str, Any]
 
 _MOST_ATTEMPTS = 10
 _FIRST_PAUSE = 0.005
-
-
-class Purpose(Enum):
-    """What a transaction is for, which decides how long it may take."""
-
-    RECORD = auto()
-    """A recording call of a job, which must not wait for long."""
-
-    RECORD_MANY = auto()
-    """Many rows at once that a job waits for."""
-
-    RECORD_LATER = auto()
-    """A batch of a `Recorder`: no job waits for it, and the `Recorder` tries again by itself."""
-
-    READ = auto()
-    """A question."""
-
-    MAINTAIN = auto()
-    """A batch of expiry, or of the search for lost workers."""
-
-
-class DatabaseHistory(ABC):
-    """The `operations` on a database, and the ring buffer after the commit of what they wrote."""
-
-    def __init__(self, ring: RingBuffer[Row], schema: str | None) -> None:
-        self._ring = ring
-        self._schema = schema
-
-    @abstractmethod
-    def _run(
-        self,
-        purpose: Purpose,
-        operation: Callable[[Session], T],
-        ended: Callable[[T], list[Row]] = lambda _: [],
-        *,
-        survives: bool = False,
-    ) -> T:
-        """Run an operation in a session.
-
-        Args:
-            purpose: decides about time limits and retries.
-            operation: does the work; what it returns is returned.
-            ended: returns the rows that the operation ended, which the ring buffer gets after the
-                commit.
-            survives: whether failures among these are recorded even if the operation's transaction
-                is rolled back.
-        """
-
-    def insert(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
-        """Write a new row, and return its record; see `operations.insert`."""
-        return self._run(
-            Purpose.RECORD, lambda session: operations.insert(session, row, may_exist=may_exist)
-        )
-
-    def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
-        """Write the row of an ended execution; see `operations.insert_or_end` for `may_exist`."""
-
-        def write(session: Session) -> tuple[HistoryRecord, bool]:
-            if may_exist:
-                return operations.insert_or_end(session, row)
-            return operations.insert(session, row), True
-
-        record, _ = self._run(Purpose.RECORD, write, _new_rows, survives=True)
-        return record
-
-    def insert_many_ended(self, rows: list[Row]) -> None:
-        """Write the rows of executions that have ended."""
-        self._run(
-            Purpose.RECORD_MANY,
-            lambda session: operations.insert_many(session, rows),
-            lambda _: rows,
-        )
-
-    def end(self, outcome: Outcome) -> HistoryRecord:
-        """Write how an execution ended, and return its record; see `operations.end`."""
-        record, _ = self._run(
-            Purpose.RECORD,
-            lambda session: operations.end(session, outcome),
-            _new_rows,
-            survives=True,
-        )
-        return record
-
-    def write(
-        self, batch: Batch, *, may_exist: bool, before_commit: Callable[[], None] = lambda: None
-    ) -> BatchResult:
-        """Write a batch in one transaction; see `operations.write`.
-
-        If `before_commit` raises, the transaction is rolled back.
-        """
-
-        def write(session: Session) -> BatchResult:
-            written = operations.write(session, batch, may_exist=may_exist)
-            before_commit()
-            return written
-
-        return self._run(Purpose.RECORD_LATER, write, lambda written: written.ended)
-
-    def earlier(self, now: datetime) -> datetime:
-        """Return the earlier of a moment and the clock of the database."""
-        return self._run(Purpose.MAINTAIN, lambda session: operations.earlier(session, now))
-
-    def reap(self, query: HistoryQuery, now: datetime, after: Place) -> Reaped:
-        """End one batch of started executions as lost; see `operations.reap`."""
-        return self._run(
-            Purpose.MAINTAIN,
-            lambda session: operations.reap(session, query, now, after),
-            lambda reaped: reaped.rows,
-        )
-
-    def find(self, query: HistoryQuery, after: Cursor | None = None) -> list[HistoryRecord]:
-        """The records that meet the criteria, in their order, from a cursor on."""
-        statement = records_of(query, after)
-        return self._run(Purpose.READ, lambda session: operations.find(session, statement))
-
-    def count(self, query: HistoryQuery, cap: int | None) -> Count:
-        """How many executions meet the criteria, up to a cap."""
-        return self._run(Purpose.READ, lambda session: operations.count(session, query, cap))
-
-    def stats(self, query: HistoryQuery, bucket: timedelta | None) -> list[TaskStats]:
-        """The statistics of each task, in each bucket of time."""
-        return self._run(Purpose.READ, lambda session: operations.stats(session, query, bucket))
-
-    def failures(self, query: HistoryQuery) -> list[FailureGroup]:
-        """The kinds of failures, the most frequent first."""
-        return self._run(Purpose.READ, lambda session: operations.failures(session, query))
-
-    def count_expired(self, now: datetime) -> int:
-        """Return the number of rows that have expired."""
-        return self._run(Purpose.READ, lambda session: operations.count_expired(session, now))
-
-    def plan_expiry(self, now: datetime) -> Expiry:
-        """Return what to delete from, and up to which moment."""
-        return self._run(Purpose.MAINTAIN, lambda session: operations.plan_expiry(session, now))
-
-    def delete_expired(
-        self, branch: Branch | None, cutoff: datetime, low: Place, batch_size: int
-    ) -> Deleted:
-        """Delete one batch of expired rows; see `operations.delete_expired`."""
-        return self._run(
-            Purpose.MAINTAIN,
-            lambda session: operations.delete_expired(session, branch, cutoff, low, batch_size),
-        )
-
-    def first_expired(self, branch: Branch | None, cutoff: datetime, low: Place) -> Place | None:
-        """Return the place of the first row that a batch would delete."""
-        return self._run(
-            Purpose.MAINTAIN,
-            lambda session: operations.first_expired(session, branch, cutoff, low),
-        )
-
-    @property
-    def _options(self) -> dict[str, Any]:
-        return {} if self._schema is None else {"schema_translate_map": {None: self._schema}}
 
 
 class OwnTransactions(DatabaseHistory):
@@ -219,28 +59,28 @@ class OwnTransactions(DatabaseHistory):
         self._engines = binds.Engines(session_factory)
 
     def joined(self, session: Session) -> CallersTransaction:
-        """The same history, as the operations of a caller who is at work in a session."""
+        """Return the same history in the transaction of a caller's session."""
         return CallersTransaction(session, self)
 
-    def _run(
-        self,
-        purpose: Purpose,
-        operation: Callable[[Session], T],
-        ended: Callable[[T], list[Row]] = lambda _: [],
-        *,
-        survives: bool = False,
-    ) -> T:
+    def run(self, purpose: Purpose, operation: Callable[[Transaction], T]) -> T:
+        """Run an operation in a transaction of its own, within the time limits of its purpose.
+
+        Raises:
+            HistoryUnavailable: if the circuit breaker is open.
+            SchemaOutOfDate: if the table is missing or outdated.
+            OperationalError: if the call was cut off at its deadline.
+        """
         if purpose in (Purpose.READ, Purpose.MAINTAIN):
-            return self._repeat(purpose, operation, ended)
-        # Its own thread makes the batches of a Recorder, so these may try at any time.
+            return self._repeat(purpose, operation)
+        # The thread of a Recorder makes its batches, so these may try at any time.
         if self.breaker.is_open and purpose is not Purpose.RECORD_LATER:
             self.breaker.check()
         begun = self.breaker.clock()
-        # The connections of our own engines know it; those of an app go by its driver's settings.
+        # The connections of our own engines know it. Those of an app obey its driver's settings.
         deadline = Deadline(self.limits.call if purpose is Purpose.RECORD else self.limits.bulk)
         token = current_deadline.set(deadline)
         try:
-            result = self._repeat(purpose, operation, ended)
+            result = self._repeat(purpose, operation)
         except Exception as error:
             self._judge(error, deadline, self.breaker.clock() - begun)
             raise
@@ -249,6 +89,33 @@ class OwnTransactions(DatabaseHistory):
         if self.breaker.is_open:
             self.breaker.close()
         return result
+
+    def refuse_wrong_schema(
+        self, error: DBAPIError, transaction: Transaction | None = None
+    ) -> None:
+        """Raise `SchemaOutOfDate` if an error is due to the schema.
+
+        It asks for the revision only if a table, a column or a schema does not exist, so other
+        errors cost no query.
+
+        Args:
+            transaction: the transaction to ask in, so that no second connection is needed; without
+                it, a new session asks.
+        """
+        if not is_missing_object(error):
+            return
+        try:
+            if transaction is None:
+                with self._session_factory() as session:
+                    bind = self._engines.bind_of(session, binds.WRITING)
+                    with session.begin():
+                        _refuse_outdated(Transaction(session, self.options, bind))
+            else:
+                _refuse_outdated(transaction)
+        except SchemaOutOfDate as wrong:
+            raise wrong from error
+        except SQLAlchemyError:
+            return  # the first error is the one to raise
 
     def _judge(self, error: Exception, deadline: Deadline, seconds: float) -> None:
         """Open or close the circuit breaker after an error.
@@ -264,19 +131,13 @@ class OwnTransactions(DatabaseHistory):
         else:
             self.breaker.close()
 
-    def _repeat(
-        self,
-        purpose: Purpose,
-        operation: Callable[[Session], T],
-        ended: Callable[[T], list[Row]],
-    ) -> T:
-        """Run an operation in a transaction, and again after a conflict or while SQLite is busy."""
-        wait = busy.Wait(
-            self.limits.busy_maintenance if purpose is Purpose.MAINTAIN else self.limits.busy
-        )
+    def _repeat(self, purpose: Purpose, operation: Callable[[Transaction], T]) -> T:
+        """Run an operation; retry it after a conflict, and while SQLite is busy."""
+        is_maintenance = purpose is Purpose.MAINTAIN
+        wait = busy.Wait(self.limits.busy_maintenance if is_maintenance else self.limits.busy)
         for attempt in count(1):
             try:
-                return self._run_once(purpose, operation, ended, wait)
+                return self._run_once(purpose, operation, wait)
             except DBAPIError as error:
                 hide_values(error)
                 self.refuse_wrong_schema(error)
@@ -286,84 +147,51 @@ class OwnTransactions(DatabaseHistory):
                     longest = _FIRST_PAUSE * attempt**2
                 else:
                     raise
-            # Between those that were in each other's way, chance decides who is next.
+            # Chance decides which of those that were in each other's way is next.
             _sleep(uniform(0, longest))  # noqa: S311
         raise AssertionError("unreachable")
 
     def _run_once(
-        self,
-        purpose: Purpose,
-        operation: Callable[[Session], T],
-        ended: Callable[[T], list[Row]],
-        wait: busy.Wait,
+        self, purpose: Purpose, operation: Callable[[Transaction], T], wait: busy.Wait
     ) -> T:
-        arguments = binds.READING if purpose is Purpose.READ else binds.WRITING
+        is_writer = purpose is not Purpose.READ
         with self._session_factory() as session:
-            bind = self._engines.bind_of(session, arguments)
-            with wait.turn(bind, is_writer=purpose is not Purpose.READ), session.begin():
+            bind = self._engines.bind_of(session, binds.WRITING if is_writer else binds.READING)
+            with wait.turn(bind, is_writer=is_writer), session.begin():
                 as_one = purpose in (Purpose.RECORD_MANY, Purpose.RECORD_LATER)
-                operations.prepare(session, self._options, bind, as_one=as_one)
+                transaction = Transaction(session, self.options, bind, as_one=as_one)
                 if wait.is_patient:
-                    result = operation(session)
+                    result = operation(transaction)
                 else:
                     with wait.impatience(session, bind):
-                        result = operation(session)
-            # Not after the session's end: to give back its connection may fail.
-            self._ring.extend(ended(result))
+                        result = operation(transaction)
+            # Before the session closes: giving back its connection may fail.
+            if transaction.ended:
+                self.ring.extend(transaction.ended)
             return result
-
-    def refuse_wrong_schema(self, error: DBAPIError, session: Session | None = None) -> None:
-        """Raise `SchemaOutOfDate` if an error is due to the schema.
-
-        It asks for the revision only if a table, a column or a schema does not exist, so other
-        errors cost no query.
-
-        Args:
-            session: the prepared session to ask in, so that no second connection is needed; without
-                it, a new session asks.
-        """
-        if not is_missing_object(error):
-            return
-        try:
-            if session is None:
-                with self._session_factory() as session:
-                    bind = self._engines.bind_of(session, binds.WRITING)
-                    with session.begin():
-                        self._refuse_outdated(operations.prepare(session, self._options, bind))
-            else:
-                self._refuse_outdated(session)
-        except SchemaOutOfDate as wrong:
-            raise wrong from error
-        except SQLAlchemyError:
-            return  # the first error is the one to raise
-
-    @staticmethod
-    def _refuse_outdated(session: Session) -> None:
-        connection, schema = operations.place_of(session)
-        revision.refuse_outdated(connection, schema=schema)
 
 
 class CallersTransaction(DatabaseHistory):
-    """Each operation in the transaction that a session of the caller's is in.
+    """Each operation in the transaction of a caller's session.
 
     On PostgreSQL it is in a savepoint, so that its errors leave that transaction usable. Failures
     are recorded even if the transaction is rolled back: after its end, in one of our own.
     """
 
     def __init__(self, session: Session, own: OwnTransactions) -> None:
-        super().__init__(own._ring, own._schema)
+        super().__init__(own.ring, own.schema)
         self._session = session
         self._own = own
 
     def insert(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
-        """Write a new row, and return its record; see `operations.insert`."""
+        """Write a new row, and remember it in case that the transaction is lost."""
         record = super().insert(row, may_exist=may_exist)
         if record.status is Status.STARTED:
             self._hooks.remember(ExecutionKey.of_row(row), row["id"], value=values_of(record))
         return record
 
     def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
-        """Write the row of an ended execution; see `operations.insert_or_end` for `may_exist`."""
+        """Write the row of an ended execution; a failure later, if the transaction is lost."""
         try:
             return super().insert_ended(row, may_exist=may_exist)
         except SQLAlchemyError as error:
@@ -372,7 +200,7 @@ class CallersTransaction(DatabaseHistory):
             raise
 
     def end(self, outcome: Outcome) -> HistoryRecord:
-        """Write how an execution ended, and return its record; see `operations.end`."""
+        """Write an outcome; a failure later, if the transaction is lost."""
         try:
             return super().end(outcome)
         except SQLAlchemyError as error:
@@ -389,33 +217,28 @@ class CallersTransaction(DatabaseHistory):
     def _hooks(self) -> CommitHooks:
         return CommitHooks.of(self._session)
 
-    def _run(
-        self,
-        purpose: Purpose,
-        operation: Callable[[Session], T],
-        ended: Callable[[T], list[Row]] = lambda _: [],
-        *,
-        survives: bool = False,
-    ) -> T:
+    def run(self, purpose: Purpose, operation: Callable[[Transaction], T]) -> T:
+        """Run an operation in the caller's transaction."""
         connection = self._session.connection(bind_arguments=dict(binds.WRITING))
-        # A session of our own on the caller's connection, as the records in the caller's are the
-        # caller's. It ends without a trace: only a rollback of it would reach the transaction.
+        # A session of our own on the caller's connection, as the records in the caller's session
+        # are the caller's. Only a rollback of it would affect the transaction.
         session = Session(connection, join_transaction_mode="rollback_only")
+        transaction = Transaction(session, self.options)
         try:
-            with operations.prepare(session, self._options), _savepoint(connection):
-                result = operation(session)
+            with session, _savepoint(connection):
+                result = operation(transaction)
         except DBAPIError as error:
             hide_values(error)
-            self._own.refuse_wrong_schema(error, session)
+            self._own.refuse_wrong_schema(error, transaction)
             raise
-        if rows := ended(result):
-            self._follow(connection, rows, survives=survives)
+        if transaction.ended:
+            self._follow(connection, transaction.ended, survives=transaction.survives)
         return result
 
     def _follow(self, connection: Connection, rows: list[Row], *, survives: bool) -> None:
         """Put rows into the ring buffer when they are committed, or record their failures later."""
         if not _is_in_transaction(connection):
-            self._ring.extend(rows)
+            self.ring.extend(rows)
             return
 
         def on_rollback() -> None:
@@ -424,7 +247,7 @@ class CallersTransaction(DatabaseHistory):
                     self._record_later(row)
 
         write = PendingWrite(
-            on_commit=lambda: self._ring.extend(rows),
+            on_commit=lambda: self.ring.extend(rows),
             on_rollback=on_rollback,
             is_committed=lambda: self._aside().holds(rows),
         )
@@ -450,25 +273,23 @@ class Aside(OwnTransactions):
     def __init__(self, bind: Engine | Connection, own: OwnTransactions) -> None:
         super().__init__(
             lambda: Session(bind, join_transaction_mode="create_savepoint"),
-            own._ring,
-            own._schema,
+            own.ring,
+            own.schema,
         )
         self.limits, self.breaker = own.limits, own.breaker
 
     def holds(self, rows: list[Row]) -> bool:
         """Return whether rows are in history as they are here."""
         ids = [row["id"] for row in rows]
-        found = self._run(
-            Purpose.RECORD,
-            lambda session: operations.find(session, WITH_IDS, {"key_ids": ids}),
+        found = self.run(
+            Purpose.RECORD, lambda transaction: transaction.find(WITH_IDS, {"key_ids": ids})
         )
         completed_at = {record.id: record.completed_at for record in found}
         return all(completed_at.get(row["id"]) == row["completed_at"] for row in rows)
 
 
-def _new_rows(ended: tuple[HistoryRecord, bool]) -> list[Row]:
-    record, is_new = ended
-    return [values_of(record)] if is_new else []
+def _refuse_outdated(transaction: Transaction) -> None:
+    revision.refuse_outdated(transaction.connection, schema=transaction.schema)
 
 
 @contextmanager

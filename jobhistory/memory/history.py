@@ -1,23 +1,22 @@
-"""The same verbs without a database: history for as long as the process lives."""
+"""History without a database: it lives as long as the process."""
 
 from __future__ import annotations
 
 import logging
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from threading import RLock
+from functools import partial
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
+from jobhistory._runtime.batches import Batches
+from jobhistory._runtime.clock import before
 from jobhistory._runtime.commit_hooks import CommitHooks, PendingWrite
-from jobhistory._runtime.fork import register_for_fork
 from jobhistory._runtime.ring import RingBuffer
-from jobhistory.database.statements.expire import Branch, Deleted, Expiry, Place, Reaped
 from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound, InvalidInput
 from jobhistory.execution.batch import Batch, BatchResult
 from jobhistory.execution.outcome import (
@@ -31,7 +30,8 @@ from jobhistory.execution.outcome import (
 )
 from jobhistory.execution.status import Status
 from jobhistory.memory.reports import failures_of, stats_of
-from jobhistory.query.criteria import HistoryQuery
+from jobhistory.memory.rows import Rows, newest_first
+from jobhistory.query.criteria import HistoryQuery, replace
 from jobhistory.query.cursor import Cursor
 from jobhistory.query.reports import Count, FailureGroup, TaskStats
 from jobhistory.sanitize.truncate import ascii_lower
@@ -40,83 +40,44 @@ from jobhistory.schema import HistoryRecord, record_from, values_of
 logger = logging.getLogger(__name__)
 
 STARTED_LIMIT = 10_000
-"""How many executions may be under way at once before the oldest is forgotten."""
+"""The maximum number of executions that have not ended. The oldest one gives way to a new one."""
 
 Row = dict[str, Any]
 
 
-class _Started:
-    """The rows of executions under way, in the order in which they came; not thread-safe."""
-
-    def __init__(self) -> None:
-        self._by_id: dict[UUID, Row] = {}
-        self._by_key: dict[ExecutionKey, dict[UUID, Row]] = {}
-
-    def add(self, row: Row) -> None:
-        """Add a row that is not there."""
-        self._by_id[row["id"]] = row
-        self._by_key.setdefault(ExecutionKey.of_row(row), {})[row["id"]] = row
-
-    def pop(self, id_: UUID) -> Row | None:
-        """Remove the row with an id, and return it; `None` if it is not there."""
-        row = self._by_id.pop(id_, None)
-        if row is not None:
-            key = ExecutionKey.of_row(row)
-            del self._by_key[key][id_]
-            if not self._by_key[key]:
-                del self._by_key[key]
-        return row
-
-    def ended_by(self, outcome: Outcome) -> Row | None:
-        """Return the row that an outcome ends: the newest of those with its ids."""
-        if outcome.id is not None:
-            return self._by_id.get(outcome.id)
-        return next(iter(_newest_first(self._by_key.get(outcome.key, {}).values())), None)
-
-    def __iter__(self) -> Iterator[Row]:
-        return iter(self._by_id.values())
-
-    def __len__(self) -> int:
-        return len(self._by_id)
-
-
 class MemoryHistory:
-    """Executions under way in a table of its own, ended ones in the ring buffer; thread-safe.
+    """Executions that have started, and the ring buffer with those that have ended; thread-safe.
 
-    A forked child begins with an empty history of its own.
+    With a session, what is written belongs to the session's transaction: others see a start at
+    once, and an outcome in the ring buffer after the commit. A rollback puts back what was there,
+    and failures are recorded again, as in a database.
     """
 
-    def __init__(self, ended: RingBuffer[Row]) -> None:
-        self._ended = ended
-        self.reset_after_fork()
-        register_for_fork(self)
+    def __init__(self, rows: Rows, session: Session | None = None) -> None:
+        self._rows = rows
+        self._session = session
 
-    def reset_after_fork(self) -> None:
-        """Forget everything, in a forked child; the ring buffer does so itself."""
-        self._started = _Started()
-        # Those whose outcome waits for the commit of a caller's transaction.
-        self._ending: dict[UUID, Row] = {}
-        self._lock = RLock()  # a signal handler may run while its own thread holds it
+    @classmethod
+    def on(cls, ring: RingBuffer[Row]) -> MemoryHistory:
+        """Return an empty history."""
+        return cls(Rows(ring))
 
-    def joined(self, session: Session) -> JoinedMemory:
-        """The same history, as the operations of a caller who is at work in a session."""
-        return JoinedMemory(session, self)
+    def joined(self, session: Session) -> MemoryHistory:
+        """Return the same history in the transaction of a caller's session."""
+        return MemoryHistory(self._rows, session)
 
     def insert(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
-        """Keep a new row, and return its record; with `may_exist`, the one that has its id."""
-        with self._lock:
-            if may_exist and (existing := self.with_id_of(row)):
-                return record_from(existing)
-            if len(self._started) >= STARTED_LIMIT:
-                forgotten = next(iter(self._started))
-                self._started.pop(forgotten["id"])
-                logger.warning(
-                    "forgot the started execution of job %r: more than %d are under way in memory",
-                    forgotten["job_id"],
-                    STARTED_LIMIT,
-                )
-            self._started.add(row)
-        return record_from(row)
+        """Keep a new row and return its record; with `may_exist`, the record that has its id."""
+        connection = self._connection()
+        with self._rows.lock:
+            existing = self._same(row) if may_exist else None
+            if existing is None:
+                self._make_room()
+                self._put(row, None, connection)
+            record = record_from(existing or row)
+        if self._session is not None and record.status is Status.STARTED:
+            self._hooks.remember(ExecutionKey.of_row(row), row["id"], value=values_of(record))
+        return record
 
     def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
         """Keep the row of an ended execution, or its outcome if it has started.
@@ -125,286 +86,180 @@ class MemoryHistory:
             ExecutionAlreadyFinished: if it may exist, and has ended with another outcome.
             InvalidInput: if it may exist, and is of another job or task.
         """
-        with self._lock:
-            existing = self.with_id_of(row) if may_exist else None
-            if existing is not None:
-                return self.end(_outcome_of(row, existing))
-            self._ended.append(row)
-            return record_from(row)
+        with self._rows.lock:
+            if may_exist and (existing := self._same(row)):
+                values = {name: row.get(name) for name in OUTCOME_COLUMNS}
+                return self.end(Outcome(ExecutionKey.of_row(row), values, existing))
+            try:
+                self._put(row, None, self._connection())
+            except InvalidRequestError:
+                if row["status"] is not Status.FAILED:
+                    raise
+                self._record_later(row)
+        return record_from(row)
 
     def insert_many_ended(self, rows: list[Row]) -> None:
         """Keep the rows of ended executions."""
-        self._ended.extend(rows)
+        connection = self._connection()
+        with self._rows.lock:
+            for row in rows:
+                self._put(row, None, connection, survives=False)
 
     def end(self, outcome: Outcome) -> HistoryRecord:
-        """Note how an execution ended and move it into the ring buffer; return its record.
+        """Keep an outcome and return the record; the same outcome again changes nothing.
 
         Raises:
-            ExecutionNotFound: if no execution of that key has started.
+            ExecutionNotFound: if no such execution has started.
             ExecutionAlreadyFinished: if it has ended with another outcome.
         """
-        with self._lock:
-            started, row = self._end(outcome)
-            if started is not None:
-                self._buffer(row)
+        try:
+            connection = self._connection()
+        except InvalidRequestError as error:
+            return self._end_later(outcome, error)
+        with self._rows.lock:
+            found = self._rows.started_by(outcome)
+            if found is None:
+                found = self._rows.ended_by(outcome)
+                if found is None:
+                    raise not_found(outcome)
+                record = record_from(found)
+                if not is_lost(record):
+                    if not outcome.agrees_with(record):
+                        raise ExecutionAlreadyFinished(record)
+                    return record
+                self._rows.discard(lambda row: bool(row["id"] == record.id))
+            row = outcome._replace(row=found).ended_row()
+            self._put(row, found, connection)
         return record_from(row)
-
-    def end_for_now(self, outcome: Outcome) -> tuple[Row | None, Row]:
-        """Do as `end` without the ring buffer; return the row before, if it is new, and after."""
-        with self._lock:
-            return self._end(outcome)
-
-    def hold(self, row: Row) -> None:
-        """Note the row of an execution that has ended for now."""
-        with self._lock:
-            self._ending[row["id"]] = row
-
-    def keep(self, id_: UUID) -> None:
-        """Move an execution that has ended for now into the ring buffer."""
-        with self._lock:
-            if id_ in self._ending:
-                self._buffer(self._ending[id_])
-
-    def take_back(self, id_: UUID, before: Row | None = None) -> None:
-        """Forget an execution, or put back the row that it was before it ended for now."""
-        with self._lock:
-            self._ending.pop(id_, None)
-            self._started.pop(id_)
-            if before is not None and before["status"] is Status.STARTED:
-                self._started.add(before)
-            elif before is not None:  # it had been presumed lost
-                self._ended.append(before)
 
     def write(
         self, batch: Batch, *, may_exist: bool, before_commit: Callable[[], None] = lambda: None
     ) -> BatchResult:
-        """Keep the rows and the outcomes of a batch, as far as history allows."""
+        """Keep the rows and the outcomes of a batch, except for those that contradict history."""
         before_commit()
-        written = BatchResult([], [])
+        result = BatchResult([], [])
         for operation in batch.operations:
             try:
                 if isinstance(operation, Outcome):
-                    written.ended.append(values_of(self.end(operation)))
+                    result.ended.append(values_of(self.end(operation)))
                 elif operation["status"].is_outcome:
                     record = self.insert_ended(operation, may_exist=may_exist)
-                    written.ended.append(values_of(record))
+                    result.ended.append(values_of(record))
                 else:
                     self.insert(operation, may_exist=may_exist)
             except (ExecutionNotFound, ExecutionAlreadyFinished, InvalidInput) as refusal:
                 if not isinstance(operation, Outcome):
                     operation = Outcome(ExecutionKey.of_row(operation), operation)
-                written.refused.append((operation, refusal))
-        return written
+                result.refused.append((operation, refusal))
+        return result
 
-    def earlier(self, now: datetime) -> datetime:
-        """Return a moment as it is: without a database there is one clock."""
-        return now
+    def find(self, query: HistoryQuery, after: Cursor | None = None) -> list[HistoryRecord]:
+        """Return the records that meet the criteria, in their order, from a cursor on."""
+        rows = newest_first(self._meeting(query))
+        if query.order == "oldest":
+            rows.reverse()
+        if after is not None:
+            end = (after.started_at, after.id)
+            is_after = operator.gt if query.order == "oldest" else operator.lt
+            rows = [row for row in rows if is_after((row["started_at"], row["id"]), end)]
+        return [record_from(row) for row in rows[: query.limit]]
 
-    def reap(self, query: HistoryQuery, now: datetime, after: Place) -> Reaped:
-        """End the oldest started executions that meet the criteria as lost."""
-        with self._lock:
-            found = (row for row in self._started if _meets(row, query))
-            oldest = _newest_first(found)[::-1][: query.limit]
-            ended = [row | lost(row["started_at"], now) for row in oldest]
-            for row in ended:
-                self._started.pop(row["id"])
-                self._buffer(row)
-        last = Place(ended[-1]["started_at"], ended[-1]["id"]) if ended else None
-        return Reaped(len(ended), ended, last)
+    def count(self, query: HistoryQuery, cap: int | None) -> Count:
+        """Return the number of executions that meet the criteria, up to a cap."""
+        return Count.up_to(len(self._meeting(query)), cap)
 
-    def _end(self, outcome: Outcome) -> tuple[Row | None, Row]:
-        """The row that had started, unless it had ended before, and the one that has ended."""
-        started = self._started.ended_by(outcome)
-        if started is not None:
-            row = outcome._replace(row=started).ended_row()
-            self._started.pop(row["id"])
-            self._ending[row["id"]] = row
-            return started, row
-        every_ended = (*self._ending.values(), *self._ended.last())
-        ended = _newest_first(row for row in every_ended if _is_of(row, outcome))
-        if not ended:
-            raise not_found(outcome)
-        record = record_from(ended[0])
-        if is_lost(record):
-            row = outcome._replace(row=ended[0]).ended_row()
-            self._ended.discard(lambda row: bool(row["id"] == record.id))
-            self._ending[row["id"]] = row
-            return ended[0], row
-        if not outcome.agrees_with(record):
-            raise ExecutionAlreadyFinished(record)
-        return None, ended[0]
+    def stats(self, query: HistoryQuery, bucket: timedelta | None) -> list[TaskStats]:
+        """Return the statistics of each task, in each bucket of time."""
+        return stats_of(self._meeting(query), bucket)
 
-    def with_id_of(self, row: Row) -> Row | None:
-        """Return the row with the id of another one, which must be of the same job and task."""
-        for existing in self._rows():
+    def failures(self, query: HistoryQuery) -> list[FailureGroup]:
+        """Return the groups of failures, the most frequent one first."""
+        return failures_of(self._meeting(query), query.limit)
+
+    def count_expired(self, now: datetime) -> int:
+        """Return the number of records that have expired."""
+        return sum(_has_expired(row, now) for row in self._rows.all())
+
+    def expire(self, now: datetime, batches: Batches) -> int:
+        """Forget expired records and return their number; one batch, as it blocks nobody."""
+        return batches.run(lambda: (self._rows.discard(lambda row: _has_expired(row, now)), True))
+
+    def reap_lost(
+        self, query: HistoryQuery, older_than: timedelta, now: datetime, batches: Batches
+    ) -> int:
+        """End the executions of lost workers in batches, and return their number."""
+        return batches.run(partial(self._reap, replace(query, to=before(now, older_than)), now))
+
+    def _reap(self, query: HistoryQuery, now: datetime) -> tuple[int, bool]:
+        with self._rows.lock:
+            found = newest_first(row for row in self._rows.started() if _meets(row, query))
+            oldest = found[::-1][: query.limit]
+            for row in oldest:
+                self._rows.put(row | lost(row["started_at"], now))
+        return len(oldest), len(oldest) < (query.limit or 0)
+
+    def _meeting(self, query: HistoryQuery) -> list[Row]:
+        return [row for row in self._rows.all() if _meets(row, query)]
+
+    def _same(self, row: Row) -> Row | None:
+        """Return the row with the id of another row, which must be of the same job and task."""
+        for existing in self._rows.all():
             if existing["id"] == row["id"]:
                 check_same_job(row, record_from(existing))
                 return existing
         return None
 
-    def _buffer(self, row: Row) -> None:
-        self._ending.pop(row["id"], None)
-        self._ended.append(row)
-
-    def find(self, query: HistoryQuery, after: Cursor | None = None) -> list[HistoryRecord]:
-        """The records that meet the criteria, in their order, from a cursor on."""
-        rows = _newest_first(self._meeting(query))
-        if query.order == "oldest":
-            rows.reverse()
-        if after is not None:
-            end = (after.started_at, after.id)
-            is_behind = operator.gt if query.order == "oldest" else operator.lt
-            rows = [row for row in rows if is_behind((row["started_at"], row["id"]), end)]
-        return [record_from(row) for row in rows[: query.limit]]
-
-    def count(self, query: HistoryQuery, cap: int | None) -> Count:
-        """How many executions meet the criteria, up to a cap."""
-        return Count.up_to(len(self._meeting(query)), cap)
-
-    def stats(self, query: HistoryQuery, bucket: timedelta | None) -> list[TaskStats]:
-        """The statistics of each task, in each bucket of time."""
-        return stats_of(self._meeting(query), bucket)
-
-    def failures(self, query: HistoryQuery) -> list[FailureGroup]:
-        """The kinds of failures, the most frequent first."""
-        return failures_of(self._meeting(query), query.limit)
-
-    def plan_expiry(self, now: datetime) -> Expiry:
-        """Return what to delete from, and up to which moment."""
-        return Expiry(now)
-
-    def count_expired(self, now: datetime) -> int:
-        """Return the number of records that have expired."""
-        return sum(_has_expired(row, now) for row in self._rows())
-
-    def first_expired(self, branch: Branch | None, cutoff: datetime, low: Place) -> None:
-        """Return no place, as nothing refuses to be deleted here."""
-
-    def delete_expired(
-        self, branch: Branch | None, cutoff: datetime, low: Place, batch_size: int
-    ) -> Deleted:
-        """Forget all records that have expired, in one batch, as there is no one to be blocked."""
-        with self._lock:
-            started = [row for row in self._started if _has_expired(row, cutoff)]
-            for row in started:
-                self._started.pop(row["id"])
-            ended = self._ended.discard(lambda row: _has_expired(row, cutoff))
-        deleted = len(started) + ended
-        return Deleted(deleted, deleted, None)
-
-    def _meeting(self, query: HistoryQuery) -> list[Row]:
-        return [row for row in self._rows() if _meets(row, query)]
-
-    def _rows(self) -> list[Row]:
-        with self._lock:  # so that an execution is in one of the two, not in both or neither
-            return [*self._started, *self._ending.values(), *self._ended.last()]
-
-
-class JoinedMemory:
-    """The same verbs in a caller's transaction: what it does not commit is taken back.
-
-    Others see that something has started before the commit, but no outcome in the ring buffer.
-    Failures stay, as they do in a database.
-    """
-
-    def __init__(self, session: Session, memory: MemoryHistory) -> None:
-        self._session = session
-        self._memory = memory
-        self.find = memory.find
-        self.count = memory.count
-        self.stats = memory.stats
-        self.failures = memory.failures
-
-    def insert(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
-        """Keep a new row, and return its record; with `may_exist`, the one that has its id."""
-        connection = self._hooks.connection()
-        existing = self._memory.with_id_of(row) if may_exist else None
-        if existing is not None:
-            record = record_from(existing)
-        else:
-            record = self._memory.insert(row, may_exist=may_exist)
-            write = PendingWrite(
-                on_commit=lambda: None,
-                on_rollback=lambda: self._memory.take_back(row["id"]),
-                is_committed=lambda: False,
+    def _make_room(self) -> None:
+        forgotten = self._rows.make_room(STARTED_LIMIT)
+        if forgotten is not None:
+            logger.warning(
+                "forgot the started execution of job %r: more than %d have not ended",
+                forgotten["job_id"],
+                STARTED_LIMIT,
             )
-            self._hooks.add(connection, write)
-        if record.status is Status.STARTED:
-            self._hooks.remember(ExecutionKey.of_row(row), row["id"], value=values_of(record))
-        return record
 
-    def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
-        """Keep the row of an ended execution; see `MemoryHistory.insert_ended`."""
-        existing = self._memory.with_id_of(row) if may_exist else None
-        if existing is not None:
-            return self.end(_outcome_of(row, existing))
-        try:
-            self._hold(row, survives=True)
-        except InvalidRequestError:
-            if row["status"] is not Status.FAILED:
-                raise
-            self._record_later(row)
-        return record_from(row)
-
-    def insert_many_ended(self, rows: list[Row]) -> None:
-        """Keep the rows of ended executions."""
-        for row in rows:
-            self._hold(row, survives=False)
-
-    def end(self, outcome: Outcome) -> HistoryRecord:
-        """Note how an execution ended, and return its record."""
-        try:
-            connection = self._hooks.connection()
-        except InvalidRequestError:
-            row = outcome.row or self._hooks.recall(outcome.id or outcome.key)
-            if row is None or outcome.values["status"] is not Status.FAILED:
-                raise
-            row = outcome._replace(row=row).ended_row()
-            self._record_later(row)
-            return record_from(row)
-        before, row = self._memory.end_for_now(outcome)
-        if before is not None:
-            self._follow(connection, row, before, survives=True)
-        return record_from(row)
-
-    @property
-    def _hooks(self) -> CommitHooks:
-        return CommitHooks.of(self._session)
-
-    def _hold(self, row: Row, *, survives: bool) -> None:
-        connection = self._hooks.connection()
-        self._memory.hold(row)
-        self._follow(connection, row, None, survives=survives)
-
-    def _follow(
-        self, connection: Connection | None, row: Row, before: Row | None, *, survives: bool
+    def _put(
+        self, row: Row, earlier: Row | None, connection: Connection | None, *, survives: bool = True
     ) -> None:
-        def on_rollback() -> None:
-            self._memory.take_back(row["id"], before)
+        """Keep a row, and what a rollback has to do: put back the earlier row, if there was one."""
+        self._rows.put(row, is_pending=self._session is not None)
+        if self._session is None:
+            return
+
+        def undo() -> None:
+            self._rows.remove(row["id"])
+            if earlier is not None:
+                self._rows.put(earlier)
             if survives and row["status"] is Status.FAILED:
                 self._record_later(row)
 
-        write = PendingWrite(lambda: self._memory.keep(row["id"]), on_rollback, lambda: False)
+        write = PendingWrite(partial(self._rows.commit, row["id"]), undo, lambda: False)
         self._hooks.add(connection, write)
 
+    def _end_later(self, outcome: Outcome, error: InvalidRequestError) -> HistoryRecord:
+        """Record a failure once the caller's transaction, which is lost, has ended.
+
+        Raises:
+            InvalidRequestError: of the lost transaction, for other outcomes.
+        """
+        row = outcome.row or self._hooks.recall(outcome.id or outcome.key)
+        if row is None or outcome.values["status"] is not Status.FAILED:
+            raise error
+        row = outcome._replace(row=row).ended_row()
+        self._record_later(row)
+        return record_from(row)
+
     def _record_later(self, row: Row) -> None:
-        self._hooks.at_end(lambda: self._memory.insert_ended(row, may_exist=True))
+        own = MemoryHistory(self._rows)
+        self._hooks.at_end(lambda: own.insert_ended(row, may_exist=True))
 
+    def _connection(self) -> Connection | None:
+        return None if self._session is None else self._hooks.connection()
 
-def _outcome_of(row: Row, existing: Row) -> Outcome:
-    """Return the outcome that a whole row has, for an execution that is there already."""
-    values = {name: row.get(name) for name in OUTCOME_COLUMNS}
-    return Outcome(ExecutionKey.of_row(row), values, existing)
-
-
-def _is_of(row: Row, outcome: Outcome) -> bool:
-    if outcome.id is not None:
-        return bool(row["id"] == outcome.id)
-    return ExecutionKey.of_row(row) == outcome.key
-
-
-def _newest_first(rows: Iterable[Row]) -> list[Row]:
-    return sorted(rows, key=lambda row: (row["started_at"], row["id"]), reverse=True)
+    @property
+    def _hooks(self) -> CommitHooks:
+        assert self._session is not None
+        return CommitHooks.of(self._session)
 
 
 def _has_expired(row: Row, cutoff: datetime) -> bool:

@@ -1,4 +1,4 @@
-"""The SQL of expiry, and the values that expiry and the search for lost workers work with.
+"""The SQL of expiry, and the values that it works with.
 
 On PostgreSQL, a batch finds its rows by `ctid`, which is twice as fast as by id. A `ctid` is unique
 in one table only, not across the partitions or the inheritance children of a table. So each table
@@ -94,14 +94,6 @@ class Deleted(NamedTuple):
 
     found: int
     deleted: int
-    last: Place | None
-
-
-class Reaped(NamedTuple):
-    """What became of a batch: how many rows it found, those it ended, and the last row it found."""
-
-    found: int
-    rows: list[dict[str, Any]]
     last: Place | None
 
 

@@ -1,0 +1,213 @@
+"""Expiry in a database: delete in batches, table by table, and step over rows that are kept."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from jobhistory._runtime.batches import Batches
+from jobhistory._runtime.clock import utc_now
+from jobhistory.database.driver_errors import is_missing_object, sqlstate
+from jobhistory.database.statements import expire as statements
+from jobhistory.database.statements.expire import BEGINNING, Branch, Deleted, Expiry, Place
+from jobhistory.database.transaction import Purpose, RunsTransactions, Transaction
+from jobhistory.errors import UnsafeExpiry, reason
+from jobhistory.schema import TABLE_NAME
+
+logger = logging.getLogger(__name__)
+
+# The classes of the errors that a trigger of the app raises or causes: "triggered data change
+# violation", as if it has updated the row; "unhandled user-defined exception"; PL/pgSQL's own.
+_REFUSALS = ("27", "45", "P0")
+_SHRINK = 4
+
+
+def expire(history: RunsTransactions, now: datetime, batches: Batches) -> int:
+    """Delete expired rows in batches, oldest first, and return their number.
+
+    Raises:
+        UnsafeExpiry: if a batch would delete more rows than it found; that batch deletes none.
+    """
+    plan = history.run(Purpose.MAINTAIN, partial(plan_expiry, now=now))
+    expiring = Expiring(history, plan, batches.size)
+    deleted = batches.run(expiring.delete_batch)
+    expiring.report()
+    return deleted
+
+
+class Expiring:
+    """Deletes expired rows, branch by branch, and steps over rows that are kept.
+
+    A batch that deletes all that it finds lets the next one start at the moment at which its last
+    row expired. Once rows are kept, that place would not move on where many rows expire at the same
+    moment. From then on the place is exact: a moment and an id. It is not exact from the start, as
+    each batch would have to sort the many rows of one moment.
+    """
+
+    def __init__(self, history: RunsTransactions, plan: Expiry, batch_size: int) -> None:
+        self._history = history
+        self._plan = plan
+        self._cutoff = plan.cutoff
+        self._batch_size = self._size = batch_size
+        self._branches = list(plan.branches)
+        self._low = BEGINNING
+        self._kept = 0
+        self._refused = 0
+        self._refusal = ""
+
+    def delete_batch(self) -> tuple[int, bool]:
+        """Make one batch; return the number of deleted rows, and whether this was the last one."""
+        size = self._size
+        try:
+            batch = self._history.run(Purpose.MAINTAIN, self._delete)
+        except DBAPIError as error:
+            state = sqlstate(error) or ""
+            if not isinstance(error, IntegrityError) and not state.startswith(_REFUSALS):
+                raise
+            return 0, self._step_back(error)
+        self._size = min(self._batch_size, size * _SHRINK)
+        if batch.deleted < batch.found and self._low.id is None:
+            self._low = self._low.exact()  # and look at those that were kept once more
+            return batch.deleted, False
+        self._kept += max(0, batch.found - batch.deleted)
+        self._low = batch.last or self._low
+        return batch.deleted, batch.found < size and self._next_branch()
+
+    def report(self) -> None:
+        """Log the number of kept rows, and the likely reasons."""
+        kept = self._kept
+        if self._plan.has_policies and not self._branches:
+            # Policies hide rows from a batch that a read may see.
+            left = self._history.run(Purpose.READ, partial(count_expired, now=self._cutoff))
+            kept = max(kept, left - self._refused)
+        why = []
+        if self._refused:
+            why.append(
+                f"{self._refused} are in use ({self._refusal}): declare foreign keys to "
+                "job_history with ON DELETE CASCADE or ON DELETE SET NULL"
+            )
+        if kept:
+            why.append(
+                f"a trigger, or row-level security without a policy for UPDATE and DELETE, "
+                f"keeps {kept}"
+            )
+        if why:
+            logger.warning(
+                "expire() left %d of the expired rows; %s", self._refused + kept, "; ".join(why)
+            )
+
+    def _delete(self, transaction: Transaction) -> Deleted:
+        return delete_expired(transaction, self._branches[0], self._cutoff, self._low, self._size)
+
+    def _next_branch(self) -> bool:
+        """Go on to the next branch; return whether there is none."""
+        del self._branches[0]
+        self._low, self._size = BEGINNING, self._batch_size
+        return not self._branches
+
+    def _step_back(self, error: DBAPIError) -> bool:
+        """Make the next batch smaller, or step over a row that cannot be deleted by itself.
+
+        A row that is refused makes its whole batch fail. So batches get smaller until the row is
+        alone in one, and get larger again after it.
+        """
+        self._low = self._low.exact()
+        if self._size > 1:
+            self._size = max(1, self._size // _SHRINK)
+            return False
+        first = self._history.run(Purpose.MAINTAIN, self._first)
+        if first is None:  # another session has deleted it, or holds it locked
+            return self._next_branch()
+        self._low = first
+        self._refused += 1
+        self._refusal = self._refusal or reason(error)
+        return False
+
+    def _first(self, transaction: Transaction) -> Place | None:
+        return first_expired(transaction, self._branches[0], self._cutoff, self._low)
+
+
+def earlier(transaction: Transaction, now: datetime) -> datetime:
+    """Return the earlier of a moment and the clock of the database, so that a wrong clock is safe.
+
+    SQLite's clock is that of this machine.
+    """
+    if transaction.dialect != "postgresql":
+        return min(now, utc_now())
+    moment: datetime = transaction.execute(statements.EARLIER, {"now": now}).scalar_one()
+    return moment
+
+
+def plan_expiry(transaction: Transaction, now: datetime) -> Expiry:
+    """Return which tables to delete from, and up to which moment."""
+    if transaction.dialect != "postgresql":
+        return Expiry(earlier(transaction, now))
+    quote = transaction.connection.dialect.identifier_preparer.quote
+    name = ".".join(quote(each) for each in (transaction.schema, TABLE_NAME) if each is not None)
+    tree = transaction.execute(statements.TREE, {"now": now, "name": name})
+    return statements.expiry_of(tree.all())
+
+
+def count_expired(transaction: Transaction, now: datetime) -> int:
+    """Return the number of rows that have expired."""
+    parameters = {"cutoff": earlier(transaction, now)}
+    count: int = transaction.execute(statements.COUNT_EXPIRED, parameters).scalar_one()
+    return count
+
+
+def delete_expired(
+    transaction: Transaction, branch: Branch | None, cutoff: datetime, low: Place, batch_size: int
+) -> Deleted:
+    """Delete one batch of a branch from a place on, oldest first.
+
+    Rows that other sessions hold locked are not found. Rows that were found and not deleted are
+    kept by a trigger or by row-level security, or were being updated at that moment.
+
+    Raises:
+        UnsafeExpiry: if it would have deleted more rows than it found; then it deletes none.
+    """
+    is_exact = low.id is not None
+    parameters = _parameters(low, cutoff, batch_size)
+    if transaction.dialect != "postgresql":
+        find = statements.find_expired(exact=is_exact)
+        found, *last = transaction.execute(find, parameters).one()
+        delete = statements.delete_found(exact=is_exact)
+        deleted = transaction.execute(delete, parameters).rowcount if found else 0
+    else:
+        statement = statements.delete_expired(branch, exact=is_exact)
+        try:
+            found, deleted, *last = _execute(transaction, statement, parameters, branch).one()
+        except DBAPIError as error:
+            if sqlstate(error) == statements.GUARD_STATE:
+                raise UnsafeExpiry from error
+            if branch is None or branch.parent is None or not is_missing_object(error):
+                raise
+            return Deleted(0, 0, None)  # another session has just dropped the partition
+    return Deleted(found, deleted, Place(*last) if found else None)
+
+
+def first_expired(
+    transaction: Transaction, branch: Branch | None, cutoff: datetime, low: Place
+) -> Place | None:
+    """Return the place of the first row that a batch would delete."""
+    statement = statements.first_expired(branch)
+    parameters = _parameters(low.exact(), cutoff, 1)
+    row = _execute(transaction, statement, parameters, branch).one_or_none()
+    return row and Place(*row)
+
+
+def _parameters(low: Place, cutoff: datetime, batch_size: int) -> dict[str, Any]:
+    exact = {} if low.id is None else {"low_id": low.id}
+    return exact | {"low_moment": low.moment, "cutoff": cutoff, "batch_size": batch_size}
+
+
+def _execute(
+    transaction: Transaction, statement: Any, parameters: dict[str, Any], branch: Branch | None
+) -> Any:
+    # A branch has the name that the database gives it, which no map may translate.
+    options: dict[str, Any] = {} if branch is None else {"schema_translate_map": {}}
+    return transaction.execute(statement, parameters, **options)

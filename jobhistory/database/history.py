@@ -1,0 +1,174 @@
+"""History in a database: each operation on it, in whatever transaction."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from jobhistory._runtime.batches import Batches
+from jobhistory._runtime.ring import RingBuffer
+from jobhistory.database import expiry, lost_workers, recorder_batch, writes
+from jobhistory.database.functions import FINGERPRINT
+from jobhistory.database.statements.read import count_of, records_of
+from jobhistory.database.statements.reports import failures_of, stats_of
+from jobhistory.database.statements.write import INSERT, INSERT_NEW
+from jobhistory.database.transaction import Purpose, Transaction, in_transaction
+from jobhistory.execution.batch import Batch, BatchResult
+from jobhistory.execution.outcome import Outcome
+from jobhistory.query.criteria import HistoryQuery
+from jobhistory.query.cursor import Cursor
+from jobhistory.query.reports import FIRST_BUCKET, Count, FailureGroup, Percentiles, TaskStats
+from jobhistory.sanitize.fingerprint import fingerprint
+from jobhistory.schema import HistoryRecord, record_from
+
+T = TypeVar("T")
+Row = dict[str, Any]
+
+
+class DatabaseHistory(ABC):
+    """Writes and finds executions in a database. Subclasses decide in which transaction.
+
+    The ring buffer gets what has ended after the commit.
+    """
+
+    def __init__(self, ring: RingBuffer[Row], schema: str | None) -> None:
+        self.ring = ring
+        self.schema = schema
+        self.options: dict[str, Any] = (
+            {} if schema is None else {"schema_translate_map": {None: schema}}
+        )
+
+    @abstractmethod
+    def run(self, purpose: Purpose, operation: Callable[[Transaction], T]) -> T:
+        """Run an operation in a transaction and return its result."""
+
+    @in_transaction(Purpose.RECORD)
+    def insert(
+        self, transaction: Transaction, row: Row, *, may_exist: bool = False
+    ) -> HistoryRecord:
+        """Write a new row and return its record.
+
+        With `may_exist`, a row with this id is returned as it is.
+
+        Raises:
+            InvalidInput: if that row is of another job or task.
+        """
+        if not may_exist:
+            transaction.execute(INSERT, row)
+        elif transaction.execute(INSERT_NEW[transaction.dialect], row).rowcount != 1:
+            return writes.find_same(transaction, row)
+        return record_from(row, shares_json=True)
+
+    @in_transaction(Purpose.RECORD)
+    def insert_ended(
+        self, transaction: Transaction, row: Row, *, may_exist: bool = False
+    ) -> HistoryRecord:
+        """Write the row of an execution that has ended and return its record.
+
+        With `may_exist`, a started row with this id gets the outcome, and a row with the same
+        outcome is returned as it is.
+
+        Raises:
+            ExecutionAlreadyFinished: if the execution has ended with another outcome.
+            InvalidInput: if the row with its id is of another job or task.
+        """
+        transaction.survives = True
+        if may_exist:
+            return writes.insert_or_end(transaction, row)
+        transaction.execute(INSERT, row)
+        transaction.ended.append(row)
+        return record_from(row)
+
+    @in_transaction(Purpose.RECORD_MANY)
+    def insert_many_ended(self, transaction: Transaction, rows: list[Row]) -> None:
+        """Write the rows of executions that have ended, in the fastest way."""
+        writes.insert_many(transaction, rows)
+        transaction.ended = rows
+
+    @in_transaction(Purpose.RECORD)
+    def end(self, transaction: Transaction, outcome: Outcome) -> HistoryRecord:
+        """Write an outcome and return the record; the same outcome again changes nothing.
+
+        Raises:
+            ExecutionNotFound: if no such execution has started.
+            ExecutionAlreadyFinished: if it has ended with another outcome.
+        """
+        transaction.survives = True
+        return writes.end(transaction, outcome)[0]
+
+    @in_transaction(Purpose.RECORD_LATER)
+    def write(
+        self,
+        transaction: Transaction,
+        batch: Batch,
+        *,
+        may_exist: bool,
+        before_commit: Callable[[], None] = lambda: None,
+    ) -> BatchResult:
+        """Write a batch of a `Recorder`; see `recorder_batch.write`.
+
+        If `before_commit` raises, the transaction is rolled back.
+        """
+        result = recorder_batch.write(transaction, batch, may_exist=may_exist)
+        before_commit()
+        transaction.ended = result.ended
+        return result
+
+    @in_transaction(Purpose.READ)
+    def find(
+        self, transaction: Transaction, query: HistoryQuery, after: Cursor | None = None
+    ) -> list[HistoryRecord]:
+        """Return the records that meet the criteria, in their order, from a cursor on."""
+        return transaction.find(records_of(query, after))
+
+    @in_transaction(Purpose.READ)
+    def count(self, transaction: Transaction, query: HistoryQuery, cap: int | None) -> Count:
+        """Return the number of executions that meet the criteria, up to a cap."""
+        return Count.up_to(transaction.execute(count_of(query, cap)).scalar_one(), cap)
+
+    @in_transaction(Purpose.READ)
+    def stats(
+        self, transaction: Transaction, query: HistoryQuery, bucket: timedelta | None
+    ) -> list[TaskStats]:
+        """Return the statistics of each task, in each bucket of time."""
+        values: list[tuple[Any, ...]] = [
+            (*row[:7], Percentiles(*row[7:11]), Percentiles(*row[11:15]), *row[15:])
+            for row in transaction.execute(stats_of(query, bucket, transaction.dialect))
+        ]
+        found = [TaskStats(*each) for each in values]
+        # The databases sort text in different ways.
+        return sorted(
+            found, key=lambda stats: (stats.task_identifier, stats.bucket or FIRST_BUCKET)
+        )
+
+    @in_transaction(Purpose.READ)
+    def failures(self, transaction: Transaction, query: HistoryQuery) -> list[FailureGroup]:
+        """Return the groups of failures, the most frequent one first."""
+        connection = transaction.connection
+        # SQLite has no regular expressions. It refuses to replace a function while another
+        # statement of the connection runs, hence once.
+        if transaction.dialect == "sqlite" and FINGERPRINT not in connection.info:
+            connection.connection.create_function(FINGERPRINT, 1, fingerprint, deterministic=True)
+            connection.info[FINGERPRINT] = True
+        with transaction.loading() as session:
+            rows = session.execute(failures_of(query), execution_options=transaction.options)
+            groups = [FailureGroup(*row) for row in rows]
+            session.expunge_all()
+        return groups
+
+    @in_transaction(Purpose.READ)
+    def count_expired(self, transaction: Transaction, now: datetime) -> int:
+        """Return the number of rows that have expired."""
+        return expiry.count_expired(transaction, now)
+
+    def expire(self, now: datetime, batches: Batches) -> int:
+        """Delete expired rows in batches, and return their number; see `expiry.Expiring`."""
+        return expiry.expire(self, now, batches)
+
+    def reap_lost(
+        self, query: HistoryQuery, older_than: timedelta, now: datetime, batches: Batches
+    ) -> int:
+        """End the executions of lost workers in batches, and return their number."""
+        return lost_workers.reap(self, query, older_than, now, batches)

@@ -1,0 +1,94 @@
+"""The search for lost workers in a database: end their executions in batches."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, NamedTuple
+
+from jobhistory._runtime.batches import Batches
+from jobhistory._runtime.clock import before
+from jobhistory.database.expiry import earlier
+from jobhistory.database.statements.expire import BEGINNING, Place
+from jobhistory.database.statements.reap import reap_statements
+from jobhistory.database.transaction import Purpose, RunsTransactions, Transaction
+from jobhistory.query.criteria import HistoryQuery, replace
+from jobhistory.schema import COLUMN_NAMES
+
+logger = logging.getLogger(__name__)
+
+
+class Reaped(NamedTuple):
+    """The result of a batch: how many rows it found, those it ended, and the last row it found."""
+
+    found: int
+    rows: list[dict[str, Any]]
+    last: Place | None
+
+
+def reap(
+    history: RunsTransactions,
+    query: HistoryQuery,
+    older_than: timedelta,
+    now: datetime,
+    batches: Batches,
+) -> int:
+    """End started executions that meet the criteria and are too old, and return their number."""
+    now = history.run(Purpose.MAINTAIN, partial(earlier, now=now))
+    reaping = Reaping(history, replace(query, to=before(now, older_than)), now)
+    reaped = batches.run(reaping.reap_batch)
+    reaping.report()
+    return reaped
+
+
+class Reaping:
+    """Ends executions whose worker is lost, and steps over those that are kept as they are."""
+
+    def __init__(self, history: RunsTransactions, query: HistoryQuery, now: datetime) -> None:
+        self._history = history
+        self._query = query
+        self._now = now
+        self._after = BEGINNING
+        self._kept = 0
+
+    def reap_batch(self) -> tuple[int, bool]:
+        """Make one batch; return the number of ended rows, and whether this was the last one."""
+        reaped = self._history.run(Purpose.MAINTAIN, self._reap)
+        self._after = reaped.last or self._after
+        self._kept += reaped.found - len(reaped.rows)
+        return len(reaped.rows), reaped.found < (self._query.limit or 0)
+
+    def report(self) -> None:
+        """Log the number of kept rows, and the likely reason."""
+        if self._kept:
+            logger.warning(
+                "reap_lost() left %d of the lost executions as they are; a trigger keeps them",
+                self._kept,
+            )
+
+    def _reap(self, transaction: Transaction) -> Reaped:
+        return reap_batch(transaction, self._query, self._now, self._after)
+
+
+def reap_batch(
+    transaction: Transaction, query: HistoryQuery, now: datetime, after: Place
+) -> Reaped:
+    """End one batch of started executions after a place as lost, in their order.
+
+    Executions that other sessions hold locked are not found. Those that were found and not ended
+    are kept by a trigger or by row-level security.
+    """
+    place = after.exact()
+    parameters = {"after_started_at": place.moment, "after_id": place.id}
+    find, end = reap_statements(query, transaction.dialect)
+    if end is None:
+        rows = transaction.execute(find, parameters | {"now": now}).mappings().all()
+        ended = [{name: row[name] for name in COLUMN_NAMES} for row in rows if row["id"]]
+    else:
+        rows = transaction.execute(find, parameters).mappings().all()
+        found = transaction.execute(end, parameters | {"now": now}).mappings()
+        ended = [dict(row) for row in found]
+    transaction.ended = ended
+    last = Place(rows[-1]["lost_since"], rows[-1]["lost_id"]) if rows else None
+    return Reaped(len(rows), ended, last)

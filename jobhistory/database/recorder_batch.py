@@ -1,0 +1,110 @@
+"""Write a batch of a `Recorder` in a transaction."""
+
+from __future__ import annotations
+
+from jobhistory.database.statements.read import WITH_IDS
+from jobhistory.database.statements.write import (
+    FINISH_MANY,
+    FINISHED_AT,
+    INSERT_OR_FINISH,
+    key_parameters,
+)
+from jobhistory.database.transaction import Transaction
+from jobhistory.database.writes import complete, end, insert_many
+from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound, InvalidInput
+from jobhistory.execution.batch import Batch, BatchResult
+from jobhistory.execution.outcome import (
+    OUTCOME_COLUMNS,
+    ExecutionKey,
+    Outcome,
+    check_same_job,
+)
+from jobhistory.schema import HistoryRecord, values_of
+
+
+def write(transaction: Transaction, batch: Batch, *, may_exist: bool) -> BatchResult:
+    """Write a batch; with `may_exist`, one that may have been written before.
+
+    Operations that contradict what history holds are refused. The others are written.
+    """
+    result = BatchResult([row for row in batch.rows if row["status"].is_outcome], [])
+    if not may_exist:
+        insert_many(transaction, batch.rows)
+    elif batch.rows:
+        statement = INSERT_OR_FINISH[transaction.dialect]
+        transaction.execute(statement, [complete(row) for row in batch.rows])
+        _refuse_contradictions(transaction, result)
+    if batch.outcomes:
+        _write_outcomes(transaction, batch, result, may_exist=may_exist)
+    return result
+
+
+def _refuse_contradictions(transaction: Transaction, result: BatchResult) -> None:
+    """Refuse rows whose execution has another outcome, or whose id another job has."""
+    parameters = {"key_ids": [row["id"] for row in result.ended]}
+    records = {record.id: record for record in transaction.find(WITH_IDS, parameters)}
+    for row in list(result.ended):
+        record = records.get(row["id"])
+        if record is None:
+            continue
+        outcome = Outcome(ExecutionKey.of_row(row), row)
+        try:
+            check_same_job(row, record)
+            if not outcome.agrees_with(record):
+                raise ExecutionAlreadyFinished(record)
+            if record.completed_at == outcome.completed_at(record.started_at):
+                continue
+        except (InvalidInput, ExecutionAlreadyFinished) as refusal:
+            result.refused.append((outcome, refusal))
+        result.ended.remove(row)
+
+
+def _write_outcomes(
+    transaction: Transaction, batch: Batch, result: BatchResult, *, may_exist: bool
+) -> None:
+    """Write the outcomes of a batch, and put all that has ended in the order of the batch."""
+    inserted = {row["id"] for row in result.ended}
+    result.ended.clear()
+    known = [outcome for outcome in batch.outcomes if outcome.row is not None]
+    all_ended = not known or _end_many(transaction, known) == len(known)
+    for operation in batch.operations:
+        if not isinstance(operation, Outcome):
+            if operation["id"] in inserted:
+                result.ended.append(operation)
+        elif operation.row is not None and all_ended:
+            result.ended.append(operation.ended_row())
+        else:
+            try:
+                record = _end_once(transaction, operation, may_exist=may_exist)
+            except (ExecutionNotFound, ExecutionAlreadyFinished) as refusal:
+                result.refused.append((operation, refusal))
+            else:
+                result.ended.extend([] if record is None else [values_of(record)])
+
+
+def _end_many(transaction: Transaction, outcomes: list[Outcome]) -> int:
+    """End executions by their ids in one statement, and return their number."""
+    parameters = []
+    for outcome in outcomes:
+        row = outcome.ended_row()
+        values = {name: row[name] for name in OUTCOME_COLUMNS}
+        parameters.append(values | {"key_id": outcome.id})
+    count: int = transaction.execute(FINISH_MANY, parameters).rowcount
+    return count
+
+
+def _end_once(
+    transaction: Transaction, outcome: Outcome, *, may_exist: bool
+) -> HistoryRecord | None:
+    """End an execution, unless this outcome, or an equal one of another caller, has ended it.
+
+    Returns:
+        The record; `None` if another caller has recorded the same.
+    """
+    if may_exist and outcome.row is None:
+        at = {"key_completed_at": outcome.values["completed_at"]}
+        if records := transaction.find(FINISHED_AT, key_parameters(outcome.key) | at):
+            return records[0]
+    record, is_new = end(transaction, outcome)
+    is_this = record.completed_at == outcome.completed_at(record.started_at)
+    return record if is_new or is_this else None

@@ -1,0 +1,116 @@
+"""The rows of a history in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from threading import RLock
+from typing import Any
+from uuid import UUID
+
+from jobhistory._runtime.fork import register_for_fork
+from jobhistory._runtime.ring import RingBuffer
+from jobhistory.execution.outcome import ExecutionKey, Outcome
+from jobhistory.execution.status import Status
+
+Row = dict[str, Any]
+
+
+class Rows:
+    """Executions that have started, in order, and the ring buffer with those that have ended.
+
+    An outcome in a caller's transaction is pending until the commit. Each method is thread-safe;
+    `lock` makes several calls one. A forked child starts with no rows.
+    """
+
+    def __init__(self, ring: RingBuffer[Row]) -> None:
+        self._ring = ring
+        self.reset_after_fork()
+        register_for_fork(self)
+
+    def reset_after_fork(self) -> None:
+        """Forget everything; the ring buffer does so itself."""
+        self.lock = RLock()  # a signal handler may run while its own thread holds it
+        self._started: dict[UUID, Row] = {}
+        self._started_by_key: dict[ExecutionKey, dict[UUID, Row]] = {}
+        self._pending: dict[UUID, Row] = {}
+
+    def put(self, row: Row, *, is_pending: bool = False) -> None:
+        """Add a row, or replace the row with its id."""
+        with self.lock:
+            self.remove(row["id"])
+            if row["status"] is Status.STARTED:
+                self._started[row["id"]] = row
+                self._started_by_key.setdefault(ExecutionKey.of_row(row), {})[row["id"]] = row
+            elif is_pending:
+                self._pending[row["id"]] = row
+            else:
+                self._ring.append(row)
+
+    def commit(self, id_: UUID) -> None:
+        """Move a pending row into the ring buffer, unless it has been removed."""
+        with self.lock:
+            if id_ in self._pending:
+                self.put(self._pending[id_])
+
+    def remove(self, id_: UUID) -> None:
+        """Remove the row with an id from those that have started or are pending."""
+        with self.lock:
+            self._pending.pop(id_, None)
+            row = self._started.pop(id_, None)
+            if row is not None:
+                key = ExecutionKey.of_row(row)
+                del self._started_by_key[key][id_]
+                if not self._started_by_key[key]:
+                    del self._started_by_key[key]
+
+    def discard(self, unwanted: Callable[[Row], bool]) -> int:
+        """Remove rows, those in the ring buffer included, and return their number."""
+        with self.lock:
+            started = [row for row in self._started.values() if unwanted(row)]
+            for row in started:
+                self.remove(row["id"])
+            return len(started) + self._ring.discard(unwanted)
+
+    def all(self) -> list[Row]:
+        """Return all rows."""
+        with self.lock:  # so that an execution is there once, whatever happens to it meanwhile
+            return [*self._started.values(), *self._pending.values(), *self._ring.last()]
+
+    def started(self) -> list[Row]:
+        """Return the rows of executions that have not ended, in the order in which they came."""
+        with self.lock:
+            return list(self._started.values())
+
+    def make_room(self, limit: int) -> Row | None:
+        """Remove and return the row that started first, if the limit is reached."""
+        with self.lock:
+            if len(self._started) < limit:
+                return None
+            oldest = next(iter(self._started.values()))
+            self.remove(oldest["id"])
+            return oldest
+
+    def started_by(self, outcome: Outcome) -> Row | None:
+        """Return the started row that an outcome ends: the newest of those with its ids."""
+        with self.lock:
+            if outcome.id is not None:
+                return self._started.get(outcome.id)
+            rows = newest_first(self._started_by_key.get(outcome.key, {}).values())
+        return next(iter(rows), None)
+
+    def ended_by(self, outcome: Outcome) -> Row | None:
+        """Return the newest row with an outcome's ids that has ended."""
+        with self.lock:
+            ended = (*self._pending.values(), *self._ring.last())
+        return next(iter(newest_first(row for row in ended if _is_of(row, outcome))), None)
+
+
+def newest_first(rows: Iterable[Row]) -> list[Row]:
+    """Return rows in the order of `started_at` and `id`, descending."""
+    return sorted(rows, key=lambda row: (row["started_at"], row["id"]), reverse=True)
+
+
+def _is_of(row: Row, outcome: Outcome) -> bool:
+    if outcome.id is not None:
+        return bool(row["id"] == outcome.id)
+    return ExecutionKey.of_row(row) == outcome.key
