@@ -38,11 +38,6 @@ _parents_pools: list[Pool] = []
 """In a forked child: the pools of the parent, which the child neither uses nor closes."""
 
 
-def routes(session: Session) -> bool:
-    """Return whether the session chooses an engine for each statement anew."""
-    return type(session).get_bind is not Session.get_bind
-
-
 def engine_of(session_factory: object) -> Engine | None:
     """Return the engine that a sessionmaker is bound to; `None` if only its sessions know."""
     options = getattr(session_factory, "kw", None)

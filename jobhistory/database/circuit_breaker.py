@@ -1,4 +1,4 @@
-"""A circuit breaker: callers do not wait, one after the other, for a database that hangs."""
+"""A circuit breaker: after a timeout, callers do not wait for a database that hangs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from jobhistory.errors import HistoryUnavailable
 
 
 class CircuitBreaker:
-    """Refuses calls for a while after one got no answer; then lets single calls try again.
+    """Refuses calls for a while after a timeout, and then lets single calls try again.
 
     It is thread-safe, and closed in a forked child.
 
     Args:
         pause: how many seconds it refuses calls before it lets one through.
         clock: returns the time in seconds; it never goes back.
+
+    Attributes:
+        is_open: whether calls are refused, except for single ones.
     """
 
     def __init__(self, pause: float = 30, clock: Callable[[], float] = monotonic) -> None:
@@ -31,14 +34,10 @@ class CircuitBreaker:
     def reset_after_fork(self) -> None:
         """Let all calls through."""
         self._lock = RLock()  # reentrant, as signal handlers may record
-        self._next_try: float | None = None
+        self.is_open = False
+        self._next_try = 0.0
         self._reason = ""
         self._has_refused = False
-
-    @property
-    def is_open(self) -> bool:
-        """Whether calls are refused, except for single ones."""
-        return self._next_try is not None
 
     def check(self) -> None:
         """Let a call through, or refuse it.
@@ -47,26 +46,27 @@ class CircuitBreaker:
             HistoryUnavailable: if no call may try now.
         """
         with self._lock:
-            if self._next_try is None:
+            if not self.is_open:
                 return
             left = self._next_try - self.clock()
             if left <= 0:
-                # This call tries. If nothing is heard of it, another one may after the next pause.
+                # This call tries. If it never returns, another call tries after the next pause.
                 self._next_try += self._pause - left
                 return
             is_repeated, self._has_refused = self._has_refused, True
         raise HistoryUnavailable(self._reason, left, is_repeated)
 
     def open(self, reason: str) -> None:
-        """Refuse the calls that come: one got no answer in time."""
+        """Refuse calls from now on, as one got no answer in time."""
         with self._lock:
             self._reason = reason
             self._next_try = self.clock() + self._pause
+            self.is_open = True
 
     def close(self) -> None:
         """Let all calls through: one got an answer."""
         with self._lock:
-            self._next_try = None
+            self.is_open = False
             self._has_refused = False
 
 

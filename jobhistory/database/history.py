@@ -152,10 +152,10 @@ class DatabaseHistory(ABC):
         if transaction.dialect == "sqlite" and FINGERPRINT not in connection.info:
             connection.connection.create_function(FINGERPRINT, 1, fingerprint, deterministic=True)
             connection.info[FINGERPRINT] = True
-        with transaction.loading() as session:
-            rows = session.execute(failures_of(query), execution_options=transaction.options)
-            groups = [FailureGroup(*row) for row in rows]
-            session.expunge_all()
+        session = transaction.loader
+        rows = session.execute(failures_of(query), execution_options=transaction.options)
+        groups = [FailureGroup(*row) for row in rows]
+        session.expunge_all()
         return groups
 
     @in_transaction(Purpose.READ)

@@ -7,10 +7,9 @@ from jobhistory.database.statements.write import (
     FINISH_MANY,
     FINISHED_AT,
     INSERT_OR_FINISH,
-    key_parameters,
 )
 from jobhistory.database.transaction import Transaction
-from jobhistory.database.writes import complete, end, insert_many
+from jobhistory.database.writes import complete, end, insert_many, key_parameters
 from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound, InvalidInput
 from jobhistory.execution.batch import Batch, BatchResult
 from jobhistory.execution.outcome import (

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import Enum, auto
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
@@ -120,20 +119,18 @@ class Transaction:
         self, statement: Select[HistoryRecord], parameters: dict[str, Any] | None = None
     ) -> list[HistoryRecord]:
         """Return the records that a statement selects, in its order."""
-        with self.loading() as session:
-            records = list(session.scalars(statement, parameters, execution_options=self._options))
-            session.expunge_all()  # before the commit, which might expire them
+        session = self.loader
+        records = list(session.scalars(statement, parameters, execution_options=self._options))
+        session.expunge_all()  # before the commit, which might expire them
         return records
 
-    @contextmanager
-    def loading(self) -> Iterator[Session]:
-        """Provide a session that loads records over the connection."""
-        if not binds.routes(self._session):
-            yield self._session
-            return
-        # It would choose an engine anew, perhaps a follower that lacks what we just wrote.
-        with Session(self.connection, join_transaction_mode="rollback_only") as on_connection:
-            yield on_connection
+    @property
+    def loader(self) -> Session:
+        """A session that loads records over the connection."""
+        if type(self._session).get_bind is Session.get_bind:
+            return self._session
+        # It would choose an engine again, perhaps a follower that lacks what we just wrote.
+        return Session(self.connection, join_transaction_mode="rollback_only")
 
 
 class RunsTransactions(Protocol):

@@ -15,12 +15,12 @@ from jobhistory.database.statements.write import (
     INSERT,
     INSERT_OR_FINISH,
     REPLACE_LOST,
-    key_parameters,
 )
 from jobhistory.database.transaction import Transaction
 from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound
 from jobhistory.execution.outcome import (
     OUTCOME_COLUMNS,
+    ExecutionKey,
     Outcome,
     check_same_job,
     is_lost,
@@ -119,6 +119,15 @@ def end(transaction: Transaction, outcome: Outcome) -> tuple[HistoryRecord, bool
     if not outcome.agrees_with(record):
         raise ExecutionAlreadyFinished(record)
     return record, False
+
+
+def key_parameters(key: ExecutionKey) -> dict[str, str]:
+    """Return the parameters of the statements that find executions by a key."""
+    return {
+        "key_job_id": key.job_id,
+        "key_worker_id": key.worker_id,
+        "key_correlation_id": key.correlation_id,
+    }
 
 
 def complete(row: Row) -> Row:

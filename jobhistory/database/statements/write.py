@@ -23,7 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from jobhistory.database.functions import elapsed_ms, later
 from jobhistory.database.statements.read import NEWEST_OF_ONE, STARTED
-from jobhistory.execution.outcome import OUTCOME_COLUMNS, WORKER_LOST, ExecutionKey
+from jobhistory.execution.outcome import OUTCOME_COLUMNS, WORKER_LOST
 from jobhistory.schema import COLUMNS, TABLE, HistoryRecord, UTCDateTime
 
 
@@ -144,12 +144,3 @@ INSERT_NEW = {
     for name, insert_ in _DIALECT_INSERTS.items()
 }
 """By dialect: inserts a row, unless there is one with its id."""
-
-
-def key_parameters(key: ExecutionKey) -> dict[str, str]:
-    """Return the parameters of the statements that find executions by a key."""
-    return {
-        "key_job_id": key.job_id,
-        "key_worker_id": key.worker_id,
-        "key_correlation_id": key.correlation_id,
-    }
