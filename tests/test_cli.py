@@ -151,7 +151,7 @@ def test_show_of_an_unknown_job_fails(run, url):
     assert run("show", "nosuch", "--url", url) == (
         1,
         "",
-        "jobhistory: there is no execution of a job 'nosuch' in history\n",
+        "jobhistory: job 'nosuch' has no executions in history\n",
     )
 
 
@@ -189,16 +189,16 @@ def test_reap_is_quiet_in_cron_unless_asked(run, url, database, clock):
     assert run(*reap, "--task", "resize", "--task", "none") == (0, "", "")
     assert run(*reap, "--worker", "worker-2", "--verbose") == (
         0,
-        "1 execution taken for lost\n",
+        "1 execution marked as failed (worker lost)\n",
         "",
     )
     assert run(*reap, "--batch-size", "1", "--json") == (0, '{"reaped": 1}\n', "")
-    assert run(*reap, "-v") == (0, "0 executions taken for lost\n", "")
+    assert run(*reap, "-v") == (0, "0 executions marked as failed (worker lost)\n", "")
     assert {r.error_type for r in store.query(status="failed")} == {"jobhistory.WorkerLost"}
     status, _, said = run("reap", "--url", url)
     assert (status, "--older-than" in said) == (2, True)
     status, _, said = run("reap", "--url", url, "--older-than", "soon")
-    assert (status, "older_than 'soon' is not a duration" in said) == (2, True)
+    assert (status, "--older-than 'soon' is not a duration" in said) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_db_check_lists_what_the_app_added(run, bare_database):
         connection.execute(text("CREATE INDEX my_index ON job_history (job_id)"))
     options = ["--url", bare_database.url.render_as_string(hide_password=False)]
 
-    expected = "the history table is up to date\nadded to it: index my_index\n"
+    expected = "the history table is up to date\naddition: index my_index\n"
     assert run("db", "check", *options) == (0, expected, "")
     told = json.loads(run("db", "check", "--json", *options)[1])
     assert told == {"ok": True, "additions": ["index my_index"]}
@@ -254,7 +254,7 @@ def test_a_table_that_another_tool_made_is_one_line(run, bare_database):
 
     assert run("db", "current", *options)[:2] == (
         0,
-        "the history table has no revision: something else made it\n",
+        "the history table has no revision: another tool created it\n",
     )
     for command in ("upgrade", "check"):
         status, out, err = run("db", command, *options)
@@ -336,15 +336,20 @@ def test_the_url_comes_from_the_environment(run, url, history, monkeypatch):
     ("arguments", "message"),
     [
         ("list --since tomorrow", "--since 'tomorrow' is neither a duration nor a date; write it"),
-        ("list --status done", "status 'done' is not a status"),
-        ("list --limit 0", "limit 0 is not a whole number"),
+        ("list --status done", "--status 'done' is not a status"),
+        ("list --limit 0", "--limit 0 is not a whole number"),
         (
             "list --url nonsense",
             "--url '...' is not a database URL; write it like 'sqlite:///history.db'",
         ),
         ("list --url mysql://u:hunter2@h/d", "--url 'mysql://...' uses 'mysql', but jobhistory"),
-        ("expire --batch-size 0", "batch_size 0 is not a whole number"),
-        ("expire --time-limit 5", "time_limit '5' is not a duration"),
+        ("expire --batch-size 0", "--batch-size 0 is not a whole number"),
+        ("expire --time-limit 5", "--time-limit '5' is not a duration"),
+        ("list --job-id=", "--job-id '' is empty"),
+        ("show ", "Missing argument 'JOB_ID'"),
+        ("stats --bucket soon", "--bucket 'soon' is not a duration"),
+        ("stats --since 2026-02-01 --until 2026-01-01", "--since '2026-02-01"),
+        ("run --retention soon -- true", "--retention 'soon' is not a duration"),
         ("nosuch", "No such command 'nosuch'"),
     ],
 )
@@ -505,7 +510,7 @@ class TestFiles:
         status, _, err = run("list")
         assert status == 1
         assert err == (
-            f"jobhistory: {path} is a symbolic link; name the file that it leads to with --url\n"
+            f"jobhistory: {path} is a symbolic link; give the file that it points to with --url\n"
         )
         assert target.exists() == exists
         if exists:

@@ -117,7 +117,7 @@ def test_stats_on_a_terminal_have_charts(run, url, history, terminal):
     assert sorted(failed.split()[1]) == sorted("▁" * 8 + "█" * 4)
     assert crawl.startswith("crawl")
     assert crawls.split()[1].count("█") == 1
-    assert caption.startswith("charts: 12 x 1 h 0 m, from ")
+    assert caption.startswith("charts: 12 periods of 1 h 0 m, from ")
     assert run("stats", "--url", url, "--task", "none", "--bucket", "1h")[1] == "no executions\n"
 
 

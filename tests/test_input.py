@@ -100,7 +100,7 @@ def test_partial_results_have_four_known_fields(store, partial, message):
         ({"error_type": ""}, "error_type '' is not a name"),
         (
             {"from_": datetime(2026, 2, 1, tzinfo=UTC), "to": datetime(2026, 1, 1, tzinfo=UTC)},
-            "from_ '2026-02-01 .*' is after to '2026-01-01 ",
+            "from_ '2026-02-01 .*' is after '2026-01-01 ",
         ),
     ],
 )

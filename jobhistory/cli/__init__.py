@@ -14,23 +14,24 @@ from jobhistory.errors import InvalidInput, JobHistoryError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command that the arguments name, those of the process by default, and exit."""
+    """Run a command and exit; without arguments, the one on the command line of the process."""
     try:
         from jobhistory.cli.app import app
     except ModuleNotFoundError as error:
         if error.name not in ("platformdirs", "rich", "typer"):
             raise
-        sys.exit("jobhistory: the command line needs: pip install 'jobhistory[cli]'")
+        sys.exit("jobhistory: the command line requires pip install 'jobhistory[cli]'")
+    from jobhistory.cli.options import OPTIONS
     from jobhistory.cli.output import one_line
     from jobhistory.errors import reason
 
     class OneLine(logging.Formatter):
-        """What is logged, as a line that cannot forge others."""
+        """Prints each log message on one line, so that it cannot forge others."""
 
         def format(self, record: logging.LogRecord) -> str:
             return one_line(super().format(record))
 
-    if isinstance(sys.stdout, TextIOWrapper):  # names may hold what the encoding does not
+    if isinstance(sys.stdout, TextIOWrapper):  # names may not fit the encoding
         sys.stdout.reconfigure(errors="backslashreplace")
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine("jobhistory: %(message)s"))
@@ -38,9 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(arguments, prog_name="jobhistory")
     except InvalidInput as error:
-        print(f"jobhistory: {one_line(str(error))}", file=sys.stderr)
+        named = InvalidInput(OPTIONS.get(error.argument, error.argument), error.value, error.remedy)
+        print(f"jobhistory: {one_line(str(named))}", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:  # who reads the output has seen enough, as `head` has
+    except BrokenPipeError:  # the reader closed the pipe, as `head` does
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - or Python would flush into the pipe
         sys.exit(1)
     except (JobHistoryError, SQLAlchemyError, ModuleNotFoundError, OSError) as error:

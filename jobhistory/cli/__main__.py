@@ -1,4 +1,4 @@
-"""`python -m jobhistory.cli`, for where the script is not on the path."""
+"""`python -m jobhistory.cli` works even if the script is not on the path."""
 
 from jobhistory.cli import main
 

@@ -1,4 +1,4 @@
-"""The program: which commands there are."""
+"""The program, assembled from its commands."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import jobhistory
 from jobhistory.cli.commands import db, maintain, read, reports, run
 
 app = typer.Typer(
-    help="Record job executions, and answer what ran, when, how long, and why it failed.",
+    help="Record job executions, and show what ran, when, for how long, and why it failed.",
     no_args_is_help=True,
     add_completion=False,
-    pretty_exceptions_enable=False,  # its tracebacks show local variables, passwords included
+    pretty_exceptions_enable=False,  # its tracebacks show local variables, and so passwords
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 db_app = typer.Typer(help="Create the history table and keep it up to date.", no_args_is_help=True)
@@ -45,7 +45,7 @@ def _print_version(wanted: bool) -> None:
 def _program(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it."),
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     pass

@@ -1,4 +1,4 @@
-"""Small charts in a line of text."""
+"""Small charts within a line of text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _ASCII_STEPS = "_.-=+*%#"
 
 
 def bar(share: float, width: int, *, ascii_only: bool = False) -> str:
-    """A bar that fills so much of the width, from 0 to 1; the least that is not 0 can be seen."""
+    """Return a bar that fills a share of the width, from 0 to 1; only 0 is invisible."""
     if ascii_only:
         return "#" * _at_least_one(share, round(share * width))
     whole, part = divmod(_at_least_one(share, round(share * width * 8)), 8)
@@ -18,7 +18,7 @@ def bar(share: float, width: int, *, ascii_only: bool = False) -> str:
 
 
 def spark(values: Sequence[float], *, ascii_only: bool = False) -> str:
-    """A column for each value, the greatest as high as a line; only 0 is as low as can be."""
+    """Return one character per value. The greatest fills the line; only 0 has the lowest one."""
     steps = _ASCII_STEPS if ascii_only else _STEPS
     top = max(values, default=0)
     if not top:

@@ -1,4 +1,4 @@
-"""Run a command as if nobody stood between it and its caller, and tell how it ended."""
+"""Run a command as its caller would, and return how it ended."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from time import monotonic
 
 _TAIL_BYTES = 32 * 1024
 _READ_BYTES = 64 * 1024
-# How long to wait for the rest of standard error: a process that the command left running in the
-# background may hold it open for ever.
+# How long to wait for the rest of standard error: a background process that the command started
+# may hold it open indefinitely.
 _LAST_WORDS_SECONDS = 1.0
 
 _FORWARDED = {
@@ -30,7 +30,7 @@ _WATCHED = _FORWARDED | {signal.SIGCHLD}
 
 
 class CommandFailed(Exception):
-    """A command exited with a status that is not 0."""
+    """A command exited with a status other than 0."""
 
     __module__ = "jobhistory"
 
@@ -46,9 +46,9 @@ class Ended:
     """How a command ended.
 
     Attributes:
-        exit_status: what its caller is told: its own status, 128 and the number of the signal that
-            ended it, 127 if it was not found, 126 if it could not be started.
-        error: why it failed, `None` if it did not.
+        exit_status: its exit status; 128 plus the number of the signal that ended it; 127 if it
+            was not found; 126 if it could not be started.
+        error: why it failed; `None` if it succeeded.
         milliseconds: how long it ran.
     """
 
@@ -59,11 +59,11 @@ class Ended:
 
 @contextmanager
 def held_signals() -> Iterator[set[int]]:
-    """Let no signal end this process; yields the ones it was deaf to before.
+    """Block the signals that would end this process; yield the previously blocked ones.
 
-    What `run_command` has not handed on by then is dropped: it was meant for the command.
+    On exit, signals that `run_command` has not forwarded are dropped: they were for the command.
     """
-    # Where nothing handles it, some systems drop it even when it is blocked.
+    # Without a handler, some systems drop SIGCHLD even while it is blocked.
     handler = signal.signal(signal.SIGCHLD, lambda *_: None)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
     try:
@@ -76,10 +76,11 @@ def held_signals() -> Iterator[set[int]]:
 
 
 def run_command(command: Sequence[str], mask: set[int]) -> Ended:
-    """Run a command to its end; signals that this process is sent meanwhile go to the command.
+    """Run a command until it ends, and forward signals to it.
 
-    Standard input and output are the command's own. Standard error passes through here, as it
-    comes, so that the error can quote its end. Call it inside `held_signals`, with what that gave.
+    The command inherits standard input and output. Its standard error passes through this process
+    without delay, so that the error can quote the last part. Call this inside `held_signals`, with
+    the mask that it yields.
     """
     begun = monotonic()
     try:
@@ -98,7 +99,7 @@ def run_command(command: Sequence[str], mask: set[int]) -> Ended:
     reader.start()
     while child.poll() is None:
         number, from_terminal = _next_signal()
-        # A terminal has sent it to the command, too.
+        # A terminal also sends it to the command.
         if number != signal.SIGCHLD and not from_terminal:
             child.send_signal(number)
     milliseconds = _since(begun)
@@ -109,7 +110,7 @@ def run_command(command: Sequence[str], mask: set[int]) -> Ended:
 
 
 def _next_signal() -> tuple[int, bool]:
-    """Wait for a signal; say which, and whether the kernel sent it on behalf of a terminal."""
+    """Return the next signal, and whether the kernel sent it on behalf of a terminal."""
     if sys.platform == "linux":
         info = signal.sigwaitinfo(_WATCHED)
         return info.si_signo, info.si_code > 0
@@ -117,12 +118,12 @@ def _next_signal() -> tuple[int, bool]:
 
 
 def _pass_on(source: int, tail: bytearray) -> None:
-    # Closed by the caller, it is None, and its number may long be that of another file.
+    # If the caller closed it, it is None, and another file may have its number.
     target = None if sys.stderr is None else sys.stderr.fileno()
     while chunk := os.read(source, _READ_BYTES):
         tail += chunk
         del tail[:-_TAIL_BYTES]
-        with suppress(OSError):  # nobody reads it any more; the command need not know
+        with suppress(OSError):  # nobody reads it any more; the command goes on
             while chunk and target is not None:
                 chunk = chunk[os.write(target, chunk) :]
 
@@ -145,7 +146,7 @@ def _failure(returncode: int, stderr: str) -> Exception | None:
 def _signal_name(number: int) -> str:
     try:
         return f"killed by {signal.Signals(number).name} (signal {number})"
-    except ValueError:  # the real-time signals between the first and the last have no names
+    except ValueError:  # most real-time signals have no name
         return f"killed by signal {number}"
 
 

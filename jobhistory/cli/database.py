@@ -1,4 +1,4 @@
-"""Which database a command works on."""
+"""The database that a command uses."""
 
 from __future__ import annotations
 
@@ -14,17 +14,13 @@ from sqlalchemy import URL, Engine
 from jobhistory import migrate
 from jobhistory._runtime.private_files import create_private_file, create_private_folder
 from jobhistory.database.engines import engine_from_url
-from jobhistory.errors import InvalidInput
 from jobhistory.store import HistoryStore, create_store
 
 
 @contextmanager
 def open_engine(url: str | None) -> Iterator[Engine]:
-    """An engine for a URL, or for the user's own history file, which is kept up to date."""
-    try:
-        engine = engine_from_url(_default_url() if url is None else url)
-    except InvalidInput as error:
-        raise InvalidInput("--url", error.value, error.remedy) from None
+    """Open an engine for a URL, or for the user's own history file, and upgrade that file."""
+    engine = engine_from_url(_default_url() if url is None else url)
     try:
         if url is None and (migrate.current(engine) or "") < migrate.HEAD:
             migrate.upgrade(engine)
@@ -35,13 +31,13 @@ def open_engine(url: str | None) -> Iterator[Engine]:
 
 @contextmanager
 def open_store(url: str | None, schema: str | None, **options: Any) -> Iterator[HistoryStore]:
-    """A store on the database of a URL, or on the user's own history file."""
+    """Open a store on the database of a URL, or on the user's own history file."""
     with open_engine(url) as engine:
         yield create_store(engine, schema=schema, **options)
 
 
 def _default_url() -> URL:
-    """The URL of the user's own history file, which nobody else can read."""
+    """Return the URL of the user's own history file, which nobody else can read."""
     folder = user_data_path("jobhistory", appauthor=False)
     create_private_folder(folder)
     _make_private(folder, 0o700)
@@ -52,8 +48,8 @@ def _default_url() -> URL:
 
 
 def _make_private(path: Path, mode: int) -> None:
-    """Take away what others may do with the history file or its folder, if it is there already."""
+    """Restrict a file or folder that existed before to its owner."""
     if path.is_symlink():
-        raise OSError(f"{path} is a symbolic link; name the file that it leads to with --url")
+        raise OSError(f"{path} is a symbolic link; give the file that it points to with --url")
     if os.name == "posix" and path.stat().st_mode & 0o777 != mode:
         path.chmod(mode)

@@ -1,4 +1,4 @@
-"""The options that several commands have, and how they are read."""
+"""The options that several commands share: their types, their values, their names in errors."""
 
 from __future__ import annotations
 
@@ -20,38 +20,66 @@ Url = Annotated[
     typer.Option(
         "--url",
         envvar="JOBHISTORY_URL",
-        help="The database. Without it: an SQLite file in your user data directory.",
+        help="The database. Default: an SQLite file in your user data directory.",
         show_default=False,
     ),
 ]
 Schema = Annotated[
     str | None,
-    typer.Option("--schema", help="The database schema that holds the table.", show_default=False),
+    typer.Option(
+        "--schema", help="The database schema that contains the table.", show_default=False
+    ),
 ]
 Since = Annotated[
     str | None,
-    typer.Option(help="Started then or later: '2h' ago, or '2026-11-01' (UTC).", metavar="WHEN"),
+    typer.Option(
+        help="Started at this time or later: '2h' (ago) or '2026-11-01' (UTC).", metavar="WHEN"
+    ),
 ]
 Until = Annotated[
-    str | None, typer.Option(help="Started then or earlier, written alike.", metavar="WHEN")
+    str | None,
+    typer.Option(help="Started at this time or earlier; same format as --since.", metavar="WHEN"),
 ]
 Tasks = Annotated[
     list[str] | None,
-    typer.Option("--task", help="Of this task; may be given more than once."),
+    typer.Option("--task", help="Of this task; may be repeated."),
 ]
 Worker = Annotated[str | None, typer.Option("--worker", help="Run by this worker.")]
-ErrorType = Annotated[str | None, typer.Option(help="Failed with this type of error.")]
+ErrorType = Annotated[str | None, typer.Option(help="Failed with this error type.")]
 ErrorContains = Annotated[
-    str | None, typer.Option(help="Failed with this text in its error, in either case.")
+    str | None, typer.Option(help="Failed with an error that contains this text; ignores case.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+Limit = Annotated[int, typer.Option(help="Maximum number of rows.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
+
+OPTIONS = {
+    "after": "--after",
+    "batch_size": "--batch-size",
+    "bind": "--url",
+    "bucket": "--bucket",
+    "correlation_id": "--correlation-id",
+    "error_contains": "--error-contains",
+    "error_type": "--error-type",
+    "from_": "--since",
+    "history_retention": "--retention",
+    "job_id": "--job-id",
+    "limit": "--limit",
+    "older_than": "--older-than",
+    "schema": "--schema",
+    "status": "--status",
+    "task_identifier": "--task",
+    "time_limit": "--time-limit",
+    "to": "--until",
+    "worker_id": "--worker",
+}
+"""For each argument of a store, the option for it."""
 
 _URL_FROM_ENVIRONMENT = '"$JOBHISTORY_URL"'
 
 
 def read_window(since: str | None, until: str | None) -> dict[str, datetime | None]:
     """Return the criteria for `--since` and `--until`; relative times count back from now."""
-    # Whole seconds, as the next page repeats them.
+    # Whole seconds, as the command for the next page repeats them.
     now = utc_now().replace(microsecond=0)
     return {"from_": _moment(since, "--since", now), "to": _moment(until, "--until", now)}
 
@@ -78,10 +106,10 @@ def read_milliseconds(duration: str | None, option: str) -> int | None:
 
 
 def repeated(context: typer.Context, **values: str) -> str:
-    """Return the options from the command line, quoted for a shell.
+    """Return the options that were given on the command line, quoted for a shell.
 
     Args:
-        values: values to show in place of those that were given, by parameter.
+        values: for each parameter, a value to use instead of the given one.
     """
     words = []
     for parameter in context.command.params:
@@ -97,7 +125,7 @@ def repeated(context: typer.Context, **values: str) -> str:
 
 
 def quoted_url(url: str) -> str:
-    """Return a URL, quoted for a shell; one with a password becomes `"$JOBHISTORY_URL"`."""
+    """Return a URL, quoted for a shell, or `"$JOBHISTORY_URL"` if it contains a password."""
     parts = make_url(url)
     has_password = bool(parts.password) or any(map(looks_secret, parts.query))
     return _URL_FROM_ENVIRONMENT if has_password else _quoted(url)
@@ -106,7 +134,7 @@ def quoted_url(url: str) -> str:
 def _quoted(text: str) -> str:
     if text.isprintable():
         return shlex.quote(text)
-    # A terminal would obey what is not printable; bash and zsh know this notation.
+    # A terminal would obey control characters. bash and zsh understand this notation.
     shown = (
         char if char.isprintable() and char not in "\\'" else f"\\U{ord(char):08x}" for char in text
     )

@@ -1,4 +1,4 @@
-"""How anything is printed: as text without control characters, in columns, or as JSON."""
+"""Print lines, tables and JSON, without control characters."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def fail(message: str) -> NoReturn:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Print one JSON object on a line of its own; ASCII, so that any pipe can take it."""
+    """Print one JSON object on one line, in ASCII, which every encoding includes."""
     print(json.dumps(value, default=_json_text))
 
 
 def print_tabbed(rows: Iterable[Sequence[str]]) -> None:
-    """Print the rows as they come, with tabs between their cells."""
+    """Print rows as they arrive, with tabs between the cells."""
     for row in rows:
         print("\t".join(row))
 
 
 def table_widths(rows: Sequence[Sequence[str]]) -> list[int]:
-    """How wide the columns of a table are on a terminal."""
+    """Return the width of each column on a terminal."""
     return [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
 
 
@@ -51,9 +51,9 @@ def print_row(
     *,
     cut: bool = False,
 ) -> None:
-    """Print the cells in columns; cells beyond the widths are as long as they are.
+    """Print cells in columns; those without a width keep their own.
 
-    The line is as long as it is, or with `cut` no longer than the terminal is wide.
+    With `cut`, the line ends at the edge of the terminal; otherwise the terminal wraps it.
     """
     line = Text("  ").join(
         Text(cell if width is None else set_cell_size(cell, width), style or "")
@@ -67,7 +67,7 @@ def print_row(
 
 
 def took(milliseconds: int | None) -> str:
-    """A duration as people say it: `"850 ms"`, `"2.5 s"`, `"3 m 20 s"`, `"26 h 5 m"`."""
+    """Return a duration as text: `"850 ms"`, `"2.5 s"`, `"3 m 20 s"`, `"26 h 5 m"`."""
     if milliseconds is None:
         return "-"
     if milliseconds < 1000:
@@ -81,14 +81,14 @@ def took(milliseconds: int | None) -> str:
 
 
 def moment_text(moment: datetime, timespec: str = "seconds") -> str:
-    """A moment as ISO 8601 text, in UTC."""
+    """Return a time in UTC as ISO 8601 text."""
     return moment.replace(tzinfo=None).isoformat(timespec=timespec) + "Z"
 
 
 def shown(text: str) -> str:
-    """Return the text with escapes for all that a terminal obeys, except tabs and line breaks."""
-    # Not printable are the control characters of ASCII and of Latin-1, which terminals obey, and
-    # those of Unicode that change the direction of what follows.
+    """Return the text with escaped control characters, except tabs and line breaks."""
+    # Unprintable characters include the control characters of ASCII and Latin-1, which terminals
+    # obey, and those of Unicode that change the direction of the text.
     return "".join(
         char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
         for char in text
@@ -96,7 +96,7 @@ def shown(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return the text as one line and one field: a space for each run of spaces and line breaks."""
+    """Return the text as one line without tabs: each run of white space becomes one space."""
     return " ".join(shown(text).split())
 
 

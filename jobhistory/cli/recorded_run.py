@@ -1,4 +1,4 @@
-"""Run a command and record its execution."""
+"""The run of a command and its record in history."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _REASON_LENGTH = 120
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """One run of a command, in history.
+    """One run of a command that is recorded in history.
 
     Attributes:
         job: the job, with the command as its payload.
         worker_id, correlation_id: the other ids of the execution.
-        open_store: opens a store. No connection is held while the command runs, perhaps for hours.
-        started_at: when the run began.
+        open_store: opens a store. The command may run for hours, and holds no connection meanwhile.
+        started_at: when the run started.
     """
 
     job: Job
@@ -35,10 +35,10 @@ class RecordedRun:
     started_at: datetime
 
     def execute(self, command: list[str]) -> int:
-        """Run the command, and return its exit status.
+        """Run the command and return its exit status.
 
-        If history cannot be written, the command runs all the same, and standard error says what
-        is not recorded.
+        If history cannot be written, the command still runs, and standard error says what was not
+        recorded.
         """
         with child.held_signals() as mask:
             name = f"{_shortened(self.job.task_identifier)} (job {_shortened(str(self.job.id))})"
@@ -65,7 +65,7 @@ class RecordedRun:
     def _record_end(self, ended: child.Ended) -> None:
         try:
             self._record_outcome(ended)
-        except ExecutionNotFound:  # the database was away at the start, and is back
+        except ExecutionNotFound:  # the database was unavailable at the start
             self._record_whole(ended)
 
     def _record_outcome(self, ended: child.Ended) -> None:
@@ -92,12 +92,12 @@ class RecordedRun:
 
 
 def _attempt(record: Callable[[], None]) -> str | None:
-    """Try to write history; return why that failed, if it did."""
+    """Write to history; return the reason if that fails."""
     try:
         record()
-    except Exception as error:  # bookkeeping never stops a job
+    except Exception as error:  # recording must not stop the command
         why = reason(error)
-        # The library's own errors end with what to do.
+        # The library's own errors end with the remedy, so they are not cut.
         return why if isinstance(error, JobHistoryError) else _shortened(why, _REASON_LENGTH)
     return None
 

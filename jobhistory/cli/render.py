@@ -1,4 +1,4 @@
-"""How records and reports look: aligned on a terminal, with tabs in a pipe, or as JSON."""
+"""Print records and reports: aligned on a terminal, tab-separated in a pipe, or as JSON."""
 
 from __future__ import annotations
 
@@ -51,20 +51,20 @@ _FAILURES_HEADINGS = ("FAILURES", "", "LAST (UTC)", "TASK", "ERROR")
 
 
 def record_json(record: HistoryRecord) -> dict[str, Any]:
-    """All columns of a record."""
+    """Return all columns of a record."""
     return {name: getattr(record, name) for name in COLUMN_NAMES}
 
 
 def print_records_json(records: Iterable[HistoryRecord]) -> None:
-    """Print each record as it comes, as JSON on a line of its own."""
+    """Print records as they arrive, each as JSON on one line."""
     for record in records:
         print_json(record_json(record))
 
 
 def print_records(records: Iterable[HistoryRecord]) -> None:
-    """Print a line for each record: in a pipe with tabs between, on a terminal aligned.
+    """Print one line per record: aligned on a terminal, tab-separated in a pipe.
 
-    On a terminal the error has a line of its own below, cut to the width.
+    On a terminal, an error follows on a second line, which is cut at the edge.
     """
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -83,13 +83,13 @@ def print_records(records: Iterable[HistoryRecord]) -> None:
 
 
 def print_all(records: Iterable[HistoryRecord]) -> None:
-    """Print a line for each record as it comes, with tabs between its fields."""
+    """Print records as they arrive, one tab-separated line each."""
     print_tabbed([_HEADINGS])
     print_tabbed(map(_cells, records))
 
 
 def print_details(records: Iterable[HistoryRecord]) -> None:
-    """Print everything that is known of each record; lines are as long as they are."""
+    """Print all columns of each record, without cutting any."""
     console = Console(highlight=False, soft_wrap=True)
     for number, record in enumerate(records):
         if number:
@@ -104,21 +104,21 @@ def print_details(records: Iterable[HistoryRecord]) -> None:
 
 
 def stats_json(stats: TaskStats) -> dict[str, Any]:
-    """All that is known, with the failure rate."""
+    """Return all fields, and the failure rate."""
     return asdict(stats) | {"failure_rate": stats.failure_rate}
 
 
 def failures_json(group: FailureGroup) -> dict[str, Any]:
-    """All that is known of a kind of failures, with all columns of the example."""
+    """Return all fields of a group, and all columns of its example."""
     return vars(group) | {"example": record_json(group.example)}
 
 
 def print_stats(
     totals: Sequence[TaskStats], series: Sequence[TaskStats] = (), bucket: timedelta | None = None
 ) -> None:
-    """Print a line for each task, and on a terminal charts of its series, if there is one.
+    """Print one line per task, followed by charts of its series if there is a bucket.
 
-    In a pipe, a series has lines of its own, for each task and period.
+    In a pipe, a series has one line per task and period instead.
     """
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -129,7 +129,7 @@ def print_stats(
             print_tabbed([_SERIES_HEADINGS])
             print_tabbed(_series_cells(stats) for stats in series)
         return
-    # The one may have been asked for before the first execution, and the other after it.
+    # These are two statements, so the first execution may be in only one of the results.
     if not totals or (bucket is not None and not series):
         console.print("no executions")
         return
@@ -147,7 +147,7 @@ def print_stats(
 
 
 def print_failures(groups: Sequence[FailureGroup]) -> None:
-    """Print a line for each kind of failures; on a terminal, one with an example below it."""
+    """Print one line per group; on a terminal, a second line names an example."""
     console = Console(highlight=False)
     cells = [
         (
@@ -180,7 +180,7 @@ def print_failures(groups: Sequence[FailureGroup]) -> None:
 
 
 def print_running(records: Sequence[HistoryRecord], now: datetime) -> None:
-    """Print a line for each execution, with how long it has been running."""
+    """Print one line per execution, with its running time so far."""
     console = Console(highlight=False)
     times = [max(timedelta(0), now - record.started_at) for record in records]
     cells = [
@@ -277,14 +277,14 @@ def _with_bar(
 
 
 class _Charts:
-    """A series as a column for each period, of each task; of a long one, the last periods."""
+    """Charts of each task with one column per period; only the last ones of a long series."""
 
     def __init__(self, series: Sequence[TaskStats], bucket: timedelta) -> None:
         begun = [stats.bucket for stats in series if stats.bucket is not None]
         count = min(_MOST_COLUMNS, (max(begun) - min(begun)) // bucket + 1)
         first = max(begun) - (count - 1) * bucket
         length = took(bucket // timedelta(milliseconds=1))
-        self.caption = f"charts: {count} x {length}, from {moment_text(first)} on"
+        self.caption = f"charts: {count} periods of {length}, from {moment_text(first)}"
         self._runs: defaultdict[str, list[int]] = defaultdict(lambda: [0] * count)
         self._failed: defaultdict[str, list[int]] = defaultdict(lambda: [0] * count)
         for stats, each in zip(series, begun, strict=True):
@@ -294,7 +294,7 @@ class _Charts:
                 self._failed[stats.task_identifier][number] = stats.failed
 
     def print_task(self, console: Console, task: str) -> None:
-        """Print the charts of a task, that of its failures only if there are any."""
+        """Print the charts of a task; one of its failures only if there are any."""
         ascii_only = console.options.ascii_only
         runs = spark(self._runs[task], ascii_only=ascii_only)
         console.print(Text(f"    runs    {runs}", "cyan"), no_wrap=True)

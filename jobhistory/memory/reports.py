@@ -1,4 +1,4 @@
-"""The reports that a database computes in SQL, computed in Python."""
+"""The reports of a store in memory, computed in Python."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ from jobhistory.schema import record_from
 
 
 def stats_of(rows: Iterable[Row], bucket: timedelta | None) -> list[TaskStats]:
-    """The statistics of executions, by task, and in it by bucket, if there is one."""
+    """Return the statistics of executions, by task and, if given, by bucket."""
 
     def group(row: Row) -> tuple[str, datetime | None]:
         started_at: datetime = row["started_at"]
         begun = None if bucket is None else started_at - (started_at - FIRST_BUCKET) % bucket
         return row["task_identifier"], begun
 
-    def key(row: Row) -> tuple[str, datetime]:
+    def order(row: Row) -> tuple[str, datetime]:
         task, begun = group(row)
         return task, begun or FIRST_BUCKET
 
     return [
         _stats(*group(members[0]), members)
-        for members in (list(each) for _, each in groupby(sorted(rows, key=key), key))
+        for members in (list(each) for _, each in groupby(sorted(rows, key=order), order))
     ]
 
 
 def failures_of(rows: Iterable[Row], limit: int | None) -> list[FailureGroup]:
-    """The failures among executions, by their kind, the most frequent first."""
+    """Return the groups of failures, most frequent first."""
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        kind = (
+        key = (
             row["task_identifier"],
             row["error_type"],
             fingerprint(row.get("error_message") or ""),
         )
-        groups.setdefault(kind, []).append(row)
+        groups.setdefault(key, []).append(row)
     found = []
-    for kind, members in groups.items():
+    for key, members in groups.items():
         seen = [row["completed_at"] for row in members]
         example = record_from(max(members, key=lambda row: row["id"]))
-        found.append(FailureGroup(*kind, len(members), min(seen), max(seen), example))
+        found.append(FailureGroup(*key, len(members), min(seen), max(seen), example))
     found.sort(key=lambda group: (group.count, group.last_seen, group.example.id), reverse=True)
     return found[:limit]
 

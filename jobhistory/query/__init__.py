@@ -1,1 +1,1 @@
-"""Questions about history, and the types of their answers."""
+"""Criteria, pages and reports, without SQL."""

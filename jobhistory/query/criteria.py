@@ -153,7 +153,7 @@ def _validated(criteria: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_window(query: HistoryQuery) -> None:
     if query.from_ and query.to and query.from_ > query.to:
-        remedy = f"is after to {str(query.to)!r}; swap the two"
+        remedy = f"is after {str(query.to)!r}, the end of the window; swap the two"
         raise InvalidInput("from_", str(query.from_), remedy)
 
 

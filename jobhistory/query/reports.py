@@ -1,4 +1,4 @@
-"""What questions about many executions are answered with, and how that follows from their rows."""
+"""The types of reports on many executions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jobhistory.schema import HistoryRecord
 
 FIRST_BUCKET = datetime.min.replace(tzinfo=UTC)
-"""Where buckets are counted from: midnight in UTC on a Monday, before anything started."""
+"""The start of the first bucket: a Monday at midnight in UTC, before anything started."""
 
 PERCENTILES = (50, 95, 99)
 
@@ -60,10 +60,9 @@ class Count:
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Of times in milliseconds, those that so many percent do not exceed; `None` of none at all.
+    """Percentiles of times in milliseconds, by nearest rank; `None` if there are no times.
 
-    Each is one of the times, that of the nearest rank: of `n` times in ascending order, `p95` is
-    number `ceil(0.95 * n)`.
+    Of `n` times in ascending order, `p95` is number `ceil(0.95 * n)`.
     """
 
     p50: int | None
@@ -74,17 +73,17 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class TaskStats:
-    """How the executions of a task went, in all or in one period of time.
+    """Statistics of the executions of a task, in the whole window or in one bucket.
 
     Attributes:
         task_identifier: the task.
-        bucket: when the period began in which they started; `None` if it was not asked for.
-        executions: how many there are.
-        started, completed, failed, partial_success: how many of them are in each status.
-        execution_time_ms: how long they took, as far as that is known.
-        queue_time_ms: how long they waited for their start, as far as that is known.
-        last_start: when the last one started.
-        last_success, last_failure: when the last one ended as `completed`, and as `failed`.
+        bucket: the start of the bucket; `None` without buckets.
+        executions: the number of executions.
+        started, completed, failed, partial_success: the number of executions with each status.
+        execution_time_ms: percentiles of the execution times, where they are known.
+        queue_time_ms: percentiles of the queue times, where they are known.
+        last_start: the time of the last start.
+        last_success, last_failure: the time of the last end as `completed` and as `failed`.
     """
 
     task_identifier: str
@@ -102,23 +101,24 @@ class TaskStats:
 
     @property
     def failure_rate(self) -> float | None:
-        """The share of failures in what has ended, from 0 to 1; `None` if nothing has."""
+        """The share of failures among ended executions, from 0 to 1; `None` if none has ended."""
         ended = self.executions - self.started
         return self.failed / ended if ended else None
 
 
 @dataclass(frozen=True)
 class FailureGroup:
-    """Failures of a task that are of one kind.
+    """Failures with the same task, error type and fingerprint.
 
     Attributes:
         task_identifier: the task.
-        error_type: their type.
-        message: what their messages have in common, with `<number>`, `<id>`, `<address>` and
-            `<value>` for numbers, ids, addresses and quoted values; 500 characters tell it.
-        count: how many there are.
-        first_seen, last_seen: when the first and the last of them failed.
-        example: one of them, that with the greatest id, which is the one recorded last.
+        error_type: the error type.
+        message: the fingerprint, which is the beginning of their messages, up to 500 characters,
+            with `<number>`, `<id>`, `<address>` and `<value>` for numbers, ids, addresses and
+            quoted values.
+        count: the number of failures.
+        first_seen, last_seen: the times of the first and of the last failure.
+        example: the failure with the greatest id, which is the last one that started.
     """
 
     task_identifier: str
@@ -131,16 +131,18 @@ class FailureGroup:
 
 
 def parse_bucket(bucket: Duration | None) -> timedelta | None:
-    """Read how long the periods of a series are.
+    """Return the length of a bucket.
 
     Raises:
-        InvalidInput: if it is no duration, not a whole number of seconds, or longer than all time.
+        InvalidInput: if it is not a duration of whole seconds, or exceeds the range of dates.
     """
     if bucket is None:
         return None
     length = parse_duration(bucket, "bucket")
     if length % timedelta(seconds=1):
-        raise InvalidInput("bucket", bucket, "is not of whole seconds; write it like '1h' or '1d'")
+        raise InvalidInput(
+            "bucket", bucket, "is not a number of whole seconds; write it like '1h' or '1d'"
+        )
     if length > datetime.max - datetime.min:
-        raise InvalidInput("bucket", bucket, "is longer than dates reach; write it like '1h'")
+        raise InvalidInput("bucket", bucket, "exceeds the range of dates; write it like '1h'")
     return length

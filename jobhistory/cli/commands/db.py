@@ -1,4 +1,4 @@
-"""Create the history table and keep it up to date."""
+"""Commands that create the history table and keep it up to date."""
 
 from __future__ import annotations
 
@@ -19,39 +19,44 @@ from jobhistory.schema import TABLE_NAME
 
 
 def upgrade(
-    revision: Annotated[str, typer.Argument(help="The target revision.")] = "head",
+    revision: Annotated[
+        str, typer.Argument(help="The target revision.", metavar="REVISION")
+    ] = "head",
     json: Json = False,
     url: Url = None,
     schema: Schema = None,
 ) -> None:
-    """Create the history table, or bring it to a later revision."""
+    """Create the history table, or upgrade it to a later revision."""
     with open_engine(url) as engine:
         migrate.upgrade(engine, revision, schema=schema)
         _print_revision(engine, schema, json)
 
 
 def downgrade(
-    revision: Annotated[str, typer.Argument(help="The target revision; 'base' drops all history.")],
+    revision: Annotated[
+        str,
+        typer.Argument(help="The target revision; 'base' deletes all history.", metavar="REVISION"),
+    ],
     json: Json = False,
     url: Url = None,
     schema: Schema = None,
 ) -> None:
-    """Bring the history table back to an earlier revision."""
+    """Downgrade the history table to an earlier revision."""
     with open_engine(url) as engine:
         migrate.downgrade(engine, revision, schema=schema)
         _print_revision(engine, schema, json)
 
 
 def current(json: Json = False, url: Url = None, schema: Schema = None) -> None:
-    """Print the revision that the database is at."""
+    """Show the revision of the database."""
     with open_engine(url) as engine:
         _print_revision(engine, schema, json)
 
 
 def check(json: Json = False, url: Url = None, schema: Schema = None) -> None:
-    """Compare the history table with what this version needs; exit status 1 if it lacks something.
+    """Check whether the history table has what this version needs; if not, exit with status 1.
 
-    What you added to the table, such as an index, is listed and does no harm.
+    Your own additions to the table, such as an index, are listed.
     """
     with open_engine(url) as engine:
         try:
@@ -65,17 +70,17 @@ def check(json: Json = False, url: Url = None, schema: Schema = None) -> None:
     else:
         print("the history table is up to date")
         for addition in additions:
-            print(f"added to it: {output.one_line(addition)}")
+            print(f"addition: {output.one_line(addition)}")
 
 
 def sql(
     revision: Annotated[
-        str, typer.Argument(help="The target revision; 'START:TARGET' also names the start.")
+        str, typer.Argument(help="The target revision, or 'START:TARGET'.", metavar="REVISION")
     ] = "head",
     url: Url = None,
     schema: Schema = None,
 ) -> None:
-    """Print the SQL of an upgrade, in the dialect of the URL, without a connection."""
+    """Print the SQL of an upgrade in the dialect of the URL, without connecting."""
     dialect = "sqlite" if url is None else engine_from_url(url).dialect.name
     migrate.write_sql(dialect, sys.stdout, revision, schema=schema)
 
@@ -87,6 +92,6 @@ def _print_revision(engine: Engine, schema: str | None, json: bool) -> None:
     elif revision is not None:
         print(output.one_line(revision))
     elif inspect(engine).has_table(TABLE_NAME, schema=schema):
-        print("the history table has no revision: something else made it")
+        print("the history table has no revision: another tool created it")
     else:
         print("there is no history table")

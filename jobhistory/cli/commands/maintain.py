@@ -1,4 +1,4 @@
-"""Maintain history from cron: expire and reap."""
+"""Commands that maintain history, meant for cron: expire and reap."""
 
 from __future__ import annotations
 
@@ -10,27 +10,30 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from jobhistory.cli import output
 from jobhistory.cli.database import open_store
-from jobhistory.cli.options import Json, Schema, Url
+from jobhistory.cli.options import Json, Schema, Tasks, Url, Worker
 from jobhistory.store import HistoryStore
+
+BatchSize = Annotated[int, typer.Option(help="Maximum number of rows per transaction.")]
+TimeLimit = Annotated[str | None, typer.Option(help="Stop after this long: '30s' or '5 minutes'.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Print the number even without a terminal.")
+]
 
 
 def expire(
-    batch_size: Annotated[int, typer.Option(help="How many rows one transaction deletes.")] = 2000,
-    time_limit: Annotated[
-        str | None, typer.Option(help="Stop after so long: '30s', '5 minutes'.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many would go.")] = False,
-    verbose: Annotated[
-        bool,
-        typer.Option("--verbose", "-v", help="Say how many went, when not on a terminal, too."),
+    batch_size: BatchSize = 2000,
+    time_limit: TimeLimit = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print how many would be deleted.")
     ] = False,
+    verbose: Verbose = False,
     json: Json = False,
     url: Url = None,
     schema: Schema = None,
 ) -> None:
-    """Delete the executions whose retention has passed; made for cron.
+    """Delete executions whose retention has passed; meant for cron.
 
-    Off a terminal it prints nothing unless it fails, is stopped by its time limit, or is asked to.
+    Without a terminal, the command prints nothing unless it fails or reaches its time limit.
     """
     console = Console()
     options: dict[str, Any] = {"batch_size": batch_size, "time_limit": time_limit}
@@ -49,27 +52,21 @@ def expire(
 
 def reap(
     older_than: Annotated[
-        str, typer.Option(help="Started so long ago; more than the longest job takes: '2h'.")
+        str, typer.Option(help="Age after which a started execution counts as lost, e.g. '2h'.")
     ],
-    task: Annotated[
-        list[str] | None, typer.Option(help="Of this task; may be given more than once.")
-    ] = None,
-    worker: Annotated[str | None, typer.Option(help="Of this worker.")] = None,
-    batch_size: Annotated[int, typer.Option(help="How many rows one transaction ends.")] = 1000,
-    time_limit: Annotated[
-        str | None, typer.Option(help="Stop after so long: '30s', '5 minutes'.")
-    ] = None,
-    verbose: Annotated[
-        bool,
-        typer.Option("--verbose", "-v", help="Say how many, when not on a terminal, too."),
-    ] = False,
+    task: Tasks = None,
+    worker: Worker = None,
+    batch_size: BatchSize = 1000,
+    time_limit: TimeLimit = None,
+    verbose: Verbose = False,
     json: Json = False,
     url: Url = None,
     schema: Schema = None,
 ) -> None:
-    """End as failed what started long ago and has not ended, as its worker is lost; for cron.
+    """Mark lost executions as failed; meant for cron.
 
-    Off a terminal it prints nothing unless it fails, is stopped by its time limit, or is asked to.
+    Their worker died: they started long ago and have not ended. Without a terminal, the command
+    prints nothing unless it fails or reaches its time limit.
     """
     with open_store(url, schema) as store:
         count = store.reap_lost(
@@ -82,7 +79,7 @@ def reap(
     if json:
         output.print_json({"reaped": count})
     elif verbose or Console().is_terminal:
-        print(f"{_executions(count)} taken for lost")
+        print(f"{_executions(count)} marked as failed (worker lost)")
 
 
 def _expire_with_bar(store: HistoryStore, console: Console, options: dict[str, Any]) -> int:

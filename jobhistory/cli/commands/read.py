@@ -1,9 +1,9 @@
-"""Read executions: list and show."""
+"""Commands that read executions: list and show."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,6 +14,7 @@ from jobhistory.cli.options import (
     ErrorContains,
     ErrorType,
     Json,
+    Limit,
     Schema,
     Since,
     Tasks,
@@ -24,9 +25,11 @@ from jobhistory.cli.options import (
     read_window,
     repeated,
 )
-from jobhistory.cli.output import fail
 from jobhistory.errors import InvalidInput
+from jobhistory.execution.ids import id_text
 from jobhistory.query.cursor import Page
+
+_DEFAULT_LIMIT = 100
 
 
 def list_executions(
@@ -35,28 +38,28 @@ def list_executions(
     until: Until = None,
     task: Tasks = None,
     status: Annotated[
-        list[str] | None, typer.Option(help="In this status; may be given more than once.")
+        list[str] | None, typer.Option(help="With this status; may be repeated.")
     ] = None,
     job_id: Annotated[str | None, typer.Option(help="Of this job.")] = None,
-    correlation_id: Annotated[str | None, typer.Option(help="Tied together by this id.")] = None,
+    correlation_id: Annotated[str | None, typer.Option(help="With this correlation id.")] = None,
     worker: Worker = None,
     error_type: ErrorType = None,
     error_contains: ErrorContains = None,
     min_time: Annotated[
-        str | None, typer.Option(help="Took so long or longer: '30s', '5 minutes'.")
+        str | None, typer.Option(help="Ran at least this long: '30s' or '5 minutes'.")
     ] = None,
-    oldest: Annotated[bool, typer.Option("--oldest", help="The oldest first.")] = False,
-    limit: Annotated[int, typer.Option(help="So many at the most.")] = 100,
+    oldest: Annotated[bool, typer.Option("--oldest", help="Oldest first.")] = False,
+    limit: Limit = _DEFAULT_LIMIT,
     after: Annotated[
         str | None,
         typer.Option(
-            help="The page after this cursor, for the same criteria; 'start' for the first page. "
-            "The last line of the output is then the next cursor.",
+            help="Continue after this cursor, or at the 'start'; prints the next cursor last. "
+            "Repeat the other options, with absolute times.",
             metavar="CURSOR",
         ),
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="All there are, as they come, with tabs between.")
+        bool, typer.Option("--all", help="Every match, streamed, tab-separated.")
     ] = False,
     json: Json = False,
     url: Url = None,
@@ -64,7 +67,7 @@ def list_executions(
 ) -> None:
     """List executions, newest first."""
     window = read_window(since, until)
-    criteria = window | {
+    criteria: dict[str, Any] = window | {
         "task_identifier": task or None,
         "status": status or None,
         "job_id": job_id,
@@ -73,58 +76,48 @@ def list_executions(
         "error_type": error_type,
         "error_contains": error_contains,
         "min_execution_time_ms": read_milliseconds(min_time, "--min-time"),
-        "order": "oldest" if oldest else None,
+        "order": "oldest" if oldest else "newest",
     }
-    given = {name: value for name, value in criteria.items() if value is not None}
     if everything:
-        if after is not None or limit != 100:
-            option, value = ("--limit", limit) if after is None else ("--after", after)
-            raise InvalidInput(option, value, "does not go with --all; leave one of them out")
+        _refuse_pages(limit, after)
         with open_store(url, schema) as store:
-            found = store.iterate(given)
-            if json:
-                render.print_records_json(found)
-            else:
-                render.print_all(found)
+            records = store.iterate(criteria)
+            (render.print_records_json if json else render.print_all)(records)
         return
     with open_store(url, schema) as store:
-        try:
-            page = store.page(given, after=None if after == "start" else after, limit=limit)
-        except InvalidInput as error:
-            if error.argument != "after":
-                raise
-            raise InvalidInput("--after", error.value, error.remedy) from None
-    if json:
-        render.print_records_json(page.records)
-    else:
-        render.print_records(page.records)
+        page = store.page(criteria, after=None if after == "start" else after, limit=limit)
+    (render.print_records_json if json else render.print_records)(page.records)
     _print_next(page, context, window, json=json)
 
 
 def show(
-    job_id: Annotated[str, typer.Argument(help="The job's id.")],
+    job_id: Annotated[str, typer.Argument(help="The job id.", metavar="JOB_ID")],
     json: Json = False,
     url: Url = None,
     schema: Schema = None,
 ) -> None:
-    """Show all executions of a job, newest first, with payload, error and stack."""
+    """Show all executions of a job, newest first, with payload, error and traceback."""
+    id_text(job_id, "JOB_ID")
     with open_store(url, schema) as store:
         records = store.get_by_job_id(job_id)
     if not records:
-        fail(f"there is no execution of a job {job_id!r} in history")
-    if json:
-        render.print_records_json(records)
-    else:
-        render.print_details(records)
+        output.fail(f"job {job_id!r} has no executions in history")
+    (render.print_records_json if json else render.print_details)(records)
+
+
+def _refuse_pages(limit: int, after: str | None) -> None:
+    if after is not None or limit != _DEFAULT_LIMIT:
+        option, value = ("--limit", limit) if after is None else ("--after", after)
+        raise InvalidInput(option, value, "cannot be combined with --all; leave one of them out")
 
 
 def _print_next(
     page: Page, context: typer.Context, window: dict[str, datetime | None], *, json: bool
 ) -> None:
-    """Print where the next page starts: a command on a terminal, the cursor if asked to."""
-    cursor, is_asked_to = page.next_cursor, context.params["after"] is not None
+    """Print where the next page starts: a command on a terminal, the cursor if `--after` asks."""
+    cursor, is_requested = page.next_cursor, context.params["after"] is not None
     if json:
-        if is_asked_to:
+        if is_requested:
             output.print_json({"next_cursor": cursor})
     elif Console().is_terminal:
         if cursor is not None:
@@ -132,7 +125,7 @@ def _print_next(
             moments = {"since": window["from_"], "until": window["to"]}
             fixed = {name: _iso(moment) for name, moment in moments.items() if moment is not None}
             print(f"more: jobhistory list {repeated(context, **fixed, after=cursor)}")
-    elif is_asked_to:
+    elif is_requested:
         print(f"next_cursor\t{cursor or ''}")
 
 

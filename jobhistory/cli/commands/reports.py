@@ -1,4 +1,4 @@
-"""Reports on many executions: stats, failures and running."""
+"""Commands that report on many executions: stats, failures and running."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from jobhistory.cli.options import (
     ErrorContains,
     ErrorType,
     Json,
+    Limit,
     Schema,
     Since,
     Tasks,
@@ -31,28 +32,29 @@ def stats(
     task: Tasks = None,
     worker: Worker = None,
     bucket: Annotated[
-        str | None, typer.Option(help="Over time, in periods of '1h', '1d'; charts on a terminal.")
+        str | None,
+        typer.Option(help="Split into periods of '1h' or '1d', shown as charts on a terminal."),
     ] = None,
     json: Json = False,
     url: Url = None,
     schema: Schema = None,
 ) -> None:
-    """Show for each task how often it ran and failed, and how long it took.
+    """Show how often each task ran and failed, and how long it took.
 
-    Of the times in ascending order, P95 is the one at the nearest rank: 95 % are no longer.
+    P95 is the 95th percentile by nearest rank: 95 % of the executions took no longer.
     """
     criteria = read_window(since, until) | {"task_identifier": task or None, "worker_id": worker}
     length = parse_bucket(bucket)
     with open_store(url, schema) as store:
-        found = store.stats(criteria, bucket=length)
-        # Charts go with the statistics of the whole time.
+        series = store.stats(criteria, bucket=length)
+        # Charts accompany the statistics of the whole window.
         with_charts = length is not None and not json and Console().is_terminal
-        totals = store.stats(criteria) if with_charts else found
+        totals = store.stats(criteria) if with_charts else series
     if json:
-        for each in found:
+        for each in series:
             output.print_json(render.stats_json(each))
     else:
-        render.print_stats(totals, found, length)
+        render.print_stats(totals, series, length)
 
 
 def failures(
@@ -62,14 +64,15 @@ def failures(
     worker: Worker = None,
     error_type: ErrorType = None,
     error_contains: ErrorContains = None,
-    limit: Annotated[int, typer.Option(help="So many kinds at the most.")] = 100,
+    limit: Annotated[int, typer.Option(help="Maximum number of groups.")] = 100,
     json: Json = False,
     url: Url = None,
     schema: Schema = None,
 ) -> None:
-    """Show what kinds of failures there were, the most frequent first.
+    """Show the failures in groups, most frequent first.
 
-    They are of one kind if their messages differ only in numbers, ids, addresses and quoted values.
+    A group has one task, one error type, and messages that differ only in numbers, ids, addresses
+    and quoted values.
     """
     criteria = {
         "task_identifier": task or None,
@@ -91,14 +94,14 @@ def running(
     since: Since = None,
     task: Tasks = None,
     worker: Worker = None,
-    limit: Annotated[int, typer.Option(help="So many at the most.")] = 100,
+    limit: Limit = 100,
     json: Json = False,
     url: Url = None,
     schema: Schema = None,
 ) -> None:
-    """List what has started and not ended, that which runs longest first.
+    """List the executions that are running, longest first.
 
-    In a large history, say with --since how long ago it may have started: no index tells.
+    The command reads all executions in the window, so add --since if history is large.
     """
     criteria = {"task_identifier": task or None, "worker_id": worker, "limit": limit}
     with open_store(url, schema) as store:

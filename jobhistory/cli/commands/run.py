@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -27,30 +26,31 @@ from jobhistory.sanitize.truncate import holdable
 
 def run(
     command: Annotated[
-        list[str], typer.Argument(help="The command and its arguments, best after a --.")
+        list[str],
+        typer.Argument(help="The command and its arguments, after --.", metavar="COMMAND"),
     ],
     task: Annotated[
-        str | None, typer.Option(help="What kind of work it is; else the command's name.")
+        str | None, typer.Option(help="The task identifier. Default: the name of the command.")
     ] = None,
-    job_id: Annotated[str | None, typer.Option(help="Which job; else a new id.")] = None,
+    job_id: Annotated[str | None, typer.Option(help="The job id. Default: a new one.")] = None,
     correlation_id: Annotated[
-        str | None, typer.Option(help="What ties it to other executions; else the job's id.")
+        str | None, typer.Option(help="The correlation id. Default: the job id.")
     ] = None,
     retention: Annotated[
-        str, typer.Option(help="How long to keep the record: '12h', '1 week', 'never'.")
+        str, typer.Option(help="How long to keep the record: '12h', '1 week' or 'never'.")
     ] = "30 days",
     url: Url = None,
     schema: Schema = None,
 ) -> None:
     """Run a command and record its execution.
 
-    Output passes through as it comes, and the exit status is the command's own: 128 and the number
+    Output passes through unchanged, and the exit status is that of the command: 128 plus the number
     of the signal that ended it, 127 if it was not found, 126 if it could not be started. If history
-    cannot be written, the command runs all the same, and standard error says what is not recorded.
-    An option that cannot be used is refused before the command runs, with exit status 2.
+    cannot be written, the command still runs, and standard error says what was not recorded.
+    Invalid options are refused with exit status 2 before the command runs.
     """
     if os.name != "posix":
-        fail("run needs a POSIX system, for its signals")
+        fail("run requires a POSIX system")
     from jobhistory.cli.recorded_run import RecordedRun  # which other systems cannot import
 
     _check_options(
@@ -79,10 +79,10 @@ def _check_options(
     retention: str,
     url: str | None,
 ) -> None:
-    """Refuse what could never be recorded, before the command runs.
+    """Refuse options that could never be recorded.
 
     Raises:
-        InvalidInput: if an option cannot be used; it names the option.
+        InvalidInput: if an option is invalid.
     """
     for option, value, stored in (
         ("--task", task, name_text),
@@ -93,20 +93,8 @@ def _check_options(
             stored(value, option)
             if holdable(value) != value:
                 raise InvalidInput(option, value, "is not readable text; write it like 'order-42'")
-    with _as_option("--retention", "history_retention"):
-        parse_retention(retention, now=utc_now())
+    parse_retention(retention, now=utc_now())
     if url is not None:
-        # A missing driver is a fault of the installation, which can be mended meanwhile.
-        with _as_option("--url", "bind"), suppress(ModuleNotFoundError):
+        # Somebody may install a missing driver while the command runs.
+        with suppress(ModuleNotFoundError):
             engine_from_url(url).dispose()
-
-
-@contextmanager
-def _as_option(option: str, argument: str) -> Iterator[None]:
-    """Call an argument what the command line calls it."""
-    try:
-        yield
-    except InvalidInput as error:
-        if error.argument != argument:
-            raise
-        raise InvalidInput(option, error.value, error.remedy) from None

@@ -1,4 +1,4 @@
-"""The SQL that finds and counts records: which rows, in which order."""
+"""The SQL that finds and counts records."""
 
 from __future__ import annotations
 
@@ -30,49 +30,45 @@ from jobhistory.schema import HistoryRecord
 STARTED: ColumnElement[Any] = literal_column("'started'")
 
 _NEWEST_FIRST = (HistoryRecord.started_at.desc(), HistoryRecord.id.desc())
-
-
 _OLDEST_FIRST = (HistoryRecord.started_at.asc(), HistoryRecord.id.asc())
 
 
-# The same, in words that only the indexes of one task, one job and so on have.
+# The same orders, written as only the indexes that start with a task, a job and so on have them.
 NEWEST_OF_ONE = (HistoryRecord.started_at.desc().nulls_last(), HistoryRecord.id.desc())
-
-
 _OLDEST_OF_ONE = (HistoryRecord.started_at.asc().nulls_first(), HistoryRecord.id.asc())
 
 
-_MOST_PARTS = 20
-
-
-# What still runs started of late. In the order of the index, most of history would be read row by
-# row before it, so this is an order that no index has.
+# Running executions started recently. In the order of an index, the database would read most of
+# history before it reaches them, so this is an order that no index has.
 _RUNNING_LONGEST_FIRST = (
     case((HistoryRecord.status == STARTED, HistoryRecord.started_at)).asc(),
     HistoryRecord.id.asc(),
 )
 
 
-# Which rows can have a status, in the words of the partial indexes that hold just those rows.
+# For each status, the condition of the partial indexes that contain its rows.
 _INDEXED_BY = {
     Status.FAILED: HistoryRecord.error_type.is_not(None),
     Status.PARTIAL_SUCCESS: HistoryRecord.failed_steps.is_not(None),
 }
 
 
+_MOST_PARTS = 20
+
 WITH_IDS = select(HistoryRecord).where(HistoryRecord.id.in_(bindparam("key_ids", expanding=True)))
 """The executions with these ids."""
 
 
 def records_of(query: HistoryQuery, after: Cursor | None = None) -> Select[HistoryRecord]:
-    """The records that meet the criteria, in their order, from a cursor on if there is one.
+    """Return the statement for the records that meet the criteria, in their order.
 
-    Only criteria that are given are in it.
+    Args:
+        after: the position after which the records start; `None` for the first ones.
     """
     parts = _each_of_one_index(query)
     if len(parts) == 1:
         return _page(select(HistoryRecord).where(*criteria_of(query)), query, after)
-    # Only places until the page is known: whole records are wide.
+    # Only times and ids until the page is known: whole records are wide.
     place: Any = select(HistoryRecord.started_at, HistoryRecord.id)
     each = [_page(place.where(*criteria_of(part)), part, after).subquery().c for part in parts]
     found = union_all(*(select(of.started_at, of.id) for of in each)).subquery()
@@ -86,7 +82,7 @@ def _page(
 ) -> Select[*tuple[Any, ...]]:
     oldest_first = query.order == "oldest"
     if after is not None:
-        # The row value: OR between its parts would read and throw away what is on earlier pages.
+        # A comparison of rows: with OR, the database would read all earlier pages.
         position = tuple_(HistoryRecord.started_at, HistoryRecord.id)
         end = tuple_(
             literal(after.started_at, HistoryRecord.started_at.type),
@@ -104,15 +100,15 @@ def _page(
 
 
 def _is_of_one(query: HistoryQuery) -> bool:
-    """Whether the executions have a value in common by which an index has them in order."""
+    """Return whether an index contains the matching executions in order."""
     ids = (query.job_id, query.correlation_id, query.worker_id, query.error_type)
     return len(query.task_identifier or ()) == 1 or any(id_ is not None for id_ in ids)
 
 
 def _each_of_one_index(query: HistoryQuery) -> list[HistoryQuery]:
-    """The query as those of one task and status each, the records of which an index has in order.
+    """Return the query as several queries of one task and status, for which there are indexes.
 
-    A database would look through all of history for the newest of two tasks that ran long ago.
+    To find the newest executions of two tasks at once, a database may scan all of history.
     """
     tasks: list[tuple[str, ...] | None] = [(task,) for task in query.task_identifier or ()]
     statuses: list[tuple[Status, ...] | None] = [(status,) for status in query.status or ()]
@@ -129,7 +125,7 @@ def _each_of_one_index(query: HistoryQuery) -> list[HistoryQuery]:
 
 
 def count_of(query: HistoryQuery, cap: int | None) -> Select[int]:
-    """How many meet the criteria; with a cap, it looks for one more than that at the most."""
+    """Return the statement that counts matching executions, up to one more than the cap."""
     if cap is None:
         return select(func.count()).select_from(HistoryRecord).where(*criteria_of(query))
     found: Select[*tuple[Any, ...]] = (
@@ -176,9 +172,9 @@ def criteria_of(query: HistoryQuery) -> list[ColumnElement[bool]]:
 def _one_of(column: InstrumentedAttribute[Any], values: tuple[Any, ...]) -> ColumnElement[bool]:
     if not values:
         return false()
-    # BatchResult into the SQL, quoted by SQLAlchemy. Were it a parameter, a prepared statement's
-    # generic plan would suit values of average frequency, and read the whole table for a rare one.
-    # But what a backslash in a quoted text means is up to a setting of the connection.
+    # Written into the SQL, quoted by SQLAlchemy. With a parameter, a prepared statement's generic
+    # plan would suit values of average frequency, and read the whole table for a rare one. But a
+    # setting of the connection decides what a backslash in a quoted text means.
     quotable = not any("\\" in str(value) for value in values)
     one = len(values) == 1
     value = bindparam(

@@ -30,7 +30,7 @@ _TIMES = (HistoryRecord.execution_time_ms, HistoryRecord.queue_time_ms)
 def stats_of(
     query: HistoryQuery, bucket: timedelta | None, dialect: str
 ) -> Select[*tuple[Any, ...]]:
-    """The values of `TaskStats` in their order, by task and by bucket, if there is one."""
+    """Return the statement for the fields of `TaskStats`, by task and, if given, by bucket."""
     keys: list[ColumnElement[Any]] = [HistoryRecord.task_identifier.label("task_identifier")]
     if bucket is not None:
         seconds = literal_column(str(bucket // timedelta(seconds=1)), BigInteger)
@@ -64,7 +64,7 @@ def stats_of(
 
 
 def failures_of(query: HistoryQuery) -> Select[*tuple[Any, ...]]:
-    """The values of `FailureGroup` in their order, the most frequent group first."""
+    """Return the statement for the fields of `FailureGroup`, most frequent group first."""
     message = func.substr(func.coalesce(HistoryRecord.error_message, ""), 1, FINGERPRINT_LENGTH)
     failures = (
         select(
@@ -78,14 +78,14 @@ def failures_of(query: HistoryQuery) -> Select[*tuple[Any, ...]]:
         .subquery()
         .c
     )
-    kind = (failures.task_identifier, failures.error_type, failures.message)
+    keys = (failures.task_identifier, failures.error_type, failures.message)
     count, first_seen, last_seen, example_id = (
         func.count().label("count"),
         func.min(failures.completed_at).label("first_seen"),
         func.max(failures.completed_at).label("last_seen"),
         greatest_id(failures.id).label("example_id"),
     )
-    groups = select(*kind, count, first_seen, last_seen, example_id).group_by(*kind)
+    groups = select(*keys, count, first_seen, last_seen, example_id).group_by(*keys)
     most_frequent = groups.order_by(count.desc(), last_seen.desc(), example_id.desc())
     group = most_frequent.limit(query.limit).subquery().c
     return (
@@ -96,7 +96,7 @@ def failures_of(query: HistoryQuery) -> Select[*tuple[Any, ...]]:
 
 
 def _ranks(keys: list[ColumnElement[Any]]) -> list[ColumnElement[Any]]:
-    """For each time of a row, which one it is in its group, in ascending order, and of how many."""
+    """Return, for each time, its rank in its group in ascending order, and the number of times."""
     ranks: list[ColumnElement[Any]] = []
     for time in _TIMES:
         order = time.asc().nulls_last()
@@ -112,7 +112,7 @@ def _percentile_by_rank(rows: Any, time: str, percent: int) -> ColumnElement[Any
 
 
 def _percentile(rows: Any, time: str, percent: int) -> ColumnElement[Any]:
-    # The same rank: no other comes of a percentage by the arithmetic of floating point numbers.
+    # Floating-point arithmetic gives the same rank for each of these percentages.
     return func.percentile_disc(percent / 100).within_group(rows[time])
 
 
