@@ -7,8 +7,6 @@ import logging
 import os
 import re
 import sqlite3
-import subprocess
-import sys
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -18,6 +16,7 @@ from sqlalchemy import create_engine, text
 from jobhistory import Job, __version__, create_store, migrate
 from jobhistory.cli import main
 from jobhistory.cli.output import took
+from tests import command_line
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -169,12 +168,7 @@ def test_expire_with_a_time_limit_says_when_it_falls_behind(run, url, database):
     for number in range(3):
         store.record_start(Job(number, "t"), "w", "c")
     command = ["expire", "--url", url, "--batch-size", "1", "--time-limit", "0.00001s"]
-    done = subprocess.run(
-        [sys.executable, "-m", "jobhistory.cli", *command],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = command_line.run(*command, env=os.environ)
 
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.startswith("jobhistory: expire() reached its time limit")

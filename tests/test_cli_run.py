@@ -9,10 +9,12 @@ import subprocess
 import sys
 
 import pytest
+from sqlalchemy import text
 
-from jobhistory import Status, create_store, migrate
+from jobhistory import Status, create_store
+from tests import command_line
+from tests.command_line import SCRIPT
 
-JOBHISTORY = [sys.executable, "-m", "jobhistory.cli"]
 NOWHERE = "postgresql://app:hunter2@127.0.0.1:1/nowhere"
 
 
@@ -25,19 +27,16 @@ def environment(tmp_path):
 
 
 @pytest.fixture
-def run(environment, database):
-    """Runs a command under `jobhistory run`, by default on the database."""
+def url(database):
+    return database.url.render_as_string(hide_password=False)
 
-    def run(*arguments, url=None, stdin=None):
-        url = url or database.url.render_as_string(hide_password=False)
-        return subprocess.run(
-            [*JOBHISTORY, "run", "--url", url, *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            input=stdin,
-            timeout=60,
-        )
+
+@pytest.fixture
+def run(environment, url):
+    """Runs a command under `jobhistory run` on the database."""
+
+    def run(*arguments, **options):
+        return command_line.run("run", "--url", url, *arguments, env=environment, **options)
 
     return run
 
@@ -51,8 +50,15 @@ def only_record(database):
     return only_record
 
 
-def test_a_command_that_fails_tells_its_story(run, only_record):
-    done = run("--task", "backup", "--", "sh", "-c", "echo working; echo oops >&2; exit 3")
+def test_a_command_that_fails_tells_its_story(environment, url, only_record):
+    done = subprocess.run(
+        [SCRIPT, "run", "--url", url, "--task", "backup", "--"]
+        + ["sh", "-c", "echo working; echo oops >&2; exit 3"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
     assert (done.returncode, done.stdout, done.stderr) == (3, "working\n", "oops\n")
     record = only_record()
@@ -69,7 +75,7 @@ def test_a_command_that_succeeds_is_completed_under_the_names_it_was_given(run, 
     done = run(
         *["--task", "greet", "--job-id", "j-1", "--correlation-id", "c-1", "--retention", "1 day"],
         *["--", "cat", "-"],
-        stdin="hello\n",
+        input="hello\n",
     )
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "hello\n", "")
@@ -96,7 +102,7 @@ def test_output_passes_through_as_it_comes(environment, tmp_path):
         "import sys\nprint('one', flush=True); input()\nprint('two', file=sys.stderr); input()\n"
     )
     with subprocess.Popen(
-        [*JOBHISTORY, "run", "--", sys.executable, "-c", script],
+        [SCRIPT, "run", "--", sys.executable, "-c", script],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -111,14 +117,8 @@ def test_output_passes_through_as_it_comes(environment, tmp_path):
         assert process.wait(30) == 0
 
 
-def test_what_is_no_text_passes_through_and_is_recorded(run, environment, only_record, database):
-    done = subprocess.run(
-        [*JOBHISTORY, "run", "--url", database.url.render_as_string(hide_password=False), "--"]
-        + ["sh", "-c", r"printf '\000\377x' >&2; printf '\000\377'; exit 1"],
-        env=environment,
-        capture_output=True,
-        timeout=60,
-    )
+def test_what_is_no_text_passes_through_and_is_recorded(run, only_record):
+    done = run("--", "sh", "-c", r"printf '\000\377x' >&2; printf '\000\377'; exit 1", text=False)
     assert (done.stdout, done.stderr) == (b"\x00\xff", b"\x00\xffx")
     assert "\ufffd\ufffdx" in only_record().error_stack
 
@@ -145,7 +145,7 @@ def test_death_by_a_signal_names_the_signal(run, only_record):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_reach_the_command_and_the_record_is_still_written(
-    environment, database, only_record, number
+    environment, url, database, only_record, number
 ):
     script = (
         "import signal, sys, time\n"
@@ -153,9 +153,8 @@ def test_signals_reach_the_command_and_the_record_is_still_written(
         "print('ready', flush=True)\n"
         "time.sleep(60)\n"
     )
-    with subprocess.Popen(
-        [*JOBHISTORY, "run", "--url", database.url.render_as_string(hide_password=False), "--"]
-        + [sys.executable, "-c", script],
+    with command_line.start(
+        *["run", "--url", url, "--", sys.executable, "-c", script],
         env=environment,
         stdout=subprocess.PIPE,
         text=True,
@@ -167,13 +166,10 @@ def test_signals_reach_the_command_and_the_record_is_still_written(
     assert only_record().error_message == "exit status 42"
 
 
-def test_a_signal_that_ends_the_command_is_recorded(environment, database, only_record):
-    with subprocess.Popen(
-        [*JOBHISTORY, "run", "--url", database.url.render_as_string(hide_password=False), "--"]
-        + ["sh", "-c", "echo ready; exec sleep 60"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
+def test_a_signal_that_ends_the_command_is_recorded(environment, url, only_record):
+    command = ["--", "sh", "-c", "echo ready; exec sleep 60"]
+    with command_line.start(
+        *["run", "--url", url, *command], env=environment, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout.readline() == "ready\n"
         process.terminate()
@@ -188,27 +184,27 @@ def test_the_command_has_the_signals_that_its_caller_had(run):
 
 
 def test_a_process_left_in_the_background_does_not_hold_up_the_record(
-    environment, database, only_record
+    environment, url, only_record
 ):
-    done = subprocess.run(
-        [*JOBHISTORY, "run", "--url", database.url.render_as_string(hide_password=False), "--"]
-        + ["sh", "-c", "sleep 60 >/dev/null & echo $!; exit 4"],
+    command = ["--", "sh", "-c", "sleep 60 >/dev/null & echo $!; exit 4"]
+    with command_line.start(
+        *["run", "--url", url, *command],
         env=environment,
         stdout=subprocess.PIPE,  # not standard error, which the sleeper keeps open
         text=True,
-        timeout=30,
-    )
-    os.kill(int(done.stdout), signal.SIGKILL)
-    assert done.returncode == 4
+    ) as process:
+        out, _ = process.communicate(timeout=30)
+    os.kill(int(out), signal.SIGKILL)
+    assert process.returncode == 4
     assert only_record().status is Status.FAILED
 
 
-def test_a_caller_without_standard_error_is_no_reason_to_block(environment, database, only_record):
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_caller_without_standard_error_is_no_reason_to_block(environment, url, only_record):
     """The command fills more than a pipe holds, and nobody can be shown it."""
     script = "import sys; sys.stderr.write('x' * 1_000_000 + 'end'); sys.exit(7)"
-    url = database.url.render_as_string(hide_password=False)
     done = subprocess.run(
-        ["sh", "-c", 'exec "$@" 2>&-', "sh", *JOBHISTORY, "run", "--url", url, "--"]
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", SCRIPT, "run", "--url", url, "--"]
         + [sys.executable, "-c", script],
         env=environment,
         stdout=subprocess.PIPE,
@@ -251,13 +247,8 @@ def test_a_command_that_cannot_be_started_is_recorded(run, only_record, command,
 )
 def test_bookkeeping_never_stops_a_job(environment, url, told):
     options = ["--task", "backup", "--job-id", "j" * 200, "--url", url]
-    done = subprocess.run(
-        [*JOBHISTORY, "run", *options, "--", "sh", "-c", "echo done; exit 5"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    command = ["sh", "-c", "echo done; exit 5"]
+    done = command_line.run("run", *options, "--", *command, env=environment)
     assert (done.returncode, done.stdout) == (5, "done\n")
     start, end = done.stderr.splitlines()
     for line in (start, end):
@@ -271,17 +262,24 @@ def test_bookkeeping_never_stops_a_job(environment, url, told):
     assert "Traceback" not in done.stderr
 
 
-def test_another_reason_at_the_end_is_told(run, bare_database):
+def test_another_reason_at_the_end_is_told(environment, bare_database):
     """The database is there, but somebody made the table otherwise meanwhile."""
     url = bare_database.url.render_as_string(hide_password=False)
-    script = (
-        f"from sqlalchemy import create_engine as c; e = c({url!r}).connect(); "
-        "e.exec_driver_sql('CREATE TABLE job_history (id INTEGER)'); e.commit()"
-    )
-    done = run("--", sys.executable, "-c", script, url=url)
-    start, end = done.stderr.splitlines()
+    with command_line.start(
+        *["run", "--url", url, "--", "sh", "-c", "echo ready; read line"],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        with bare_database.engine.begin() as connection:
+            connection.execute(text("CREATE TABLE job_history (id INTEGER)"))
+        _, said = process.communicate("\n", timeout=60)
+    start, end = said.splitlines()
 
-    assert done.returncode == 0
+    assert process.returncode == 0
     assert "no history table" in start
     assert "column job_id is missing" in end
 
@@ -303,13 +301,8 @@ def test_another_reason_at_the_end_is_told(run, bare_database):
 def test_an_option_that_can_never_be_recorded_stops_the_command(
     environment, tmp_path, option, value, remedy
 ):
-    done = subprocess.run(
-        [*JOBHISTORY, "run", option, value, "--", "touch", tmp_path / "ran"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    command = ["touch", tmp_path / "ran"]
+    done = command_line.run("run", option, value, "--", *command, env=environment)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"jobhistory: {option} ")
@@ -317,27 +310,23 @@ def test_an_option_that_can_never_be_recorded_stops_the_command(
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_missing_table_on_a_server_is_named_and_never_made(run, bare_database):
+def test_a_missing_table_on_a_server_is_named_and_never_made(environment, bare_database):
     url = bare_database.url.render_as_string(hide_password=False)
-    done = run("--", "sh", "-c", "exit 0", url=url)
+    done = command_line.run("run", "--url", url, "--", "true", env=environment)
 
     assert done.returncode == 0
     assert "jobhistory db upgrade" in done.stderr
 
 
-def test_a_start_that_could_not_be_recorded_is_recorded_at_the_end(environment, tmp_path):
+def test_a_start_that_could_not_be_recorded_is_recorded_at_the_end(
+    environment, tmp_path, migrated_sqlite
+):
     """The database comes back while the command runs: its history is whole, times included."""
     folder = tmp_path / "mounted-late"
     url = f"sqlite:///{folder}/history.db"
-    script = f"{sys.executable} -m jobhistory.cli db upgrade --url {url}"
-    done = subprocess.run(
-        [*JOBHISTORY, "run", "--url", url, "--", "sh", "-c", f"mkdir {folder}; {script}; exit 6"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (done.returncode, done.stdout) == (6, f"{migrate.HEAD}\n")
+    script = f"mkdir {folder}; cp {migrated_sqlite} {folder}/history.db; exit 6"
+    done = command_line.run("run", "--url", url, "--", "sh", "-c", script, env=environment)
+    assert (done.returncode, done.stdout) == (6, "")
     assert done.stderr.count("not recorded") == 1
     with create_store(url) as store:
         (record,) = store.query()
@@ -348,15 +337,15 @@ def test_a_start_that_could_not_be_recorded_is_recorded_at_the_end(environment, 
 
 def test_the_first_runs_of_a_new_user_may_come_all_at_once(environment):
     processes = [
-        subprocess.Popen(
-            [*JOBHISTORY, "run", "--", "true"], env=environment, stderr=subprocess.PIPE, text=True
+        command_line.start(
+            *["run", "--", "true"], env=environment, stderr=subprocess.PIPE, text=True
         )
         for _ in range(6)
     ]
     for process in processes:
         _, stderr = process.communicate(timeout=60)
         assert (process.returncode, stderr) == (0, "")
-    listed = subprocess.run([*JOBHISTORY, "list"], env=environment, capture_output=True, text=True)
+    listed = command_line.run("list", env=environment)
     assert listed.stdout.count("completed") == 6
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -31,6 +29,7 @@ from jobhistory import (
 from jobhistory.database.circuit_breaker import CircuitBreaker
 from jobhistory.database.deadlines import Deadline, SocketGuard, TimeLimits
 from jobhistory.database.engines import async_engine_from_url, engine_from_url
+from tests import command_line
 from tests.facades import Synchronous
 from tests.servers import frozen, silent_server, wheel_server
 from tests.test_forks import in_children
@@ -534,21 +533,13 @@ def environment(tmp_path):
     return inherited | {"XDG_DATA_HOME": str(tmp_path / "data")}
 
 
-def command(environment, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "jobhistory.cli", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
 def test_run_runs_its_command_next_to_a_database_that_hangs(environment):
     with silent_server() as port:
         url = f"postgresql://u@127.0.0.1:{port}/d"
-        done = command(environment, "run", "--url", url, "--", "sh", "-c", "echo done; exit 3")
-        listed = command(environment, "list", "--url", url)
+        done = command_line.run(
+            *["run", "--url", url, "--", "sh", "-c", "echo done; exit 3"], env=environment
+        )
+        listed = command_line.run("list", "--url", url, env=environment)
     assert (done.returncode, done.stdout) == (3, "done\n")
     assert "could not connect within the time limit of 2 s" in done.stderr
     assert "exit status 3" in done.stderr
@@ -559,6 +550,8 @@ def test_run_runs_its_command_next_to_a_database_that_hangs(environment):
 def test_run_runs_its_command_next_to_a_stopped_server(environment, server):
     with frozen(server):
         url = server.get_uri()
-        done = command(environment, "run", "--url", url, "--", "sh", "-c", "echo done; exit 3")
+        done = command_line.run(
+            *["run", "--url", url, "--", "sh", "-c", "echo done; exit 3"], env=environment
+        )
     assert (done.returncode, done.stdout) == (3, "done\n")
     assert "not recorded" in done.stderr
