@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from io import TextIOWrapper
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from jobhistory.errors import InvalidInput, JobHistoryError
+from jobhistory.errors import InvalidInput, JobHistoryError, reason
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -22,20 +21,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         sys.exit("jobhistory: the command line requires pip install 'jobhistory[cli]'")
     from jobhistory.cli.options import OPTIONS
-    from jobhistory.cli.output import one_line
-    from jobhistory.errors import reason
-
-    class OneLine(logging.Formatter):
-        """Prints each log message on one line, so that it cannot forge others."""
-
-        def format(self, record: logging.LogRecord) -> str:
-            return one_line(super().format(record))
+    from jobhistory.cli.output import log_to_stderr, one_line
 
     if isinstance(sys.stdout, TextIOWrapper):  # names may not fit the encoding
         sys.stdout.reconfigure(errors="backslashreplace")
-    handler = logging.StreamHandler()
-    handler.setFormatter(OneLine("jobhistory: %(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    log_to_stderr()
     try:
         app(arguments, prog_name="jobhistory")
     except InvalidInput as error:

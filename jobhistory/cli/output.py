@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -13,6 +14,18 @@ import typer
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
+
+
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return one_line(super().format(record))
+
+
+def log_to_stderr() -> None:
+    """Print warnings on standard error, one line each, so that none can forge others."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("jobhistory: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
 def say(message: str) -> None:

@@ -168,6 +168,8 @@ def _names(value: Any, argument: str) -> tuple[str, ...]:
 
 
 def _statuses(value: Any, argument: str) -> tuple[Status, ...]:
+    if isinstance(value, str) and value in _STATUSES:  # as nearly all are
+        return _STATUSES[value]
     return _one_or_more(value, argument, read_status)
 
 
@@ -189,7 +191,8 @@ def _order(value: Any, argument: str) -> str:
 
 
 def _limit(value: Any, argument: str) -> int:
-    check_count(value, argument, most=_MOST)
+    if type(value) is not int or not 0 < value <= _MOST:
+        check_count(value, argument, most=_MOST)
     return int(value)
 
 
@@ -208,5 +211,7 @@ _READERS: dict[str, Callable[[Any, str], Any]] = {
     "limit": _limit,
 }
 """For each criterion, what validates a value and returns it as a query stores it."""
+
+_STATUSES: dict[str, tuple[Status, ...]] = {status.value: (status,) for status in Status}
 
 _DEFAULTS = HistoryQuery()

@@ -156,17 +156,18 @@ def criteria_of(query: HistoryQuery) -> list[ColumnElement[bool]]:
     if query.error_type is not None:
         criteria.append(_one_of(HistoryRecord.error_type, (query.error_type,)))
     if query.error_contains is not None:
-        message = func.coalesce(HistoryRecord.error_message, "")
-        criteria += [
-            HistoryRecord.error_type.is_not(None),
-            contains(
-                HistoryRecord.error_type + ": " + message,
-                literal(ascii_lower(query.error_contains), String),
-            ),
-        ]
+        criteria += _error_contains(query.error_contains)
     if query.min_execution_time_ms is not None:
         criteria.append(HistoryRecord.execution_time_ms >= query.min_execution_time_ms)
     return criteria
+
+
+def _error_contains(text: str) -> list[ColumnElement[bool]]:
+    error = HistoryRecord.error_type + ": " + func.coalesce(HistoryRecord.error_message, "")
+    return [
+        HistoryRecord.error_type.is_not(None),
+        contains(error, literal(ascii_lower(text), String)),
+    ]
 
 
 def _one_of(column: InstrumentedAttribute[Any], values: tuple[Any, ...]) -> ColumnElement[bool]:
