@@ -65,8 +65,9 @@ def reap(
 ) -> None:
     """Mark lost executions as failed; meant for cron.
 
-    Their worker died: they started long ago and have not ended. Without a terminal, the command
-    prints nothing unless it fails or reaches its time limit.
+    An execution is lost if its worker died: it started long ago and has not ended.
+
+    Without a terminal, the command prints nothing unless it fails or reaches its time limit.
     """
     with open_store(url, schema) as store:
         count = store.reap_lost(
