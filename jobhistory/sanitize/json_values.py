@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -30,6 +29,7 @@ from jobhistory.errors import check_count
 from jobhistory.sanitize.attributes import attributes_of
 from jobhistory.sanitize.secret_names import looks_secret
 from jobhistory.sanitize.secrets import REDACTED, redact_arguments, redact_secrets, redact_text
+from jobhistory.sanitize.tracebacks import error_type, safe_text, traceback_text, unshowable
 from jobhistory.sanitize.truncate import NAME_LENGTH, byte_length, cut_name, cut_text, holdable
 from jobhistory.typing import Redact
 
@@ -91,23 +91,22 @@ class Sanitizer:
 
     def steps(self, steps: Iterable[Any]) -> list[str]:
         """The names of steps, as texts."""
-        names: list[str] = self._json([_text(step) for step in steps], self.limits.results)
+        names: list[str] = self._json([safe_text(step) for step in steps], self.limits.results)
         return names
 
     def message(self, value: Any) -> str:
         """The text of anything, cut at its end."""
-        return _Walk(self.redact, self.limits.message).text(_text(value))
+        return _Walk(self.redact, self.limits.message).text(safe_text(value))
 
     def stack(self, text: Any) -> str:
         """The text of a stack, cut in its middle, as both its ends tell where it broke."""
-        return _Walk(self.redact, self.limits.stack).text(_text(text), keep_tail=True)
+        return _Walk(self.redact, self.limits.stack).text(safe_text(text), keep_tail=True)
 
     def failure(self, error: BaseException | str) -> tuple[str, str, str | None]:
         """The type, message and stack of an error; one that is text has a type but no stack."""
         if isinstance(error, str):
             return TEXT_ERROR_TYPE, self.message(error), None
-        kind, stack = _safely(_qualified_name, type(error)), _safely(_format_traceback, error)
-        return cut_name(kind), self.message(error), self.stack(stack)
+        return cut_name(error_type(error)), self.message(error), self.stack(traceback_text(error))
 
     def _json(self, value: Any, limit: int) -> Any:
         # Whole if it fits. Else the longest texts and collections are cut shorter and shorter, so
@@ -152,7 +151,7 @@ class _Walk:
                 return self._inside(value, len(value), lambda: self._list(value))
             return self._plain(value)
         except Exception as error:  # code of the value's own class may raise anything
-            return _unshowable(value, error)
+            return unshowable(value, error)
 
     def text(self, text: str, *, keep_tail: bool = False) -> str:
         """The text, redacted and cut."""
@@ -291,27 +290,3 @@ def _plain_float(number: float) -> float | str:
     if math.isfinite(number):
         return number
     return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
-
-
-def _unshowable(value: object, error: Exception) -> str:
-    return cut_name(f"<{type(value).__name__} that raised {type(error).__name__}>")
-
-
-def _safely(show: Callable[[Any], str], value: object) -> str:
-    try:
-        return str.__str__(show(value))
-    except Exception as error:
-        return _unshowable(value, error)
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else _safely(str, value)
-
-
-def _qualified_name(kind: type) -> str:
-    module = kind.__module__
-    return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
-
-
-def _format_traceback(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))
