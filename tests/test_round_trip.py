@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from jobhistory import HistoryRecord, Job, Status, create_store
 from jobhistory.execution.ids import new_execution_id
-from jobhistory.sanitize.truncate import holdable
+from jobhistory.sanitize.truncate import storable_text
 from jobhistory.schema import COLUMN_NAMES, values_of
 
 names = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=255)
@@ -133,10 +133,10 @@ def test_criteria_find_the_very_texts_that_were_recorded(database, values):
         connection.execute(delete(HistoryRecord.__table__))
     for value in [*values, "another"]:
         store.record_start(Job("1", value), value, "c")
-    clean = {holdable(value) for value in values}
+    clean = {storable_text(value) for value in values}
 
     assert {r.task_identifier for r in store.query(task_identifier=values)} == clean
     for value in values:
         for criteria in ({"task_identifier": value}, {"worker_id": value}):
-            assert {r.worker_id for r in store.query(criteria)} == {holdable(value)}
+            assert {r.worker_id for r in store.query(criteria)} == {storable_text(value)}
         assert store.query(error_type=value) == []

@@ -20,7 +20,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, defer, mapped_colum
 
 from jobhistory import Job, Limits, create_store, redact_secrets
 from jobhistory.sanitize.json_values import Sanitizer, json_text
-from jobhistory.sanitize.truncate import byte_length, cut_text
+from jobhistory.sanitize.truncate import byte_length, truncate_text
 
 SMALL = Sanitizer(Limits(payload=1024, results=1024, message=1024, stack=1024), redact_secrets)
 
@@ -77,9 +77,9 @@ def test_what_json_can_hold_stays_as_it_is(value):
 
 
 @given(text, st.integers(300, 400), st.booleans())
-def test_cut_text_is_never_longer_than_its_limit(value, limit, keep_tail):
+def test_truncated_text_is_never_longer_than_its_limit(value, limit, keep_tail):
     long = value * 200
-    cut = cut_text(long, limit, keep_tail=keep_tail)
+    cut = truncate_text(long, limit, keep_tail=keep_tail)
 
     assert byte_length(cut) <= limit
     cut.encode()

@@ -1,1 +1,1 @@
-"""What the library needs that knows nothing of history."""
+"""General parts that know nothing of history."""

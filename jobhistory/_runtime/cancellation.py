@@ -1,4 +1,4 @@
-"""Awaiting what must not be left in the middle."""
+"""Await work that must not be abandoned halfway."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ T = TypeVar("T")
 
 
 async def run_to_completion(work: Coroutine[Any, Any, T], *, cancellable: bool) -> T:
-    """Await work in a task of its own, and do not return before that has ended.
+    """Await work in its own task until it has finished, and return its result.
 
-    If the caller is cancelled meanwhile, `CancelledError` is raised after that.
+    If the caller is cancelled meanwhile, the call raises `CancelledError` once the work has
+    finished.
 
     Args:
-        cancellable: whether the work is cancelled with its caller: once, so that what it does to
-            clean up is not cancelled in turn, as some libraries would.
+        cancellable: cancel the work with its caller, but only once: if the caller is cancelled
+            again, the work can still clean up.
     """
     task = asyncio.ensure_future(work)
     cancellation: asyncio.CancelledError | None = None
@@ -30,5 +31,5 @@ async def run_to_completion(work: Coroutine[Any, Any, T], *, cancellable: bool) 
     if cancellation is None:
         return task.result()
     if not task.cancelled():
-        task.exception()  # looked at, or asyncio would report it
+        task.exception()  # retrieves it, or asyncio would log it
     raise cancellation

@@ -1,4 +1,4 @@
-"""Learn whether what was written in a caller's transaction has been committed."""
+"""Call functions when a caller's transaction commits or rolls back."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Action = Callable[[], None]
 
 @dataclass(frozen=True)
 class PendingWrite:
-    """Something that was written in a caller's transaction.
+    """A write in a caller's transaction.
 
     Attributes:
-        on_commit: called once the outermost transaction has committed.
-        on_rollback: called when it, or a savepoint around the write, has been rolled back.
-        is_committed: asks the database; called after the transaction, if no event tells.
+        on_commit: called after the outermost transaction has committed.
+        on_rollback: called after it, or a savepoint around the write, has been rolled back.
+        is_committed: asks the database. Called after the transaction if no event tells the outcome.
     """
 
     on_commit: Action
@@ -37,18 +37,17 @@ class PendingWrite:
 
 
 class CommitHooks:
-    """Follows the transactions of one session, from one to the next.
+    """Follows the transactions of one session, one after the other. For the session's thread.
 
-    Savepoints count whether the session makes them or its connection does; those of raw SQL do not.
-    SQLAlchemy tells of a commit before it is made, and the app's own listeners may keep the word of
-    its success from us. So a commit that was tried and not confirmed is looked up in the database.
-    A session that is bound to a connection in a wider transaction counts as committed when it
-    commits.
+    It notices savepoints of the session and of its connection, but not those of raw SQL. SQLAlchemy
+    reports a commit before it happens, and a listener of the app may raise before its success is
+    reported. So if a commit was tried and not confirmed, the database is asked. A session that is
+    bound to a connection in a wider transaction counts as committed when it commits.
     """
 
     @classmethod
     def of(cls, session: Session) -> CommitHooks:
-        """Return the hooks of a session."""
+        """Return the hooks of a session; make them at the first call."""
         hooks: CommitHooks | None = session.info.get(_KEY)
         if hooks is None:
             hooks = session.info[_KEY] = cls(session)
@@ -70,9 +69,9 @@ class CommitHooks:
         self._is_commit_tried = False
 
     def add(self, connection: Connection | None, write: PendingWrite) -> None:
-        """Follow what becomes of something that was just written on the session's connection.
+        """Follow a write that was just made on the session's connection.
 
-        Without a connection, only the outermost transaction of the session counts.
+        Without a connection, only the session's outermost transaction counts.
         """
         savepoints: frozenset[str] = frozenset()
         if connection is not None:
@@ -81,29 +80,29 @@ class CommitHooks:
         self._writes.append((savepoints, write))
 
     def at_end(self, action: Callable[[], object]) -> None:
-        """Call an action once the session's transaction has ended and freed its connection."""
-        # While a session closes, its connection is in a transaction for longer than itself.
+        """Call an action after the session's transaction has ended and freed its connection."""
+        # When a session closes, its connection's transaction ends later than its own.
         if self._session.in_transaction() or self._connection is not None:
             self._at_end.append(action)
         else:
             _quietly(action)
 
     def remember(self, *keys: Any, value: Any) -> None:
-        """Keep a value until something is remembered in a later transaction of the session."""
+        """Keep a value under keys. The first call in a later transaction drops it."""
         transaction = self._session.get_transaction()
         if transaction is not self._remembered_in:
             self._remembered, self._remembered_in = {}, transaction
         self._remembered |= dict.fromkeys(keys, value)
 
     def recall(self, key: Any) -> Any:
-        """Return what was remembered last under a key, or `None`."""
+        """Return the value that was last remembered under a key; `None` if there is none."""
         return self._remembered.get(key)
 
     def connection(self, **bind_arguments: Any) -> Connection | None:
         """Return the connection of the session's transaction; `None` if it has no database.
 
         Raises:
-            InvalidRequestError: if that transaction is lost, and must be rolled back first.
+            InvalidRequestError: if the transaction has failed and must be rolled back first.
         """
         try:
             return self._session.connection(bind_arguments=bind_arguments)
@@ -174,7 +173,7 @@ class CommitHooks:
 
 
 def _open_savepoints(connection: Connection) -> Iterator[str]:
-    """Yield the names of the open savepoints, which no public attribute of SQLAlchemy tells."""
+    """Yield the names of the open savepoints. SQLAlchemy has no public attribute for them."""
     savepoint: Any = connection.get_nested_transaction()
     while savepoint is not None:
         yield savepoint._savepoint
@@ -189,7 +188,7 @@ def _settle(write: PendingWrite, is_commit_tried: bool) -> None:
 
 
 def _quietly(action: Callable[[], object]) -> None:
-    """Call an action whose error must not reach the app, which is ending its transaction."""
+    """Call an action, and log its errors: the app is ending its transaction, and must not fail."""
     try:
         action()
     except Exception as error:

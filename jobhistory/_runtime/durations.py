@@ -1,4 +1,4 @@
-"""Durations as people write them, and how long a record lives."""
+"""Read durations that people write, such as a retention."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from jobhistory.errors import InvalidInput
 from jobhistory.typing import Duration
 
 _EXAMPLE = "write it like '30 days' or '12h'"
-_LONGEST_TEXT = 100  # the parser's time grows with the square of what it cannot read
+_LONGEST_TEXT = 100  # the parser takes quadratic time for unreadable text
 
 
 def parse_duration(value: Duration, argument: str) -> timedelta:
-    """Read a positive length of time.
+    """Return a positive duration.
 
     Raises:
         InvalidInput: if it is zero, negative, unreadable, too long for a `timedelta`, without a
@@ -29,7 +29,7 @@ def parse_duration(value: Duration, argument: str) -> timedelta:
     else:
         raise InvalidInput(argument, value, f"is not a duration; {_EXAMPLE}")
     if duration <= timedelta(0):
-        raise InvalidInput(argument, value, f"is not longer than nothing; {_EXAMPLE}")
+        raise InvalidInput(argument, value, f"is not positive; {_EXAMPLE}")
     return duration
 
 
@@ -42,18 +42,19 @@ def _parse_text(text: str, argument: str) -> timedelta:
             raise InvalidInput(argument, text, f"is not a duration; {_EXAMPLE}")
         return timedelta(seconds=seconds)
     except OverflowError:
-        raise InvalidInput(argument, text, f"is longer than dates reach; {_EXAMPLE}") from None
+        raise InvalidInput(argument, text, f"is too long; {_EXAMPLE}") from None
 
 
 def parse_retention(value: Duration | None, *, now: datetime) -> timedelta | None:
-    """Read how long records live; `None`, or the text `"never"`, means that they never expire.
+    """Return how long rows are kept; `None` and `"never"` mean that they do not expire.
 
     Raises:
-        InvalidInput: as `parse_duration`, and if a record of now would expire after the year 9999.
+        InvalidInput: as `parse_duration`, and if a row inserted now would expire after the year
+            9999.
     """
     if value is None or value == "never":
         return None
     retention = parse_duration(value, "history_retention")
     if retention > datetime.max.replace(tzinfo=now.tzinfo) - now:
-        raise InvalidInput("history_retention", value, f"is longer than dates reach; {_EXAMPLE}")
+        raise InvalidInput("history_retention", value, f"ends after the year 9999; {_EXAMPLE}")
     return retention

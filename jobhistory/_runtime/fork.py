@@ -1,4 +1,4 @@
-"""Objects that a forked child must not share with its parent."""
+"""Reset objects that a forked child must not share with its parent."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ class Forkable(Protocol):
     """An object with locks, connections or threads, which a forked child cannot use."""
 
     def reset_after_fork(self) -> None:
-        """Replace them. Called in the child, in which no other thread runs yet."""
+        """Replace them. Called in the child, before it starts any thread."""
 
 
 _forkables: WeakSet[Forkable] = WeakSet()
 
 
 def register_for_fork(forkable: Forkable) -> None:
-    """Reset an object in every forked child of this process, as long as the object exists."""
+    """Reset an object in every forked child of this process, for as long as the object exists."""
     _forkables.add(forkable)
 
 
@@ -27,5 +27,5 @@ def _reset() -> None:
         forkable.reset_after_fork()
 
 
-if hasattr(os, "register_at_fork"):  # systems without fork lack it
+if hasattr(os, "register_at_fork"):  # missing on systems without fork
     os.register_at_fork(after_in_child=_reset)

@@ -1,4 +1,4 @@
-"""Create files and folders that only their owner can read, whatever the umask is."""
+"""Create files and folders that only their owner can read, regardless of the umask."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def create_private_file(path: Path) -> bool:
-    """Create an empty file with mode 0600; return whether it was missing.
+    """Create an empty file with mode 0600, and return whether it was missing.
 
-    A symbolic link is a file that exists, wherever it leads to.
+    A symbolic link counts as an existing file, whatever its target is.
     """
     flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)
     try:
@@ -26,7 +26,7 @@ def create_private_file(path: Path) -> bool:
 
 
 def create_private_folder(path: Path) -> None:
-    """Create a folder with mode 0700, and those around it that are missing."""
+    """Create a folder and its missing parents, all with mode 0700."""
     missing = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
     for folder in reversed(missing):
         with suppress(FileExistsError):

@@ -1,4 +1,4 @@
-"""A bounded buffer of the newest things."""
+"""A bounded buffer of the newest items."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ T = TypeVar("T")
 
 
 class RingBuffer(Generic[T]):
-    """Keep the last `size` items, in order of insertion.
+    """Keeps the last `size` items, in insertion order.
 
-    Every method may be called by any number of threads at once. The items are kept as they are:
-    who needs copies makes them. A forked child begins with an empty buffer of its own.
+    Thread-safe: any number of threads may call its methods at the same time. It does not copy the
+    items. A forked child starts with an empty buffer.
     """
 
     def __init__(self, size: int) -> None:
@@ -26,24 +26,28 @@ class RingBuffer(Generic[T]):
         register_for_fork(self)
 
     def reset_after_fork(self) -> None:
-        """Forget everything, in a forked child."""
+        """Remove all items, in a forked child."""
         self._items: deque[T] = deque(maxlen=self._size)
-        # list(deque) raises RuntimeError if another thread appends meanwhile without the GIL.
-        # Reentrant: a signal handler may run while its own thread holds the lock.
+        # Without the GIL, list(deque) raises RuntimeError if another thread appends meanwhile.
+        # Reentrant, because a signal handler may run while its own thread holds the lock.
         self._lock = RLock()
 
     def append(self, item: T) -> None:
-        """Add an item, which pushes out the oldest one if the buffer is full."""
+        """Add an item. If the buffer is full, remove the oldest one."""
         with self._lock:
             self._items.append(item)
 
     def extend(self, items: Iterable[T]) -> None:
-        """Add items in their order, with none of other threads' between them."""
+        """Add items in order, without items of other threads between them."""
         with self._lock:
             self._items.extend(items)
 
     def last(self, n: int | None = None) -> list[T]:
-        """The last `n` items, or all of them, oldest first."""
+        """Return the last `n` items, or all items, oldest first.
+
+        Raises:
+            InvalidInput: if `n` is not a whole number from 0 up.
+        """
         if n is not None:
             check_count(n, "n", least=0)
         with self._lock:
@@ -51,7 +55,7 @@ class RingBuffer(Generic[T]):
         return items if n is None else items[max(0, len(items) - n) :]
 
     def discard(self, unwanted: Callable[[T], bool]) -> int:
-        """Remove the items that are `unwanted` and say how many they were."""
+        """Remove the items for which `unwanted` is true, and return their number."""
         with self._lock:
             kept = [item for item in self._items if not unwanted(item)]
             removed = len(self._items) - len(kept)

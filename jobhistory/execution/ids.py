@@ -11,7 +11,7 @@ from uuid import UUID
 
 from jobhistory._runtime.clock import in_utc, utc_now
 from jobhistory.errors import InvalidInput
-from jobhistory.sanitize.truncate import NAME_LENGTH, cut_name, holdable
+from jobhistory.sanitize.truncate import NAME_LENGTH, storable_text, truncate_name
 from jobhistory.typing import Id
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -96,7 +96,7 @@ def id_text(value: Id, argument: str) -> str:
     """
     if type(value) is str and 0 < len(value) <= NAME_LENGTH:
         # Most ids are plain ASCII. A call less for each of three ids is worth a few percent.
-        return value if value.isascii() and "\0" not in value else holdable(value)
+        return value if value.isascii() and "\0" not in value else storable_text(value)
     if isinstance(value, bool) or not isinstance(value, (str, UUID, int)):
         raise InvalidInput(argument, value, "is not an id; give a str, a uuid.UUID or an int")
     try:
@@ -111,7 +111,7 @@ def id_text(value: Id, argument: str) -> str:
             value,
             f"is longer than {NAME_LENGTH} characters; write a short one like 'order-42'",
         )
-    return holdable(text)
+    return storable_text(text)
 
 
 def name_text(value: str, argument: str) -> str:
@@ -122,7 +122,7 @@ def name_text(value: str, argument: str) -> str:
     """
     if not isinstance(value, str) or not value:
         raise InvalidInput(argument, value, "is not a name; write it like 'send_email'")
-    return cut_name(value)
+    return truncate_name(value)
 
 
 def check_uuid(value: object, argument: str) -> UUID:

@@ -11,7 +11,7 @@ from jobhistory._runtime.clock import in_utc
 from jobhistory.errors import InvalidInput, check_count
 from jobhistory.execution.ids import id_text, name_text
 from jobhistory.execution.status import Status, read_status
-from jobhistory.sanitize.truncate import holdable
+from jobhistory.sanitize.truncate import storable_text
 from jobhistory.typing import Id, Order
 
 T = TypeVar("T")
@@ -176,7 +176,7 @@ def _statuses(value: Any, argument: str) -> tuple[Status, ...]:
 def _search_text(value: Any, argument: str) -> str:
     if not isinstance(value, str) or not value:
         raise InvalidInput(argument, value, "is not a text to search for; write 'timed out'")
-    return holdable(value)
+    return storable_text(value)
 
 
 def _milliseconds(value: Any, argument: str) -> int:

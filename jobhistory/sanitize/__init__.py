@@ -1,1 +1,1 @@
-"""Make values fit to be stored: without secrets, within limits, as JSON can hold them."""
+"""Make values storable: as JSON, without secrets, within limits."""

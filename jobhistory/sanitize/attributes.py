@@ -1,4 +1,4 @@
-"""Read what an object holds without running any code of its class."""
+"""Read the attributes of an object without running any code of its class."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 
 def attributes_of(value: object) -> dict[str, Any]:
-    """Return the attributes that an object holds itself; none of code, classes and exceptions.
+    """Return the attributes stored in an object; none for functions, classes and exceptions.
 
-    These are all fields of dataclasses and attrs classes, and the public attributes of others.
-    Properties are not computed, and what an ORM has not loaded is not loaded.
+    These are all fields of dataclasses and attrs classes, and the public attributes of other
+    objects. The call computes no property and loads no unloaded attribute of an ORM.
     """
     if isinstance(value, (type, ModuleType, BaseException)) or isroutine(value):
         return {}
     held = _slots(value)
     with suppress(AttributeError):
         held |= object.__getattribute__(value, "__dict__")
-    extra = held.get("__pydantic_extra__")  # where pydantic has what its model does not declare
+    extra = held.get("__pydantic_extra__")  # the fields that a pydantic model does not declare
     kind = type(value)
     if is_dataclass(kind) or hasattr(kind, "__attrs_attrs__"):
         return {name: item for name, item in held.items() if name[:2] != "__"}

@@ -1,8 +1,7 @@
-"""Make what a job carries fit to be stored, whatever it is: nothing here raises.
+"""Make any value storable as JSON. Nothing here raises because of a value.
 
-Three things happen to a value before any SQL: what JSON or PostgreSQL cannot hold becomes text that
-they can, secrets are redacted, and what is too large is cut to a bound, with a mark that tells how
-large it was.
+Three things happen to a value before any SQL: what JSON or PostgreSQL cannot store becomes text,
+secrets are redacted, and what is too large is cut, with a mark that gives the original size.
 """
 
 from __future__ import annotations
@@ -30,29 +29,36 @@ from jobhistory.sanitize.attributes import attributes_of
 from jobhistory.sanitize.secret_names import looks_secret
 from jobhistory.sanitize.secrets import REDACTED, redact_arguments, redact_secrets, redact_text
 from jobhistory.sanitize.tracebacks import error_type, safe_text, traceback_text, unshowable
-from jobhistory.sanitize.truncate import NAME_LENGTH, byte_length, cut_name, cut_text, holdable
+from jobhistory.sanitize.truncate import (
+    NAME_LENGTH,
+    byte_length,
+    storable_text,
+    truncate_name,
+    truncate_text,
+)
 from jobhistory.typing import Redact
 
 TEXT_ERROR_TYPE = "Error"
 
-_MAX_DEPTH = 64  # json.dumps recurses, and so do the readers of what it wrote
-_MAX_INTEGER_BITS = 2048  # Python refuses to print or parse longer integers than some 640 digits
-_SMALL = 2**63  # below it, there is nothing to look into
-# Texts that hold no secret and need no change, as most do: ids, paths, times, words, addresses.
+_MAX_DEPTH = 64  # json.dumps and JSON parsers recurse
+_MAX_INTEGER_BITS = 2048  # Python may refuse to print or parse integers of more than 640 digits
+_SMALL = 2**63  # an integer below it needs no check
+# Most texts contain no secret and need no change: ids, paths, times, words, addresses.
 _PLAIN = re.compile(
     r"(?!-)[\w.,/@+\-]*+|[\d:.TZ+\- ]*+|(?!.*earer )[\w.,/@+!? ]*+|https?://[\w./\-]*+", re.ASCII
 )
 _NAMES = frozenset(["field", "header", "key", "name", "option", "parameter", "variable"]).union(
     ["Field", "Header", "Key", "Name", "Option", "Parameter", "Variable"]
 )
-_SMALLEST_LIMIT = 1024  # room for a mark that says what was cut, at every level of nesting
+_SMALLEST_LIMIT = 1024  # room for a mark at every level of nesting
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How many bytes of UTF-8 each part of a record may take; what is longer is cut.
+    """The maximum size of each part of a record, in bytes of UTF-8. Longer values are cut.
 
-    Payload, results and step lists count as JSON text. Each limit is 1024 at the least.
+    For payload, results and lists of steps, the size is that of the JSON text. Each limit must be
+    at least 1024.
     """
 
     payload: int = 64 * 1024
@@ -66,51 +72,55 @@ class Limits:
             check_count(size, f"limits.{limit.name}", least=_SMALLEST_LIMIT, example=65536)
 
 
-_holdable_key = lru_cache(maxsize=4096)(holdable)
+_storable_key = lru_cache(maxsize=4096)(storable_text)
 
 json_text: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False).encode
-"""The value as JSON text, as its size is counted: UTF-8, nothing escaped that need not be."""
+"""Return a value as JSON text with minimal escapes. Its length in UTF-8 counts for the limits."""
 
 
 @dataclass(frozen=True)
 class Sanitizer:
-    """The limits and the redaction of one store."""
+    """Makes values storable, with the limits and the redaction of one store. Thread-safe."""
 
     limits: Limits
     redact: Redact | None
-    """Judges what stands under a name: in mappings, objects, pairs, and JSON in texts. Other text
-    is redacted by the default rules. With `None`, nothing is redacted."""
+    """Called for each name and value: in mappings, objects, pairs, and JSON in texts. The default
+    rules apply to other text. With `None`, nothing is redacted."""
 
     def payload(self, value: Any) -> Any:
-        """A job's payload as JSON can hold it."""
+        """Return a job's payload as a JSON value."""
         return self._json(value, self.limits.payload)
 
     def results(self, value: Any) -> Any:
-        """Partial results as JSON can hold them."""
+        """Return partial results as a JSON value."""
         return self._json(value, self.limits.results)
 
     def steps(self, steps: Iterable[Any]) -> list[str]:
-        """The names of steps, as texts."""
+        """Return the names of steps as texts."""
         names: list[str] = self._json([safe_text(step) for step in steps], self.limits.results)
         return names
 
     def message(self, value: Any) -> str:
-        """The text of anything, cut at its end."""
+        """Return the text of any value, cut at the end."""
         return _Walk(self.redact, self.limits.message).text(safe_text(value))
 
     def stack(self, text: Any) -> str:
-        """The text of a stack, cut in its middle, as both its ends tell where it broke."""
+        """Return the text of a stack, cut in the middle, because both ends show what failed."""
         return _Walk(self.redact, self.limits.stack).text(safe_text(text), keep_tail=True)
 
     def failure(self, error: BaseException | str) -> tuple[str, str, str | None]:
-        """The type, message and stack of an error; one that is text has a type but no stack."""
+        """Return the type, message and stack of an error. A text has no stack."""
         if isinstance(error, str):
             return TEXT_ERROR_TYPE, self.message(error), None
-        return cut_name(error_type(error)), self.message(error), self.stack(traceback_text(error))
+        return (
+            truncate_name(error_type(error)),
+            self.message(error),
+            self.stack(traceback_text(error)),
+        )
 
     def _json(self, value: Any, limit: int) -> Any:
-        # Whole if it fits. Else the longest texts and collections are cut shorter and shorter, so
-        # that the small values beside a large one stay. The shortest are marks, which always fit.
+        # If the whole value is too large, halve the allowance of each text and collection until it
+        # fits. So small values beside a large one stay. In the end only marks are left, which fit.
         allowance = limit
         while allowance:
             plain = _Walk(self.redact, allowance).plain(value)
@@ -123,8 +133,8 @@ class Sanitizer:
 class _Walk:
     """One pass over a value, with an allowance in bytes for each of its texts and collections.
 
-    An item takes at least two bytes, so the allowance also bounds the time of the pass: it looks at
-    no more items than could fit, however many there are.
+    An item takes at least two bytes, so the pass visits no more items than could fit. That limits
+    its time, however large the value is.
     """
 
     def __init__(self, redact: Redact | None, allowance: int) -> None:
@@ -135,8 +145,8 @@ class _Walk:
         self._open: set[int] = set()
 
     def plain(self, value: Any) -> Any:
-        """The value in terms of JSON."""
-        # What most values are, told at a glance; their subclasses are looked at more closely.
+        """Return the value as a JSON value."""
+        # The fast path for most values. It excludes their subclasses.
         kind = type(value)
         if kind is str:
             if len(value) <= self._allowance and _PLAIN.fullmatch(value):
@@ -154,11 +164,11 @@ class _Walk:
             return unshowable(value, error)
 
     def text(self, text: str, *, keep_tail: bool = False) -> str:
-        """The text, redacted and cut."""
-        return cut_text(text, self._allowance, keep_tail=keep_tail, clean=self._clean)
+        """Return the text, redacted and cut."""
+        return truncate_text(text, self._allowance, keep_tail=keep_tail, clean=self._clean)
 
     def _clean(self, text: str) -> str:
-        text = holdable(text)
+        text = storable_text(text)
         if self._redact is None or not text:
             return text
         if text[0] in "{[" and text[-1] in "]}":
@@ -184,9 +194,9 @@ class _Walk:
             case bytes() | bytearray() | memoryview():
                 return self._bytes_text(memoryview(value))
             case datetime() | date() | time():
-                return cut_text(value.isoformat(), self._allowance)
+                return truncate_text(value.isoformat(), self._allowance)
             case timedelta() | Decimal() | UUID():
-                return cut_text(str(value), self._allowance)
+                return truncate_text(str(value), self._allowance)
             case PathLike():
                 return self.text(str(value))
             case Mapping():
@@ -204,7 +214,7 @@ class _Walk:
         return self.text(repr(value))
 
     def _inside(self, value: Any, size: int, walk: Callable[[], Any]) -> Any:
-        """Walk into a mapping or collection, unless that would go round in circles or too far."""
+        """Walk into a mapping or collection, unless it contains itself or is nested too deeply."""
         if id(value) in self._open:
             return "[circular]"
         if len(self._open) >= _MAX_DEPTH:
@@ -225,14 +235,14 @@ class _Walk:
             name = self._key(key)
             if name in plain:  # 1 and "1" are two keys in Python, and one in JSON
                 name = f"{name} [{len(plain)}]"
-            if by_default:  # the same, without a call for each key
+            if by_default:  # saves a call for each key
                 plain[name] = REDACTED if looks_secret(name) else self.plain(item)
             else:
                 plain[name] = self.plain(self._redacted(name, item))
         if "value" in plain or "Value" in plain:
             self._redact_named(plain)
         if "input" in plain and isinstance(plain.get("loc"), list):
-            for name in plain["loc"]:  # as in what pydantic's ValidationError.errors() returns
+            for name in plain["loc"]:  # an item of pydantic's ValidationError.errors()
                 if isinstance(name, str):
                     self._redact_item(plain, "input", name)
         if len(pairs) > self._most_items:
@@ -240,14 +250,14 @@ class _Walk:
         return plain
 
     def _redact_named(self, plain: dict[str, Any]) -> None:
-        """Redact the value of what is like `{"name": "DB_PASSWORD", "value": "..."}`."""
+        """Redact the value in a mapping such as `{"name": "DB_PASSWORD", "value": "..."}`."""
         for value in plain.keys() & {"value", "Value"}:
             for name in plain.keys() & _NAMES:
                 if isinstance(plain[name], str):
                     self._redact_item(plain, value, plain[name])
 
     def _redact_item(self, plain: Any, place: Any, name: str) -> None:
-        """Redact what is at a place in a mapping or list, by a name that is not its key."""
+        """Redact an item of a mapping or list under a name that is not its key."""
         redacted = self._redacted(name, plain[place])
         if redacted is not plain[place]:
             plain[place] = self.plain(redacted)
@@ -267,16 +277,16 @@ class _Walk:
 
     def _key(self, key: Any) -> str:
         if type(key) is str and len(key) <= NAME_LENGTH <= self._allowance // 4:
-            return _holdable_key(key)
+            return _storable_key(key)
         plain = self.plain(key)
-        return cut_name(plain if isinstance(plain, str) else json_text(plain))
+        return truncate_name(plain if isinstance(plain, str) else json_text(plain))
 
     def _redacted(self, name: str, value: Any) -> Any:
         if self._redact is None:
             return value
         try:
             return self._redact(name, value)
-        except Exception:  # what cannot be judged is not shown
+        except Exception:  # a value that `redact` cannot judge may be a secret
             return REDACTED
 
     def _bytes_text(self, view: memoryview) -> str:

@@ -1,4 +1,4 @@
-"""Which names name secrets."""
+"""Recognize the names of secrets."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from functools import lru_cache
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
-# Matched against a name's words in lower case, joined by "_". The names are those of Sentry's and
-# Rails' scrubbers (except addresses, which are no secrets), and some more.
+# Matched against the words of a name in lower case, joined by "_". Covers the names in Sentry's and
+# Rails' scrubbers, except those of addresses, which are not secrets, and some more.
 _SECRET = re.compile(
     r"passw|pass_word|passphrase|passcode|pswd|credential|social_?security"
     r"|(?:^|_)(?:"
@@ -24,7 +24,7 @@ _SECRET = re.compile(
     r"|(?:backup|mfa|recovery|security|verification)_?(?:codes?|answer)"
     r")(?:_|$)"
 )
-# A name that begins or ends like this says something about a secret: `token_count`, `has_password`.
+# A name that begins or ends like this describes a secret: `token_count`, `has_password`.
 _HARMLESS = re.compile(
     r"^(?:has|is|max|min|needs?|no|num|requires?)_"
     r"|_(?:alg|algorithm|at|attempts|backend|budget|counts?|days|denied|disabled|enabled|endpoint"
@@ -35,8 +35,8 @@ _HARMLESS = re.compile(
 )
 
 
-@lru_cache(maxsize=4096)  # as payloads of one kind have the same keys
+@lru_cache(maxsize=4096)  # payloads of a task have the same keys
 def looks_secret(name: str) -> bool:
-    """Return whether a name names a secret, in any usual spelling: `api_key`, `X-Auth-Token`."""
+    """Return whether a name is that of a secret, in any spelling: `api_key`, `X-Auth-Token`."""
     words = "_".join(_WORDS.findall(name)).lower()
     return _SECRET.search(words) is not None and _HARMLESS.search(words) is None

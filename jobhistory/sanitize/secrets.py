@@ -1,8 +1,8 @@
-"""Find secrets by the names that they stand under, in running text and among arguments.
+"""Redact secrets in text and in the arguments of commands.
 
-Names decide, not values: a text is searched for what follows a name that names a secret, and for
-the places where URLs and commands have passwords. Each search takes time linear in the length of
-the text.
+Names decide, not values: a secret is a value that follows the name of a secret, or that is in the
+place of a URL or a command where passwords are. Each search takes time linear in the length of the
+text.
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ REDACTED = "[redacted]"
 
 
 def redact_secrets(name: str, value: Any) -> Any:
-    """Return `"[redacted]"` for a value whose name names a secret; the default `redact`."""
+    """Return `"[redacted]"` if the name is that of a secret, otherwise the value.
+
+    This is the default for the argument `redact` of a store.
+    """
     return REDACTED if looks_secret(name) else value
 
 
 def redact_text(text: str) -> str:
-    """Return the text with `"[redacted]"` for the secrets in it.
+    """Return the text with `"[redacted]"` in place of its secrets.
 
-    These are the passwords of URLs; values behind the names of secrets, as in `password=...`,
-    `"api_key": "..."`, `Authorization: ...`, `("password", "...")` and `--token ...`; the passwords
-    of well-known commands, as in `curl -u user:...`; and private keys. In the source lines of
-    Python's tracebacks only literals are secrets: `password = get_password()` shows none.
+    Secrets are passwords in URLs; values after the names of secrets, as in `password=...`,
+    `"api_key": "..."`, `Authorization: ...`, `("password", "...")` and `--token ...`; passwords of
+    well-known commands, as in `curl -u user:...`; and private keys. In the source lines of Python's
+    tracebacks, only literals count: `password = get_password()` shows no secret.
     """
     if "@" in text and "://" in text:
         text = _redact_urls(text)
@@ -50,9 +53,9 @@ def redact_text(text: str) -> str:
 
 
 def redact_arguments(arguments: Sequence[Any]) -> list[Any]:
-    """Return a command's arguments with `"[redacted]"` for those that options make secrets.
+    """Return the arguments of a command with `"[redacted]"` in place of the secrets of options.
 
-    What the text of an argument shows by itself is `redact_text`'s to find.
+    This looks at options and their values only. `redact_text` finds secrets inside one argument.
     """
     shown: list[Any] = []
     before = option = ""
@@ -92,15 +95,15 @@ def _redact_urls(text: str) -> str:
 
 
 def _without_password(url: str, *, is_web: bool) -> str:
-    """Return what follows the `://` of a URL without the password in it."""
+    """Return the part of a URL after `://`, without its password."""
     end = _found(_URL_END.search(url)).start()
     authority = _found(_AUTHORITY.match(url, 0, end))[0]
     user, at, _ = authority.rpartition("@")
     if at:
         has_password = ":" in user
-    else:  # what looks like a host and a port may be a user, and a password with a / in it
+    else:  # "user:pass/word@host" looks like a host and a port up to the slash
         has_password = ":" in authority and not (is_web and _PORT.fullmatch(authority))
-    if has_password:  # it ends at the last @, as it may hold others
+    if has_password:  # it may contain @, so it ends at the last one
         user_end, host_at = url.index(":"), url.rfind("@", 0, end)
         if host_at < 0 or _PLACEHOLDER.fullmatch(url, user_end + 1, host_at):
             return url
@@ -108,7 +111,7 @@ def _without_password(url: str, *, is_web: bool) -> str:
         user_end, host_at = 0, len(user)
     else:
         return url
-    # With a password or without, the user of a web address may be a token.
+    # The user of a web address may be a token, whether a password follows or not.
     return (REDACTED if is_web else f"{url[:user_end]}:{REDACTED}") + url[host_at:]
 
 
@@ -117,7 +120,7 @@ def _found(match: re.Match[str] | None) -> re.Match[str]:
     return match
 
 
-_COMMAND_LENGTH = 300  # how far before an option the name of its command is looked for
+_COMMAND_LENGTH = 300  # the maximum distance between the name of a command and its option
 _COMMAND_END = re.compile(r"[;|&\n]")
 _IS_OPTION = re.compile(r"--?[A-Za-z][\w\-]*")
 _OPTION = re.compile(
@@ -129,7 +132,7 @@ _ATTACHED_OPTION = re.compile(
 )
 _USER = re.compile(r"[\w.@\\\-]*")  # not the format of `date -u +%H:%M`
 _USER_OPTIONS = frozenset(["-U", "-u", "--proxy-user", "--user"])
-# By option: the commands that take a password behind it, at once and after a space.
+# By option: the commands that take a password directly after it, and after a space.
 _ATTACHED = {
     "-P": "bcp|sqlcmd|unzip|zip",
     "-p": "7z|mariadb|mongo|mysql|rar|sshpass|unrar",
@@ -157,7 +160,7 @@ def _redacted_option(match: re.Match[str]) -> str:
 
 
 def _redacted_value(option: str, gap: str, value: str, before: str) -> str | None:
-    """Return what to show for the value of an option, `None` if it is no secret."""
+    """Return the redacted value of an option; `None` if the value is not a secret."""
     if gap and len(option) > 2 and looks_secret(option):
         return REDACTED
     if option in _USER_OPTIONS:
@@ -172,12 +175,12 @@ def _redacted_value(option: str, gap: str, value: str, before: str) -> str | Non
 
 
 _PUNCTUATION = "\"'`,;.)]}> \t\r"
-# A quote that ends what it is around, not one within a word.
+# A quote at the end of quoted text, not one inside a word.
 _CLOSING = r"[\"'`](?:[\s,;:)}\]&|]|\Z)"
 _SIGN = re.compile(r"(?:=>|:=|=+|(?<!:):(?!:|//))[ \t]*+")
-# The name before a sign, from right to left.
+# The name before a sign, reversed.
 _EMAN = re.compile(r"(?P<space>[ \t]*+)(?P<quote>[\\\"'\[\]]*+)(?P<eman>[\w.\-]++)")
-# The same in a text that may be encoded as in a form: %22 and %5D are " and ].
+# The same in a text that may be URL-encoded: %22 and %5D are " and ].
 _ENCODED_SIGN = re.compile(_SIGN.pattern + "|%3[ADad]")
 _ENCODED_EMAN = re.compile(
     r"(?P<space>[ \t]*+)(?P<quote>(?:[\\\"'\[\]]|22%|[BDbd]5%)*+)"
@@ -193,9 +196,9 @@ _NUMBER = re.compile(r"\d[\w.]*+")
 _AUTH_SCHEME = re.compile(
     r"(?i)(?:apikey|aws4\S*|basic|bearer|digest|negotiate|ntlm|token) +(?=\S)"
 )
-# A quote that is not closed reaches to the end of its line, or each one would be looked for again.
+# An unclosed quote extends to the end of its line. Otherwise, the search would be quadratic.
 _BRACKET = re.compile(r"\"(?:[^\"\\\n]|\\.)*+\"?|'(?:[^'\\\n]|\\.)*+'?|[\[\]{}()]|\n")
-_BRACKET_LENGTH = 4096  # the most that brackets around several lines hold
+_BRACKET_LENGTH = 4096  # the maximum length of a value in brackets that spans several lines
 _PRIVATE_KEY = re.compile(
     r"-----BEGIN [A-Z0-9 ]*+(?<=PRIVATE KEY)(?: BLOCK)?-----(?=[\s\\]).*?"
     r"(?:-----END [A-Z0-9 ]*+-----|\Z)",
@@ -206,13 +209,13 @@ _PAIR = re.compile(
     r"(?:\"(?:[^\"\\\n]|\\.)*+\"|'(?:[^'\\\n]|\\.)*+')(?=[\])])"
 )
 _BEARER = re.compile(r"(?i)\b(bearer +)([\w.~+/=\-]++)")
-# A line of a validation error of pydantic's, below the name of the field.
+# A line of pydantic's validation errors, below the name of the field.
 _PYDANTIC = re.compile(
     r"^(?P<before>(?P<name>[\w.\-]++)\n  (?:(?!\[type=)[^\n])*+\[type=\w++, input_value=)"
     r"(?P<value>[^\n]*+)",
     re.MULTILINE,
 )
-# A frame of one of Python's tracebacks; the source lines below it are indented deeper.
+# A frame of a Python traceback. Its source lines are indented further.
 _FRAME = re.compile(
     r"^(?P<indent>[ |]*+)File \"[^\"\n]*\", line \d+[^\n]*\n"
     r"(?P<code>(?:(?P=indent)[ ]{2}[^\n]*(?:\n|\Z))*)",
@@ -221,7 +224,7 @@ _FRAME = re.compile(
 
 _NOTHING = re.compile(r"(?i)none|null|nil|true|false|yes|no|undefined")
 _SQL_PLACEHOLDER = re.compile(r"(?:%\(\w+\)s|%s|\$\d+|:[a-z]\w*)(?:::\w+)?(?=[\s,;)\]\"']|\Z)")
-# Words that go on a sentence after "password: " or "--password ".
+# Words that continue a sentence after "password: " or "--password ".
 _PROSE = re.compile(
     r"(?i)a|access|an|and|are|argument|at|authentication|can(?:no|')t|could|does|doesn't|empty"
     r"|expected|expired|failed|field|for|from|has|have|in|incorrect|input|invalid|is|isn't|it|may"
@@ -230,13 +233,14 @@ _PROSE = re.compile(
     + _NOTHING.pattern.removeprefix("(?i)")
 )
 _COMPOUND = re.compile(r"[_.\-]|[a-z][A-Z]|(?i:passw)")
-_ERROR = re.compile(r"[\w.]+\.[A-Z]\w*")  # as tracebacks end: "module.ClassName: message"
+# The last line of a traceback: "module.ClassName: message".
+_ERROR = re.compile(r"[\w.]+\.[A-Z]\w*")
 _IS_HEADER = re.compile(r"(?i)authorization|cookie")
 _OFTEN_PROSE = re.compile(r"(?i)auth|authorization|cookies?|credentials?|session|signature")
 
 
 def _redact_values(text: str) -> str:
-    """Redact what follows the names of secrets."""
+    """Redact the values after the names of secrets."""
     if 'File "' not in text:
         return _without(_secrets(text, _secret_in_text), text)
     shown: list[str] = []
@@ -260,7 +264,7 @@ def _without(secrets: Iterator[tuple[int, int]], text: str) -> str:
 
 
 class _Named(NamedTuple):
-    """A name of a secret in a text, and what is between it and its value."""
+    """The name of a secret in a text, and what stands between the name and its value."""
 
     name: str
     quote: str
@@ -271,8 +275,8 @@ class _Named(NamedTuple):
 def _secrets(
     text: str, find: Callable[[str, _Named], tuple[int, int] | None]
 ) -> Iterator[tuple[int, int]]:
-    """Yield where the secrets are that follow names: from where to where, in order."""
-    backwards = text[::-1]  # few words are names, so each is looked for from the sign after it
+    """Yield the start and the end of each secret that follows a name, in order."""
+    backwards = text[::-1]  # searched from each sign, because most words are not names
     is_encoded = "%" in text
     before = _ENCODED_EMAN if is_encoded else _EMAN
     at = 0
@@ -307,7 +311,7 @@ def _secret_in_text(text: str, named: _Named) -> tuple[int, int] | None:
     word = _WORD.match(text, start if scheme is None else scheme.end())
     if word is None:
         return None
-    # "name: value" may be a sentence as well.
+    # "name: value" may also be part of a sentence.
     if named.sign[0] == ":" and named.sign[1:] and not named.quote and scheme is None:
         if _is_prose(named.name, word):
             return None
@@ -322,7 +326,7 @@ def _secret_in_text(text: str, named: _Named) -> tuple[int, int] | None:
 
 
 def _is_prose(name: str, word: re.Match[str]) -> bool:
-    """Return whether a word after "name: " goes on a sentence rather than be a secret."""
+    """Return whether a word after "name: " continues a sentence, and is not a secret."""
     plain = word[0].rstrip(_PUNCTUATION)
     if _PROSE.fullmatch(plain) or _ERROR.fullmatch(name):
         return True
@@ -333,15 +337,15 @@ def _is_prose(name: str, word: re.Match[str]) -> bool:
 
 
 def _quoted(text: str, opening: re.Match[str]) -> tuple[int, int]:
-    """Return where the text in quotes is; without a closing quote, it ends with its line."""
+    """Return the start and the end of quoted text; an unclosed quote ends with its line."""
     quote, start = opening[1], opening.end()
     if len(quote) == 1:
         end = _found(_UNTIL[quote].match(text, start)).end()
         if text.startswith(quote, end):
             return start, end
-    else:  # three quotes, or one behind backslashes, as in JSON within JSON
+    else:  # three quotes, or a quote after backslashes, as in JSON inside JSON
         end = text.find(quote, start)
-        while end > 0 and text[end - 1] == "\\":  # one of a text within
+        while end > 0 and text[end - 1] == "\\":  # a quote of a text inside this one
             end = text.find(quote, end + 1)
         if end >= 0 and "\n" not in text[start:end]:
             return start, end
@@ -349,13 +353,13 @@ def _quoted(text: str, opening: re.Match[str]) -> tuple[int, int]:
 
 
 def _closing_bracket(text: str, start: int) -> int:
-    """Return the end of what is in brackets; without a closing one, it ends with its line.
+    """Return the end of a value in brackets; without a closing bracket, it ends with its line.
 
-    A secret may be in what is cut off, so brackets around several lines that are not closed within
-    `_BRACKET_LENGTH` reach that far.
+    A value on several lines that is not closed within `_BRACKET_LENGTH` ends there, because its
+    closing bracket may have been cut off.
     """
     depth = 0
-    # Only what is set in lines of its own, as indented JSON is, is more than the rest of the line.
+    # Only a value whose bracket ends the line, as in indented JSON, extends over several lines.
     is_indented = text.startswith("\n", start + 1)
     most = min(len(text), start + _BRACKET_LENGTH) if is_indented else len(text)
     for found in _BRACKET.finditer(text, start, most):
@@ -377,7 +381,7 @@ def _redacted_pair(match: re.Match[str]) -> str:
 
 
 def _redacted_bearer(match: re.Match[str]) -> str:
-    # "Bearer authentication" is prose; the tokens of servers are not all letters.
+    # "Bearer authentication" is prose. Real tokens do not consist of letters only.
     return match[0] if match[2].isalpha() else match[1] + REDACTED
 
 

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from jobhistory.sanitize.truncate import cut_name
+from jobhistory.sanitize.truncate import truncate_name
 
 
 def safe_text(value: object) -> str:
@@ -26,7 +26,7 @@ def traceback_text(error: BaseException) -> str:
 
 def unshowable(value: object, error: Exception) -> str:
     """Return a text for a value whose own code raised an error."""
-    return cut_name(f"<{type(value).__name__} that raised {type(error).__name__}>")
+    return truncate_name(f"<{type(value).__name__} that raised {type(error).__name__}>")
 
 
 def _safely(show: Callable[[Any], str], value: object) -> str:

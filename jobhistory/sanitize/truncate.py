@@ -1,4 +1,4 @@
-"""Text that any database can hold, no longer than there is room for it."""
+"""Make text storable in any database, within a limit."""
 
 from __future__ import annotations
 
@@ -7,47 +7,50 @@ import string
 from collections.abc import Callable
 
 NAME_LENGTH = 255
-"""How many characters an id, a task identifier or an error type may have."""
+"""The maximum number of characters of an id, a task identifier or an error type."""
 
 _ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _MARGIN = 1024
 _SPACE = re.compile(r"\s+")
-_UNHOLDABLE = re.compile("[\x00\ud800-\udfff]")
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
-def holdable(text: str) -> str:
-    """The text with U+FFFD for what PostgreSQL cannot hold: NUL and lone surrogates."""
-    if text.isascii() and "\0" not in text:  # as nearly all are, and quickly told
+def storable_text(text: str) -> str:
+    """Return the text with U+FFFD in place of NUL and lone surrogates, which PostgreSQL refuses.
+
+    The length in characters does not change.
+    """
+    if text.isascii() and "\0" not in text:  # nearly every text, and a fast check
         return text
-    # The length stays the same, so an id that is not too long does not become so.
-    return _UNHOLDABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+    return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def ascii_lower(text: str) -> str:
-    """The text with A to Z in lower case, and nothing else: the least that every database can."""
+    """Return the text with A to Z in lower case, which every database does in the same way."""
     return text.translate(_ASCII_LOWER)
 
 
 def byte_length(text: str) -> int:
-    """How long the text is in UTF-8."""
+    """Return the length of the text in UTF-8, in bytes."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def cut_text(
+def truncate_text(
     text: str,
     limit: int,
     *,
     keep_tail: bool = False,
-    clean: Callable[[str], str] = holdable,
+    clean: Callable[[str], str] = storable_text,
 ) -> str:
-    """Holdable text of at most `limit` bytes; its end, or with `keep_tail` its middle, is cut.
+    """Return storable text of at most `limit` bytes; cut the end, or with `keep_tail` the middle.
 
-    The cut says how large the text was. Only the mark itself may be longer than a tiny limit.
+    A mark at the cut gives the size of the whole text. If the limit is tiny, the result is the mark
+    alone, which may be longer than the limit.
 
     Args:
-        clean: makes the text holdable, and may replace parts of it.
+        clean: makes the text storable. It may also replace parts of it.
     """
-    if len(text) <= limit:  # a longer one may be huge, and is cut before it is looked through
+    if len(text) <= limit:  # a longer text may be huge, and is cut before it is cleaned
         cleaned = clean(text)
         if byte_length(cleaned) <= limit:
             return cleaned
@@ -56,7 +59,7 @@ def cut_text(
     room = max(0, limit - len(mark))
     tail = room // 2 if keep_tail else 0
     head = room - tail
-    # Cleaned with a margin, as what is to be replaced may reach across the cut.
+    # A margin is cleaned as well, because a secret may extend across the cut.
     first = clean(text[: head + _MARGIN]).encode()[:head].decode(errors="ignore")
     if not tail:
         return first + mark
@@ -65,12 +68,12 @@ def cut_text(
 
 
 def _without_first_word(text: str, length: int) -> str:
-    """The last `length` characters and some before them, which begin with a whole word if any."""
+    """Return the last `length` characters and some before them, from the start of a word if any."""
     end = text[-length - _MARGIN :]
     space = _SPACE.search(end, 0, max(0, len(end) - length))
     return end if space is None or len(end) == len(text) else end[space.end() :]
 
 
-def cut_name(text: str) -> str:
-    """Holdable text that fits a column of `NAME_LENGTH` characters."""
-    return holdable(text) if len(text) <= NAME_LENGTH else cut_text(text, NAME_LENGTH)
+def truncate_name(text: str) -> str:
+    """Return storable text of at most `NAME_LENGTH` characters."""
+    return storable_text(text) if len(text) <= NAME_LENGTH else truncate_text(text, NAME_LENGTH)

@@ -21,7 +21,7 @@ from jobhistory.database.engines import engine_from_url
 from jobhistory.errors import InvalidInput
 from jobhistory.execution.ids import id_text, name_text
 from jobhistory.execution.job import Job
-from jobhistory.sanitize.truncate import holdable
+from jobhistory.sanitize.truncate import storable_text
 
 
 def run(
@@ -91,7 +91,7 @@ def _check_options(
     ):
         if value is not None:
             stored(value, option)
-            if holdable(value) != value:
+            if storable_text(value) != value:
                 raise InvalidInput(option, value, "is not readable text; write it like 'order-42'")
     parse_retention(retention, now=utc_now())
     if url is not None:
