@@ -549,7 +549,7 @@ def test_what_fails_is_tried_again_until_it_works(database_store, caplog):
 
     assert recorder.counts.retried >= 2
     assert len(database_store.query()) == len(database_store.recent()) == 1
-    assert caplog.messages == ["history cannot be written, and is retried: the database is away"]
+    assert caplog.messages == ["history cannot be written; retrying: the database is away"]
     recorder.close()
 
 

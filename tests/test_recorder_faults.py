@@ -61,7 +61,7 @@ def test_a_thread_that_cannot_start_is_started_by_a_later_call(database_store, c
     recorder.close()
     assert sorted(r.job_id for r in database_store.query()) == ["1", "2", "3"]
     assert caplog.messages == [
-        "the recorder's thread cannot start, and each call retries: can't start new thread"
+        "the recorder's thread cannot start; each call tries again: can't start new thread"
     ]
 
 
@@ -136,7 +136,7 @@ def test_ctrl_c_during_close_without_a_spool_warns_and_close_may_be_called_again
     gate.wait_for_tries(1)
     start(recorder, "queued")
     interrupted_close(recorder, monkeypatch)
-    assert "2 operations are not written yet and are lost if the process ends now" in caplog.text
+    assert "2 operations are not written yet, and are lost if the process ends now" in caplog.text
     with pytest.raises(RecorderClosed):
         start(recorder, "too late")
     gate.open.set()
@@ -460,7 +460,7 @@ def test_tasks_that_wait_hear_that_the_recorder_is_closed(database_store):
 
 
 def test_an_async_recorder_needs_a_recorder(database_store):
-    with pytest.raises(InvalidInput, match=r"recorder .* is no Recorder"):
+    with pytest.raises(InvalidInput, match=r"recorder .* is not a Recorder"):
         AsyncRecorder(database_store)
 
 

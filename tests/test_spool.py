@@ -364,8 +364,8 @@ def test_what_is_readable_of_a_damaged_spool_is_written(
 
     written = len(database_store.query(limit=None))
     assert 80 <= written < 200
-    assert f"the spool {file} is damaged, and is now called {file}.damaged" in caplog.text
-    assert f"{written} operations are taken from the damaged spool {file}.damaged" in caplog.text
+    assert f"the spool {file} is damaged; it was renamed to {file}.damaged" in caplog.text
+    assert f"recovered {written} operations from the damaged spool {file}.damaged" in caplog.text
     assert names(tmp_path) == sorted({f"{file.name}.damaged"} | set(names(tmp_path)) - {"spool"})
     assert Path(f"{file}.damaged").read_bytes() == damaged
     assert not path.exists()
@@ -392,7 +392,7 @@ def test_a_spool_that_gets_damaged_while_it_is_used_is_replaced(
     written = {r.job_id for r in database_store.query(limit=None)}
     assert "new" in written
     assert 80 <= len(written) < 200
-    assert f"the spool {path} is damaged, and is now called {path}.damaged" in caplog.text
+    assert f"the spool {path} is damaged; it was renamed to {path}.damaged" in caplog.text
     assert names(tmp_path) == [name for name in names(tmp_path) if name != "spool"]
 
 

@@ -1,4 +1,4 @@
-"""Recording for hot paths: calls return at once, and a thread writes in batches."""
+"""Record in the background: calls return at once, and a thread writes in batches."""
 
 from jobhistory.recorder.intake import RecorderCounts
 from jobhistory.recorder.recorder import AsyncRecorder, Recorder

@@ -13,11 +13,11 @@ from jobhistory.errors import NotWritten
 logger = logging.getLogger("jobhistory.recorder")
 
 AT_EXIT_SECONDS = 10.0
-"""How long the end of a process waits for a recorder that was not closed."""
+"""The number of seconds for which a process that ends waits for an open recorder."""
 
 
 class Closable(Protocol):
-    """What has to be closed before the process ends."""
+    """An object that must be closed before the process ends."""
 
     def close(self, timeout: float | None) -> None:
         """Close it."""
@@ -28,10 +28,10 @@ _finalizing_process: int | None = None
 
 
 def close_at_exit(closable: Closable) -> None:
-    """Close something at the end of this process, unless it is forgotten before."""
+    """Close an object at the end of this process, unless `forget` is called before."""
     global _finalizing_process
     _to_close.add(closable)
-    # The children of multiprocessing end without calling what atexit knows.
+    # Children of multiprocessing do not run atexit functions.
     util = sys.modules.get("multiprocessing.util")
     if util is not None and _finalizing_process != os.getpid():
         util.Finalize(None, _close_all, exitpriority=10)
@@ -39,7 +39,7 @@ def close_at_exit(closable: Closable) -> None:
 
 
 def forget(closable: Closable) -> None:
-    """Forget what has been closed."""
+    """Do not close an object at the end, because it is closed already."""
     _to_close.discard(closable)
 
 
@@ -49,6 +49,6 @@ def _close_all() -> None:
         try:
             closable.close(AT_EXIT_SECONDS)
         except NotWritten as error:
-            logger.error("at the end of the process %s; they are lost", error)
-        except KeyboardInterrupt:  # it has logged what it loses; the others have their turn
+            logger.error("at the end of the process, %s; they are lost", error)
+        except KeyboardInterrupt:  # close() has logged the loss; go on with the others
             continue

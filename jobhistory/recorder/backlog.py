@@ -1,4 +1,4 @@
-"""What a `Recorder` holds in memory: operations that wait, and rows that wait for an outcome."""
+"""What a `Recorder` holds in memory: waiting operations, and rows that have no outcome yet."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from jobhistory.execution.status import Status
 Row = dict[str, Any]
 
 _SMALL = 1500
-"""About how much memory an operation takes without its large values."""
+"""The approximate memory in bytes of an operation without large values."""
 
 _PLAIN_OUTCOME = 3
-"""How many values an outcome has that is no more than a status and two times."""
+"""The number of values of an outcome that consists of a status and two times."""
 
 _LARGE = 1024
-"""From how many bytes of `marshal` on a payload is worth a closer look."""
+"""The size in bytes of a marshalled payload from which its memory is estimated more precisely."""
 
 
 class Backlog:
@@ -28,13 +28,13 @@ class Backlog:
 
     Args:
         most: the maximum number of operations.
-        most_bytes: about how much memory they may take, one that waits alone excepted.
+        most_bytes: about how much memory they may take, in bytes. A single operation may take more.
     """
 
     def __init__(self, most: int, most_bytes: int) -> None:
         self._most = most
         self._most_bytes = most_bytes
-        # Two queues, as the garbage collector would visit each pair.
+        # Two queues, because the garbage collector would visit each pair.
         self._queue: deque[Operation] = deque()
         self._sizes: deque[int] = deque()
         self.bytes = 0
@@ -43,7 +43,7 @@ class Backlog:
         return len(self._queue)
 
     def has_room(self, size: int) -> bool:
-        """Return whether an operation of this size may be added."""
+        """Return whether there is room for an operation of this size."""
         return not self._queue or (
             len(self._queue) < self._most and self.bytes + size <= self._most_bytes
         )
@@ -55,7 +55,7 @@ class Backlog:
         self.bytes += size
 
     def first(self, most: int, most_bytes: int) -> list[Operation]:
-        """Return the first operations: at most so many, and so many bytes if they are several."""
+        """Return the first operations, up to a number and, unless it is only one, to a size."""
         operations: list[Operation] = []
         for operation, size in islice(zip(self._queue, self._sizes, strict=True), most):
             most_bytes -= size
@@ -81,9 +81,9 @@ class Backlog:
 
 
 class StartedRows:
-    """Rows whose outcome is still to come, up to a number and a size. Not thread-safe.
+    """Started rows that have no outcome yet, up to a number and a size. Not thread-safe.
 
-    The oldest rows give way to new ones. Their outcomes find them in history, by key.
+    New rows push out the oldest ones, whose outcomes then find them in history, by key.
     """
 
     def __init__(self, most: int, most_bytes: int) -> None:
@@ -97,7 +97,7 @@ class StartedRows:
         return self._count
 
     def joined(self, operation: Operation, size: int) -> tuple[Operation, int]:
-        """Remember a row that has started; give an outcome its row. Return what to queue."""
+        """Remember a started row, or add the row to its outcome. Return what to queue."""
         if isinstance(operation, Outcome):
             rows = self._rows.get(operation.key)
             if operation.id is not None or rows is None:
@@ -129,14 +129,14 @@ class StartedRows:
 
 
 def memory_of(operation: Operation) -> int:
-    """Return about how many bytes of memory an operation takes."""
+    """Return about how much memory an operation takes, in bytes."""
     if isinstance(operation, Outcome):
         values = operation.values
         return _SMALL if len(values) == _PLAIN_OUTCOME else _SMALL + _memory_of(values)
     if operation["status"] is Status.STARTED:  # only its payload may be large
         payload = operation["payload"]
         try:
-            size = len(marshal.dumps(payload))  # much faster than to look at each value
+            size = len(marshal.dumps(payload))  # much faster than visiting each value
         except ValueError:
             size = _LARGE
         return _SMALL + (8 * size if size < _LARGE else _memory_of((payload,)))
@@ -144,7 +144,7 @@ def memory_of(operation: Operation) -> int:
 
 
 def _memory_of(values: Any) -> int:
-    # An estimate: `sys.getsizeof` of each value would take longer than all else.
+    # An estimate, because `sys.getsizeof` of each value would take longer than everything else.
     total = 64 + 100 * len(values)
     for item in values.values() if type(values) is dict else values:
         kind = type(item)

@@ -1,4 +1,4 @@
-"""The recording calls of a `Recorder`, whatever they return."""
+"""The recording methods that `Recorder` and `AsyncRecorder` share."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class RecordingCalls(ABC, Generic[R_co]):
-    """Each call checks its arguments and turns them into an operation at once."""
+    """Checks the arguments of each call and turns them into an operation at once. Thread-safe."""
 
     def __init__(self, rows: RowBuilder) -> None:
         self._rows = rows
 
     @abstractmethod
     def _accept(self, operation: Operation) -> R_co:
-        """Accept an operation as soon as there is room for it."""
+        """Accept an operation when there is room for it."""
 
     def start(
         self,

@@ -1,4 +1,4 @@
-"""What a `Recorder` has accepted, and what became of it: shared by its callers and its thread."""
+"""The operations that a `Recorder` has accepted, shared by its callers and its thread."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from jobhistory.execution.batch import Operation
 from jobhistory.recorder.backlog import Backlog, StartedRows, memory_of
 
 MOST_STARTED = 10_000
-"""How many started rows a recorder remembers until their outcomes come."""
+"""The number of started rows that a recorder keeps in memory until their outcomes come."""
 
 
 @dataclass(frozen=True)
 class RecorderCounts:
-    """How many operations a `Recorder` has had. A start and its outcome are two operations.
+    """The numbers of operations of a `Recorder`. A start and its outcome are two operations.
 
     Attributes:
-        accepted: those of calls that returned.
-        written: those that are committed in history, including those that an earlier recorder on
-            the same spool had accepted.
-        refused: those that cannot be in history, as the log says of each: an outcome of an
-            execution that has not started or has ended otherwise, a value that the database does
-            not take, or an unreadable row of the spool.
-        retried: the number of retries.
-        spooled: those that are in the spool now.
-        waiting: those in memory that are not written yet.
+        accepted: operations of calls that returned.
+        written: operations committed in history, including those that an earlier recorder on the
+            same spool accepted.
+        refused: operations that cannot be in history. The log names each of them: an outcome of an
+            execution that has not started or has another outcome, a value that the database
+            refuses, or an unreadable row of the spool.
+        retried: retries of batches.
+        spooled: operations that are in the spool now.
+        waiting: operations in memory that are not written yet.
     """
 
     accepted: int
@@ -46,7 +46,7 @@ class RecorderCounts:
 
 @dataclass(frozen=True)
 class RecorderOptions:
-    """The options of a `Recorder`, checked."""
+    """The valid options of a `Recorder`."""
 
     batch_size: int
     batch_bytes: int
@@ -59,17 +59,18 @@ class RecorderOptions:
 
 
 class GivenUp(Exception):
-    """The recorder was closed: its thread must write nothing more."""
+    """The recorder is closed, and its thread must not write anything more."""
 
 
 class Intake:
     """Accepts operations from any thread or task, hands them to the writer, and counts.
 
-    `condition` guards all attributes. It is never held while a database or a file is used.
+    Thread-safe: `condition` guards all attributes. It is never held while a database or a file is
+    used.
 
     Args:
-        ensure_thread: called with the condition held; starts the writer's thread unless it is
-            there, and returns whether it is.
+        ensure_thread: starts the writer's thread unless it runs, and returns whether it runs.
+            Called with the condition held.
     """
 
     def __init__(
@@ -90,23 +91,23 @@ class Intake:
         self._started = StartedRows(MOST_STARTED, options.queue_bytes)
         self._is_room_wanted = False
         self._flushing = 0
-        self._tried = 0  # so many of the first operations may have been written already
-        self._one_by_one = 0  # so many of the first operations are to be written one by one
+        self._tried = 0  # the number of first operations that may be in history already
+        self._one_by_one = 0  # the number of first operations to write one by one
         self._in_flight = self._committing = 0  # operations of the backlog
         self._accepted = self._written = self._refused = self._retried = 0
         self._found = 0
 
-    # What callers do.
+    # For callers.
 
     def accept(self, operation: Operation) -> None:
-        """Accept an operation; wait for room or raise, as the options say."""
+        """Accept an operation. If there is no room, wait or raise, as `when_full` says."""
         size = memory_of(operation)
         with self.condition:
             while not self._offer(operation, size):
                 self.condition.wait()
 
     async def accept_async(self, operation: Operation) -> None:
-        """Do the same without blocking the event loop."""
+        """Do what `accept` does, without blocking the event loop."""
         size = memory_of(operation)
         while True:
             with self.condition:
@@ -116,7 +117,7 @@ class Intake:
             await change
 
     def flush(self, timeout: float | None) -> None:
-        """Wait until everything accepted so far is dealt with."""
+        """Wait until everything accepted so far is written or refused."""
         with self.condition:
             wanted = self._begin_flush()
             try:
@@ -126,7 +127,7 @@ class Intake:
             self._raise_not_written(wanted)
 
     async def flush_async(self, timeout: float | None) -> None:
-        """Do the same without blocking the event loop."""
+        """Do what `flush` does, without blocking the event loop."""
         with self.condition:
             wanted = self._begin_flush()
         try:
@@ -146,7 +147,7 @@ class Intake:
 
     @property
     def counts(self) -> RecorderCounts:
-        """The counts as they are now."""
+        """The current counts."""
         with self.condition:
             return RecorderCounts(
                 accepted=self._accepted,
@@ -158,10 +159,10 @@ class Intake:
             )
 
     def _offer(self, operation: Operation, size: int) -> bool:
-        """Accept an operation; return whether there was room for it."""
+        """Accept an operation if there is room, and return whether there was."""
         if self.is_closed:
             raise RecorderClosed
-        # First, so that nobody waits for a thread that has ended.
+        # First, so that no one waits for a thread that has ended.
         has_thread = self.has_thread or self._ensure_thread()
         backlog, options = self._backlog, self._options
         if not backlog.has_room(size):
@@ -195,7 +196,10 @@ class Intake:
 
     @property
     def _done(self) -> int:
-        """How many accepted operations are dealt with. Those found in the spool came first."""
+        """The number of accepted operations that are written or refused.
+
+        Operations found in the spool came before them, and do not count.
+        """
         return self._written + self._refused - self._found
 
     def _notify(self) -> None:
@@ -212,33 +216,33 @@ class Intake:
         self._futures.append((loop, future))
         return future
 
-    # What the writer does.
+    # For the writer.
 
     @property
     def has_work(self) -> bool:
-        """Whether something waits to be written."""
+        """Whether an operation waits to be written."""
         return bool(self._backlog or self.spooled) and not self.is_given_up
 
     def close(self, timeout: float | None) -> None:
-        """Accept nothing more."""
+        """Stop accepting operations."""
         with self.condition:
             self.is_closed = True
             self.deadline = inf if timeout is None else monotonic() + timeout
             self._notify()
 
     def give_up(self) -> None:
-        """Let nothing more be written: from now on, the writer's thread gets `GivenUp`."""
+        """Stop all writing: from now on, methods of the writer's thread raise `GivenUp`."""
         with self.condition:
             self.is_given_up = True
             self._notify()
 
     def note_thread_end(self) -> None:
-        """Wake those who wait for the thread."""
+        """Wake everyone who waits for the thread."""
         self.has_thread = False
         self._notify()
 
     def raise_if_lost(self) -> None:
-        """Raise `NotWritten` if something accepted was not written, after `give_up`."""
+        """Raise `NotWritten` if accepted operations are not written. Call it after `give_up`."""
         with self.condition:
             in_doubt = self._committing
             lost = len(self._backlog) - in_doubt
@@ -246,7 +250,7 @@ class Intake:
                 raise NotWritten(lost, self.last_error, in_doubt)
 
     def wait_for_work(self) -> bool:
-        """Wait for something to write, and a little longer for more; return whether to go on."""
+        """Wait until a batch is due, and return whether there is something to write."""
         with self.condition:
             if not self.spooled:
                 self.condition.wait_for(lambda: self._backlog or self.is_closed)
@@ -256,11 +260,11 @@ class Intake:
 
     @property
     def most(self) -> int:
-        """How many operations the next batch may have."""
+        """The maximum number of operations in the next batch."""
         return 1 if self._one_by_one else self._options.batch_size
 
     def first(self) -> tuple[list[Operation], bool]:
-        """Return the first batch in memory, and whether it may have been written already."""
+        """Return the first batch in memory, and whether it may be in history already."""
         with self.condition:
             is_again = self._tried > 0
             most = min(self.most, self._tried or self.most)
@@ -270,7 +274,7 @@ class Intake:
             return operations, is_again
 
     def all(self) -> list[Operation]:
-        """Return everything that waits in memory."""
+        """Return all operations that wait in memory."""
         with self.condition:
             return self._backlog.all()
 
@@ -282,7 +286,7 @@ class Intake:
             self._committing = self._in_flight
 
     def split(self, count: int) -> None:
-        """Have so many operations written one by one, as the database refuses one of them."""
+        """Write the first operations one by one, because the database refuses one of them."""
         with self.condition:
             if not self.is_given_up:
                 self._committing = 0
@@ -307,7 +311,7 @@ class Intake:
             self._notify()
 
     def note_failure(self, error: BaseException, *, is_last: bool) -> bool:
-        """Note that a batch could not be written; return whether it is the first failure."""
+        """Count a retry unless this try was the last; return whether the previous try succeeded."""
         with self.condition:
             if self.is_given_up:
                 raise GivenUp
@@ -326,7 +330,7 @@ class Intake:
             self._notify()
 
     def set_spooled(self, count: int) -> None:
-        """Correct the number of operations in the spool, which others had or damage has changed."""
+        """Set the number of operations in the spool, which adoption or damage may have changed."""
         with self.condition:
             change = count - self.spooled
             self.spooled = count

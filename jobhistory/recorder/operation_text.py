@@ -1,4 +1,4 @@
-"""Operations as JSON text, and back: a spool's rows."""
+"""Convert operations to JSON text and back, for the rows of a spool."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REQUIRED_IN_OUTCOMES = frozenset({"status", "completed_at"})
 
 
 class UnreadableError(Exception):
-    """The text is not an operation; the error says why without quoting the text."""
+    """The text is not an operation. The message says why, without quoting the text."""
 
 
 def to_text(operation: Operation) -> str:
@@ -39,7 +39,7 @@ def to_text(operation: Operation) -> str:
 
 
 def from_text(text: object) -> Operation:
-    """Return the operation that `to_text` was given.
+    """Return the operation that `to_text` converted.
 
     Raises:
         UnreadableError: if the text is anything else.
@@ -58,7 +58,10 @@ def from_text(text: object) -> Operation:
             None if body.get("row") is None else _values(body["row"], _REQUIRED_IN_ROWS),
             _value("id", body.get("execution_id"), is_required=False),
         )
-    except (ValueError, RecursionError) as error:  # of JSON or UTF-8, which would quote the text
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # their messages quote the text
         raise UnreadableError("it is not JSON text") from error
 
 
@@ -113,7 +116,7 @@ def _any_json(value: object) -> object:
 
 
 def _reader(type_: Any) -> Callable[[Any], Any]:
-    if isinstance(type_, Enum):  # which is a String, too
+    if isinstance(type_, Enum):  # a subclass of String
         return Status
     readers: dict[type, Callable[[Any], Any]] = {
         Uuid: UUID,

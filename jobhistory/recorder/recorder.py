@@ -25,43 +25,45 @@ _MIB = 1024 * 1024
 class Recorder(RecordingCalls[None]):
     """Records executions through a store, in the background and in batches.
 
-    Any number of threads may call its methods. Each call checks its arguments, copies what is to be
-    recorded, and returns. A thread of the recorder writes it, in the order of the calls, each batch
-    in one transaction. An execution whose start and outcome are in the same batch is one INSERT.
-    The ring buffer of the store gets executions after the commit, in the order of the calls. While
-    the database cannot be reached, the recorder retries after pauses of up to 5 seconds.
+    Any number of threads may call its methods at the same time. Each call checks and copies its
+    arguments, and returns. A thread of the recorder writes the operations in the order of the
+    calls, each batch in one transaction. If a batch contains the start and the outcome of an
+    execution, it writes them as one INSERT. After the commit, the ring buffer of the store gets the
+    ended executions, in the order of the calls. While the database is unavailable, the recorder
+    retries after pauses of up to 5 seconds.
 
-    History can refuse an outcome only when it is written: then the log says so, with the job's id,
-    and the counts tell how many were refused.
+    History can refuse an outcome only when it is written. Then the log names the job's id and the
+    reason, and `counts.refused` increases.
 
     At the end of the process, the recorder writes what is left, for up to 10 seconds. A forked
-    child starts with an empty recorder; its parent writes what it has accepted itself.
+    child starts with an empty recorder; its parent writes what the parent accepted.
 
-    In asyncio, use `AsyncRecorder`: a full `Recorder` would block the event loop.
+    In asyncio, use `AsyncRecorder`, because a full `Recorder` would block the event loop.
 
     Args:
         store: the store to record through. A recorder has its own thread, so it takes no
             `AsyncHistoryStore`; make a `HistoryStore` on the same database.
         batch_size: the maximum number of operations in one transaction.
-        batch_bytes: about how much memory the operations of one transaction may take. An operation
-            that is larger has its own transaction.
-        max_delay: how many seconds an operation waits for others to join its batch.
+        batch_bytes: about how much memory the operations of one transaction may take, in bytes. A
+            larger operation gets its own transaction.
+        max_delay: the number of seconds for which an operation waits for others to join its batch.
         queue_size: the maximum number of operations that wait in memory, including the batch that
             is being written.
-        queue_bytes: about how much memory they may take. The rows of started executions, which are
-            kept until their outcomes come, may take as much again; the oldest are dropped first,
-            and their outcomes find them in history by their ids.
-        when_full: what a call does if there is no room: `"block"` until there is, or `"raise"`
-            `RecorderFull`. A call that raises has not accepted anything.
-        spool: a local file for what cannot be written. While the database is away, accepted
-            operations go there; the next recorder with this path writes what is there when the
-            process ends, however it ends, once. Processes that share a path get files beside it:
-            the path and a number. Files have mode 0600, and missing folders are created with mode
-            0700. Without a spool, operations that wait when the process ends are lost.
+        queue_bytes: about how much memory these operations may take, in bytes. Started rows, which
+            are kept until their outcomes come, may take as much again. The oldest are dropped
+            first; their outcomes find them in history by their ids.
+        when_full: what a call does if there is no room: `"block"` waits for room, and `"raise"`
+            raises `RecorderFull` and accepts nothing.
+        spool: a local file for operations that cannot be written. While the database is
+            unavailable, accepted operations move there. Whatever is left in it when the process
+            ends, even if it is killed, the next recorder with this path writes, once. If several
+            processes share a path, each of the others uses a file beside it: the path and a number.
+            Files have mode 0600, and missing folders are created with mode 0700. Without a spool,
+            operations that wait when the process ends are lost.
 
     Raises:
-        InvalidInput: if an argument cannot be used. A spool must be new or the spool of an earlier
-            recorder; no other file is changed or removed.
+        InvalidInput: if an argument cannot be used. A spool must be a new file or the spool of an
+            earlier recorder. No other file is changed or removed.
     """
 
     def __init__(
@@ -77,18 +79,20 @@ class Recorder(RecordingCalls[None]):
         spool: str | os.PathLike[str] | None = None,
     ) -> None:
         if not isinstance(store, HistoryStore):
-            raise InvalidInput("store", store, "is no HistoryStore; give create_store(engine)")
+            raise InvalidInput("store", store, "is not a HistoryStore; pass create_store(engine)")
         check_count(batch_size, "batch_size", example=500)
         check_count(batch_bytes, "batch_bytes", example=8 * _MIB)
         check_count(queue_size, "queue_size", example=10_000)
         check_count(queue_bytes, "queue_bytes", example=64 * _MIB)
         if isinstance(max_delay, bool) or not isinstance(max_delay, (int, float)) or max_delay < 0:
-            raise InvalidInput("max_delay", max_delay, "is no number of seconds; write it like 0.2")
+            raise InvalidInput(
+                "max_delay", max_delay, "is not a duration in seconds; write it like 0.2"
+            )
         if when_full not in ("block", "raise"):
             raise InvalidInput("when_full", when_full, "is neither 'block' nor 'raise'")
         super().__init__(store.internals.rows)
         self._store = store
-        # Made absolute once: the folder that it is relative to may change.
+        # Absolute, because the current folder may change.
         path = None if spool is None else Path(os.path.abspath(spool))
         avoid = () if path is None else _database_files(store)
         if path is not None and Path(os.path.realpath(path)) in map(_real, avoid):
@@ -109,33 +113,33 @@ class Recorder(RecordingCalls[None]):
 
     @property
     def counts(self) -> RecorderCounts:
-        """How many operations this recorder has had, and what became of them."""
+        """The numbers of operations that are accepted, written, refused, spooled and waiting."""
         return self._writer.intake.counts
 
     def flush(self, timeout: float | None = None) -> None:
-        """Wait until everything that was accepted before is committed in history, or refused.
+        """Wait until everything accepted before this call is committed in history or refused.
 
         Args:
             timeout: the maximum number of seconds; `None` for no limit.
 
         Raises:
-            NotWritten: if it takes longer. The recorder goes on trying.
+            NotWritten: if it takes longer. The recorder keeps trying.
         """
         self._writer.intake.flush(timeout)
 
     def close(self, timeout: float | None = AT_EXIT_SECONDS) -> None:
-        """Accept nothing more, write what was accepted, and end the thread.
+        """Stop accepting operations, write those that were accepted, and end the thread.
 
-        With a spool, what cannot be written stays there for the next recorder, also if this call is
-        interrupted, as by Ctrl-C.
+        With a spool, operations that cannot be written stay there for the next recorder, even if
+        this call is interrupted, for example by Ctrl-C.
 
         Args:
             timeout: the maximum number of seconds; `None` for no limit.
 
         Raises:
-            NotWritten: if something is neither written nor in the spool. It is lost, and is not
-                written later. If the database has begun to commit a batch and has not answered,
-                no one can know: the error counts its operations as `in_doubt`.
+            NotWritten: if operations are neither written nor in the spool. They are lost. If the
+                database has begun to commit a batch and has not answered, its result is unknown:
+                the error counts the operations of that batch as `in_doubt`.
         """
         self._writer.close(timeout)
 
@@ -155,23 +159,23 @@ class Recorder(RecordingCalls[None]):
 
 
 class AsyncRecorder(RecordingCalls[Coroutine[Any, Any, None]]):
-    """The calls of a `Recorder`, awaited: waiting never blocks the event loop.
+    """The methods of a `Recorder`, awaited: waiting never blocks the event loop.
 
     ::
 
         async with AsyncRecorder(Recorder(create_store(engine))) as recorder:
             await recorder.start(job, "worker-1", "request-1")
 
-    A call checks its arguments at once, and must be awaited. If its task is cancelled while it
-    waits for room, nothing is accepted.
+    Any number of tasks may use it, in any event loop. A call checks its arguments at once, and must
+    be awaited. If its task is cancelled while it waits for room, nothing is accepted.
 
     Args:
-        recorder: the recorder that does the work. Others may use it, too.
+        recorder: the recorder that does the work. Threads may use it at the same time.
     """
 
     def __init__(self, recorder: Recorder) -> None:
         if not isinstance(recorder, Recorder):
-            raise InvalidInput("recorder", recorder, "is no Recorder; give Recorder(store)")
+            raise InvalidInput("recorder", recorder, "is not a Recorder; pass Recorder(store)")
         super().__init__(recorder._store.internals.rows)
         self._recorder = recorder
 
@@ -181,11 +185,11 @@ class AsyncRecorder(RecordingCalls[Coroutine[Any, Any, None]]):
         return self._recorder.counts
 
     async def flush(self, timeout: float | None = None) -> None:
-        """Do what `Recorder.flush` does, awaited."""
+        """Do what `Recorder.flush` does, without blocking the event loop."""
         await self._recorder._writer.intake.flush_async(timeout)
 
     async def close(self, timeout: float | None = AT_EXIT_SECONDS) -> None:
-        """Do what `Recorder.close` does, awaited. If the task is cancelled, closing goes on."""
+        """Do what `Recorder.close` does. If the task is cancelled, closing goes on in a thread."""
         await asyncio.to_thread(self._recorder.close, timeout)
 
     async def __aenter__(self) -> Self:
@@ -204,7 +208,7 @@ class AsyncRecorder(RecordingCalls[Coroutine[Any, Any, None]]):
 
 
 def _database_files(store: HistoryStore) -> Collection[Path]:
-    """Return the files of the store's database, if it is in one."""
+    """Return the files of an SQLite database; none for other databases."""
     session_factory = store.internals.session_factory
     if session_factory is None:
         return ()

@@ -1,4 +1,4 @@
-"""A local file that keeps what a `Recorder` cannot write, until the next one on it can."""
+"""A local file for operations that a `Recorder` cannot write yet."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _parents_spools: list[Spool] = []
 
 @dataclass(frozen=True)
 class Stretch:
-    """Operations that follow each other in a spool.
+    """Consecutive operations of a spool.
 
     Attributes:
-        operations: those that can be read.
-        up_to: the number of the last one.
-        unreadable: why each of the others cannot be read, by number.
+        operations: the readable ones.
+        up_to: the number of the last one, readable or not.
+        unreadable: by number, why each of the others cannot be read.
     """
 
     operations: list[Operation]
@@ -43,16 +43,16 @@ class Stretch:
 class Spool:
     """Operations in the order of the calls, in an SQLite file that only one process has open.
 
-    If another process has the file, as when several workers share a path, this one takes a file
-    beside it: the path and a number. The operations in the files of processes that have ended move
-    into its own. A damaged file gets another name, and its readable operations move, too.
+    If another process has the file open, for example because several workers share a path, this one
+    uses a file beside it: the path and a number. Operations left behind by dead processes are moved
+    into its file. A damaged file is renamed, and its readable operations are moved, too.
 
     Not thread-safe. Its methods raise `sqlite3.Error`.
 
     Args:
         path: an absolute path.
         avoid: files that must not be used.
-        damaged: files that were set aside before and whose operations are wanted.
+        damaged: damaged files that were renamed before, and whose operations are moved.
 
     Raises:
         InvalidInput: if the path cannot be used.
@@ -79,15 +79,15 @@ class Spool:
 
     @property
     def file(self) -> Path:
-        """The file itself."""
+        """The path of the file in use."""
         return self._file
 
     def append(self, operations: Iterable[Operation]) -> None:
-        """Keep operations; they are on the disk when this returns."""
+        """Add operations. They are on the disk when the call returns."""
         self._insert((to_text(operation).encode(),) for operation in operations)
 
     def first(self, count: int, size: int) -> Stretch:
-        """Return the oldest operations: at most so many, and so many bytes if they are several."""
+        """Return the oldest operations, up to a count and, unless it is only one, to a size."""
         operations: list[Operation] = []
         unreadable: dict[int, str] = {}
         total = up_to = 0
@@ -108,14 +108,14 @@ class Spool:
         return Stretch(operations, up_to, unreadable)
 
     def remove(self, stretch: Stretch) -> None:
-        """Forget operations; those that cannot be read move to the table `rejected`.
+        """Remove operations; move unreadable ones to the table `rejected`.
 
-        If the disk is full, they stay in the file until there is room, and are passed over.
+        If the disk is full, they stay in the file until there is room, and are skipped.
         """
         for number, why in stretch.unreadable.items():
             logger.error(
-                "operation %d in the spool %s is unreadable: %s; the file keeps it in its table "
-                "'rejected'",
+                "operation %d in the spool %s is unreadable: %s; it stays in the table 'rejected' "
+                "of the file",
                 number,
                 self._file,
                 why,
@@ -136,7 +136,7 @@ class Spool:
         return int(count)
 
     def close(self) -> None:
-        """Let others have the file, and remove it if nothing is in it."""
+        """Close the file, and remove it if it is empty."""
         try:
             with suppress(sqlite3.OperationalError):
                 self._forget_written()
@@ -149,7 +149,7 @@ class Spool:
             self._connection.close()
 
     def set_aside(self) -> Path:
-        """Close a file that turned out to be damaged, and return its new path."""
+        """Rename and close a damaged file, and return its new path."""
         aside = spool_file.set_aside(self._file)
         self._connection.close()
         return aside
@@ -170,7 +170,7 @@ class Spool:
             self._connection.execute(
                 "DELETE FROM operations WHERE number <= ?", (self._written_up_to,)
             )
-        self._written_up_to, self._unreadable = 0, {}  # as SQLite may use the numbers again
+        self._written_up_to, self._unreadable = 0, {}  # SQLite may use the numbers again
 
     def _open_first_free(self) -> None:
         for number in range(1, _MOST_SHARERS):
@@ -187,7 +187,7 @@ class Spool:
                 continue
             self._file = file
             return
-        raise _unusable(self._path, "is in use, like every file beside it")
+        raise _unusable(self._path, "is in use, and so is every file beside it")
 
     def _open(self, file: Path) -> sqlite3.Connection:
         def open_it() -> sqlite3.Connection:
@@ -202,7 +202,7 @@ class Spool:
             return open_it()
 
     def _note_damage(self, file: Path, aside: Path) -> None:
-        logger.error("the spool %s is damaged, and is now called %s", file, aside)
+        logger.error("the spool %s is damaged; it was renamed to %s", file, aside)
         self._damaged.append(aside)
 
     def _adopt_all(self) -> None:
@@ -212,21 +212,21 @@ class Spool:
             except spool_file.DamagedError as error:
                 self._note_damage(file, error.aside)
             except (spool_file.InUseError, spool_file.NotASpoolError, FileNotFoundError):
-                continue  # its process lives, or it is not ours
+                continue  # its process still runs, or it is not ours
             except (OSError, sqlite3.Error) as error:
-                logger.error("the spool %s stays as it is: %s", file, error)
+                logger.error("the spool %s cannot be read and is left as it is: %s", file, error)
         for file in self._damaged:
             try:
                 before = len(self)
                 self._insert(spool_file.readable_bodies(file))
             except (OSError, sqlite3.Error) as error:
-                logger.error("nothing is taken from the damaged spool %s: %s", file, error)
+                logger.error("cannot recover the damaged spool %s: %s", file, error)
             else:
                 kept = len(self) - before
-                logger.error("%d operations are taken from the damaged spool %s", kept, file)
+                logger.error("recovered %d operations from the damaged spool %s", kept, file)
 
     def _left_behind(self) -> list[Path]:
-        """Return the path and the files beside it that others may have left, by number."""
+        """Return the path and the files beside it that others may have left, ordered by number."""
 
         def number_of(file: Path) -> int:
             prefix, _, number = file.name.rpartition(".")
@@ -248,7 +248,7 @@ class Spool:
                 connection.execute("SELECT body, reason FROM rejected ORDER BY number"),
             )
             self._connection.commit()
-            # If we end before this, they are found twice, and written once.
+            # If the process ends before this, the operations are found twice, and written once.
             spool_file.remove(file, connection)
 
     def _warn_of_rejected(self) -> None:
@@ -262,9 +262,9 @@ class Spool:
 
 
 def keep_open(spool: Spool) -> None:
-    """Never close a spool, not even at the end of the process, in a forked child.
+    """Never close a spool in a forked child, not even at the end of the process.
 
-    Closing the child's copy would remove the journal that the parent is using.
+    If the child closed its copy, SQLite would remove the journal that the parent is using.
     """
     _parents_spools.append(spool)
     with suppress(ImportError):
@@ -275,5 +275,5 @@ def keep_open(spool: Spool) -> None:
 
 def _unusable(file: Path, why: str) -> InvalidInput:
     return InvalidInput(
-        "spool", str(file), f"{why}; name a new file, as in '/var/lib/app/history.spool'"
+        "spool", str(file), f"{why}; pass the path of a new file, like '/var/lib/app/history.spool'"
     )

@@ -1,4 +1,4 @@
-"""Files that identify themselves as spools: create, lock, check and remove them."""
+"""Create, lock, check and remove the files of spools."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from jobhistory._runtime.fork import register_for_fork
 from jobhistory._runtime.private_files import create_private_file, create_private_folder
 
 APPLICATION_ID = int.from_bytes(b"JHsp", "big")
-"""What `PRAGMA application_id` returns for a spool."""
+"""The `PRAGMA application_id` of a spool."""
 
 FORMAT = 1
-"""The version of the tables, in `PRAGMA user_version`."""
+"""The version of the tables, stored in `PRAGMA user_version`."""
 
 _JOURNALS = ("-journal", "-wal", "-shm")
 _SCHEMA = """
@@ -35,14 +35,14 @@ class InUseError(Exception):
 
 
 class NotASpoolError(Exception):
-    """The file is not a spool that this process may use; the text says why."""
+    """The file is not a spool that this process may use. The message says why."""
 
 
 class DamagedError(Exception):
-    """The file was a spool and is damaged, and has been set aside.
+    """The file is a damaged spool, and has been renamed.
 
     Attributes:
-        aside: where it is now.
+        aside: its new path.
     """
 
     def __init__(self, aside: Path) -> None:
@@ -51,10 +51,10 @@ class DamagedError(Exception):
 
 
 class _Opening:
-    """Lets the threads of a process open files in turn.
+    """Lets the threads of a process open spools one at a time.
 
-    Whichever descriptor of a file a process closes, it loses all its POSIX locks on that file. So
-    none may be closed between another thread's `open` and its end.
+    When a process closes any descriptor of a file, it loses all its POSIX locks on that file. So no
+    thread may close one while another thread is opening the file.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class _Opening:
         register_for_fork(self)
 
     def reset_after_fork(self) -> None:
-        """Forget a thread of the parent that had its turn during the fork."""
+        """Replace the lock, which a thread of the parent may have held during the fork."""
         self.lock = Lock()
 
 
@@ -72,20 +72,20 @@ _opening = _Opening()
 def open_locked(
     path: Path, name: str, *, create: bool, is_named: bool = False
 ) -> sqlite3.Connection:
-    """Return a connection to a spool that no one else can open until it is closed.
+    """Return a connection to a spool that no one else can open until the connection is closed.
 
     Args:
         path: an absolute path.
-        name: the name that the recorders which share a spool know it by. A new file keeps it.
+        name: the common name of all spools that share a path. It is stored in a new file.
         create: create the file if it is missing.
-        is_named: the user named this very file, so it may be empty or have another name.
+        is_named: the user named this file, so it may be empty or have another stored name.
 
     Raises:
         FileNotFoundError: if `create` is false and the file is missing.
-        InUseError: if it is open elsewhere.
-        NotASpoolError: if it is anything else. Nothing is changed in it.
-        DamagedError: if it is damaged. It has another path now.
-        OSError, sqlite3.Error: if it cannot be created or opened.
+        InUseError: if the file is open elsewhere.
+        NotASpoolError: if the file is not a spool. It stays unchanged.
+        DamagedError: if the file is damaged. It has been renamed.
+        OSError, sqlite3.Error: if the file cannot be created or opened.
     """
     with _opening.lock:
         for _ in range(_MOST_TRIES):
@@ -96,8 +96,8 @@ def open_locked(
             is_whole = found.st_size == 0 or _check_header(path)
             connection = _lock(path)
             try:
-                # Only who has the lock removes a file, so from here on it stays where it is. The
-                # number of a file that is open is not given to another.
+                # Only the holder of the lock removes the file, so from here on it stays in place.
+                # No other file gets the inode number of an open file.
                 if _is_at(path, found):
                     if is_whole:
                         is_whole = _set_up(connection, path, None if is_named else name, name)
@@ -112,8 +112,8 @@ def open_locked(
 
 
 def remove(path: Path, connection: sqlite3.Connection) -> None:
-    """Remove a spool and close its connection, in this order, so that no one opens it between."""
-    if os.name == "nt":  # where nothing can remove a file that someone has open
+    """Remove a spool, then close its connection, so that no one can open it in between."""
+    if os.name == "nt":  # Windows cannot remove an open file
         connection.close()
     for each in (path, *(Path(f"{path}{suffix}") for suffix in _JOURNALS)):
         with suppress(FileNotFoundError):
@@ -133,9 +133,9 @@ def set_aside(path: Path) -> Path:
 
 
 def readable_bodies(path: Path) -> Iterator[tuple[bytes]]:
-    """Yield the bodies of all operations that can be read from a damaged spool, in order."""
+    """Yield the bodies of all readable operations of a damaged spool, in order."""
     with closing(_connect(path, "mode=ro&immutable=1")) as connection:
-        connection.execute("PRAGMA writable_schema = ON")  # which also opens truncated files
+        connection.execute("PRAGMA writable_schema = ON")  # also opens truncated files
         last = 0
         with suppress(sqlite3.Error):
             for number, body in connection.execute(
@@ -155,7 +155,7 @@ def readable_bodies(path: Path) -> Iterator[tuple[bytes]]:
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Return whether an error says that the file itself is damaged."""
+    """Return whether an error means that the file itself is damaged."""
     return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -164,14 +164,14 @@ def _code(error: sqlite3.Error) -> int:
 
 
 def _create(path: Path) -> bool:
-    """Create an empty file, and its folder; return whether it was missing."""
+    """Create an empty file and its folder, and return whether the file was missing."""
     create_private_folder(path.parent)
     return create_private_file(path)
 
 
 def _check_owner(path: Path) -> os.stat_result:
-    """Return the status of a file that is this user's own, as its journals are."""
-    for suffix in _JOURNALS:  # which SQLite would play back into the file
+    """Check that a file and its journals belong to this user, and return the file's status."""
+    for suffix in _JOURNALS:  # SQLite would play them back into the file
         with suppress(FileNotFoundError):
             _check_status(Path(f"{path}{suffix}").lstat(), f"has a journal, '{path}{suffix}', that")
     found = path.lstat()
@@ -189,9 +189,10 @@ def _check_status(status: os.stat_result, which: str) -> None:
 
 
 def _check_header(path: Path) -> bool:
-    """Return whether a spool looks whole; it may be in use."""
+    """Return whether a spool, which may be in use, looks intact."""
     for pragma in ("OFF", "ON"):  # with it on, SQLite also opens a truncated file
-        # An immutable file is read without a lock. Not by a descriptor of our own: see `_Opening`.
+        # SQLite reads an immutable file without a lock. Closing a descriptor of our own would
+        # release locks: see `_Opening`.
         with closing(_connect(path, "mode=ro&immutable=1")) as connection:
             connection.execute(f"PRAGMA writable_schema = {pragma}")
             try:
@@ -203,7 +204,7 @@ def _check_header(path: Path) -> bool:
             break
         if version != FORMAT:
             raise NotASpoolError(
-                f"is a spool of format {version}, and this version of jobhistory reads {FORMAT}"
+                f"is a spool of format {version}, but this version of jobhistory reads {FORMAT}"
             )
         return pragma == "OFF"
     raise NotASpoolError("is not a spool")
@@ -214,7 +215,7 @@ def _lock(path: Path) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA writable_schema = ON")
-        # The lock is the operating system's, which ends with the process, however that ends.
+        # The lock belongs to the operating system, which releases it even if the process is killed.
         connection.execute("BEGIN EXCLUSIVE")
         connection.execute("PRAGMA writable_schema = OFF")
     except sqlite3.Error as error:
@@ -234,10 +235,10 @@ def _is_at(path: Path, found: os.stat_result) -> bool:
 
 
 def _set_up(connection: sqlite3.Connection, path: Path, expected: str | None, name: str) -> bool:
-    """Create the tables of a new spool; return whether an old one is whole.
+    """Create the tables of a new spool, or check an existing one; return whether it is intact.
 
     Raises:
-        NotASpoolError: if an old one does not have the expected name.
+        NotASpoolError: if an existing spool does not have the expected name.
     """
     try:
         if path.lstat().st_size == 0:
@@ -251,7 +252,7 @@ def _set_up(connection: sqlite3.Connection, path: Path, expected: str | None, na
         connection.execute("SELECT 1 FROM spool, operations, rejected LIMIT 0")
         (its_name,) = connection.execute("SELECT name FROM spool").fetchone()
         if expected is not None and its_name != os.fsencode(expected):
-            raise NotASpoolError("is the spool of other recorders")
+            raise NotASpoolError("is a spool of other recorders")
         connection.commit()
     except sqlite3.DatabaseError as error:
         if is_damage(error) or "no such table" in str(error):
@@ -266,5 +267,5 @@ def _connect(path: Path, options: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"{path.as_uri()}?{options}", uri=True, timeout=0, check_same_thread=False
     )
-    connection.text_factory = bytes  # as a body may not even be text
+    connection.text_factory = bytes  # a damaged body may not be text
     return connection

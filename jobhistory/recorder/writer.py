@@ -1,4 +1,4 @@
-"""The thread of a `Recorder`: it writes what was accepted, retries, and uses the spool."""
+"""The thread of a `Recorder`: it writes accepted operations, retries, and uses the spool."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ class _History(Protocol):
 
 
 class Writer:
-    """Writes what its intake accepts, in a thread.
+    """Writes the operations of its intake, in a thread.
 
-    A lock of its own guards the spool. Whoever needs the intake's, too, takes the spool's first.
+    Thread-safe. One lock guards the spool, another one the intake. Code that needs both takes the
+    lock of the spool first.
     """
 
     def __init__(self, history: _History, options: RecorderOptions) -> None:
@@ -57,7 +58,7 @@ class Writer:
                     self._ensure_thread()
 
     def reset_after_fork(self) -> None:
-        """Start over with nothing accepted, in a forked child. The parent keeps what it has."""
+        """Start empty, in a forked child. The parent keeps its operations."""
         if self._spool is not None:
             keep_open(self._spool)
             self._spool = None
@@ -72,7 +73,7 @@ class Writer:
         self._damaged: list[Path] = []
 
     def close(self, timeout: float | None) -> None:
-        """Accept nothing more, write what was accepted, and end the thread."""
+        """Stop accepting operations, write those that were accepted, and end the thread."""
         if self._is_ended:
             return
         intake = self.intake
@@ -80,7 +81,7 @@ class Writer:
         with intake.condition:
             is_alone = intake.has_work and not self._ensure_thread()
         try:
-            if is_alone:  # no thread can be started, as at the end of the process
+            if is_alone:  # no thread can start, for example at the end of the process
                 self._work()
             with intake.condition:
                 intake.condition.wait_for(
@@ -92,22 +93,22 @@ class Writer:
         self._give_up()
 
     def _save(self) -> None:
-        """Before an interrupted `close` ends: put what is left into the spool, or warn."""
+        """Put what is left into the spool, or log it, before an interrupted `close` ends."""
         if self._options.spool is not None:
             with suppress(NotWritten):
                 self._give_up()
         if waiting := self.intake.counts.waiting:
             logger.error(
-                "closing the recorder was interrupted; %d operations are not written yet and are "
-                "lost if the process ends now",
+                "close() of the recorder was interrupted; %d operations are not written yet, and "
+                "are lost if the process ends now",
                 waiting,
             )
 
     def _give_up(self) -> None:
-        """End all work, and put what is left into the spool.
+        """Stop writing, and put what is left into the spool.
 
         Raises:
-            NotWritten: if something is left.
+            NotWritten: if operations are left.
         """
         self.intake.give_up()
         if self._options.spool is not None and self._spool_lock.acquire(timeout=_SPOOLING_SECONDS):
@@ -131,10 +132,10 @@ class Writer:
             thread.start()
         except RuntimeError as error:  # too many threads, or the interpreter is about to end
             if self.intake.last_error is None:
-                logger.error("the recorder's thread cannot start, and each call retries: %s", error)
+                logger.error("the recorder's thread cannot start; each call tries again: %s", error)
             self.intake.last_error = error
             return False
-        self._thread = thread  # before it ends, as that needs the lock
+        self._thread = thread  # in time, because the thread needs the lock to end
         self.intake.has_thread = True
         return True
 
@@ -142,7 +143,7 @@ class Writer:
         failures = 0
         try:
             with self._using_spool():
-                self._has_spool()  # a forked child does not have its own yet
+                self._has_spool()  # a forked child has no spool yet
             while self.intake.wait_for_work():
                 try:
                     if failures:
@@ -164,17 +165,17 @@ class Writer:
                     self.intake.note_thread_end()
 
     def _was_last_try(self, error: Exception) -> bool:
-        """Note a failure; return whether the thread is to end."""
+        """Note a failure, and return whether the thread must end."""
         # With a spool, the next recorder tries again.
         has_spool = self._options.spool is not None and not self._is_spool_failing
         is_late = has_spool or monotonic() >= self.intake.deadline
         is_last = self.intake.is_closed and is_late
         if self.intake.note_failure(error, is_last=is_last) and not is_last:
-            logger.warning("history cannot be written, and is retried: %s", reason(error))
+            logger.warning("history cannot be written; retrying: %s", reason(error))
         return is_last
 
     def _pause(self, failures: int) -> None:
-        """Wait before the next try; with a spool, keep memory empty meanwhile."""
+        """Wait before the next retry. With a spool, move waiting operations there meanwhile."""
         longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures - 1, 10))
         until = monotonic() + uniform(0, longest)  # noqa: S311 - it protects nothing
         while (left := until - monotonic()) > 0:
@@ -199,7 +200,7 @@ class Writer:
     def _write_spooled(self) -> None:
         with self._using_spool():
             spool = self._spool or self._open_spool()
-            self._move_to_spool()  # behind what came before it
+            self._move_to_spool()  # after the operations that came before
             stretch = spool.first(self.intake.most, self._options.batch_bytes)
             if not len(stretch):
                 self.intake.set_spooled(len(spool))
@@ -213,7 +214,7 @@ class Writer:
         self.intake.note_written(len(stretch), refused, was_spooled=True)
 
     def _write(self, operations: list[Operation], *, may_exist: bool) -> int | None:
-        """Write operations; return how many were refused, or `None` to write them one by one."""
+        """Write operations; return the number refused, or `None` to write them one by one."""
         try:
             written = self._history.write(
                 Batch.of(operations), may_exist=may_exist, before_commit=self.intake.before_commit
@@ -221,7 +222,7 @@ class Writer:
         except DBAPIError as error:
             if not is_refusal(error):
                 raise
-            # A row may be there already, which only the second try allows for.
+            # A row may be in history already, which only the second try expects.
             if len(operations) > 1 or not may_exist:
                 self.intake.split(len(operations))
                 return None
@@ -235,7 +236,7 @@ class Writer:
 
     @contextmanager
     def _using_spool(self) -> Iterator[None]:
-        """Hold the spool's lock; if its file turns out to be damaged, set it aside and raise."""
+        """Hold the spool's lock. If its file is found to be damaged, set it aside and raise."""
         with self._spool_lock:
             if self.intake.is_given_up:
                 raise GivenUp
@@ -246,7 +247,7 @@ class Writer:
                     spool, self._spool = self._spool, None
                     self._damaged.append(spool.set_aside())
                     logger.error(
-                        "the spool %s is damaged, and is now called %s",
+                        "the spool %s is damaged; it was renamed to %s",
                         spool.file,
                         self._damaged[-1],
                     )
@@ -262,7 +263,7 @@ class Writer:
         return self._spool
 
     def _has_spool(self) -> bool:
-        """Return whether there is an open spool; open it if that is to be done yet."""
+        """Return whether there is an open spool; open it first if necessary."""
         if self._spool is None and self._options.spool is not None:
             try:
                 self._open_spool()
@@ -276,7 +277,7 @@ class Writer:
         self._is_spool_failing = True
 
     def _move_to_spool(self) -> None:
-        """Move everything that waits in memory to the spool, if there is one."""
+        """Move all operations that wait in memory to the spool, if there is one."""
         waiting = self.intake.all()
         if self._options.spool is None or not waiting:
             return
@@ -285,7 +286,7 @@ class Writer:
                 return
             assert self._spool is not None
             self._spool.append(waiting)
-        except sqlite3.Error as error:  # as when the disk is full
+        except sqlite3.Error as error:  # for example, the disk is full
             if is_damage(error):
                 raise
             self._note_spool_failure(error)
