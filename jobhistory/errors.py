@@ -1,19 +1,19 @@
-"""What can go wrong, each kind also the built-in it is a case of.
+"""The errors of the library. Each is also a built-in error.
 
 ::
 
-    JobHistoryError                 everything below
+    JobHistoryError                 the base class of all others
     ├── InvalidInput                also ValueError: an argument cannot be used
-    ├── ExecutionNotFound           also LookupError: no such execution has started
-    ├── ExecutionAlreadyFinished    also RuntimeError: it ended otherwise before
-    ├── SchemaOutOfDate             also RuntimeError: the table is missing, old or changed
-    ├── UnsafeExpiry                also RuntimeError: the rows of a batch are not identifiable
-    ├── HistoryUnavailable          also ConnectionError: the database did not answer a moment ago
-    ├── RecorderFull                also queue.Full: more waits to be written than may
-    ├── RecorderClosed              also RuntimeError: it takes nothing any more
-    └── NotWritten                  also TimeoutError: a Recorder needs longer than it was given
+    ├── ExecutionNotFound           also LookupError: the execution has not started, or has expired
+    ├── ExecutionAlreadyFinished    also RuntimeError: the execution has another outcome
+    ├── SchemaOutOfDate             also RuntimeError: the table is missing, outdated or changed
+    ├── UnsafeExpiry                also RuntimeError: a batch deleted more than it selected
+    ├── HistoryUnavailable          also ConnectionError: the database has just timed out
+    ├── RecorderFull                also queue.Full: the queue of a Recorder is full
+    ├── RecorderClosed              also RuntimeError: the Recorder is closed
+    └── NotWritten                  also TimeoutError: a Recorder could not write in time
 
-Errors of the database itself (lost connections, time-outs, locks) stay SQLAlchemy's own.
+Errors of the database, such as lost connections, time-outs and locks, are SQLAlchemy's own.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ _short.maxstring = _short.maxother = _short.maxlong = 120
 
 
 def quoted(value: object) -> str:
-    """The value as an error message shows it: its repr, some 120 characters at the most."""
+    """Return a value as error messages show it: its repr, cut to about 120 characters."""
     try:
         return _short.repr(value)
-    except Exception:  # a repr may raise anything: an integer of 5,000 digits does
+    except Exception:  # a repr may raise anything, and that of an integer of 5,000 digits does
         return f"<{type(value).__name__} that has no repr>"
 
 
 def reason(error: BaseException) -> str:
-    """Return what went wrong in one line, without the values of any row.
+    """Return the message of an error in one line, without the values of any row.
 
-    SQLAlchemy adds the statement and its parameters to a driver's message; PostgreSQL adds details
-    and a context, which quote the row.
+    SQLAlchemy adds the statement and its parameters to the driver's message. PostgreSQL adds
+    details and a context, which quote the row.
     """
     shown: Any = getattr(error, "orig", None) or error
-    # Some of SQLAlchemy's own messages quote a driver's error with its statement and parameters.
+    # Some of SQLAlchemy's own messages quote the driver's error, statement and parameters.
     text = _QUOTED_DRIVER_ERROR.split(_primary_message(shown) or str(shown), maxsplit=1)[0]
     return " ".join(text.split()) or type(shown).__name__
 
 
 def hide_values(error: Any) -> None:
-    """Remove the values of rows from the text of an error of SQLAlchemy's and of its causes.
+    """Remove the values of rows from the text of a SQLAlchemy error and of its causes.
 
-    What PostgreSQL said stays in the attributes of the driver's error, such as `orig.diag`.
+    PostgreSQL's details remain in the attributes of the driver's error, such as `orig.diag`.
     """
     error.hide_parameters = True
     primary = _primary_message(error.orig)
@@ -68,8 +68,8 @@ def hide_values(error: Any) -> None:
 
 
 def _primary_message(error: Any) -> str | None:
-    """Return PostgreSQL's message without details, `None` if the error is another one."""
-    # psycopg and psycopg2 keep the parts of the message; asyncpg does so in the cause.
+    """Return PostgreSQL's message without details; `None` if the error is not PostgreSQL's."""
+    # psycopg and psycopg2 have the parts of the message in `diag`, asyncpg has them in the cause.
     message = getattr(getattr(error, "diag", None), "message_primary", None)
     if message is None and hasattr(error.__cause__, "sqlstate"):
         message = getattr(error.__cause__, "message", None)
@@ -77,16 +77,16 @@ def _primary_message(error: Any) -> str | None:
 
 
 class JobHistoryError(Exception):
-    """Base class of every error that this library defines."""
+    """The base class of all errors that this library defines."""
 
 
 class InvalidInput(JobHistoryError, ValueError):
-    """An argument cannot be used; the message quotes its value and shows a good one.
+    """An argument cannot be used. The message quotes its value and shows a valid one.
 
     Attributes:
-        argument: the argument's name, as the caller writes it.
-        value: what was given for it.
-        remedy: what would have been right.
+        argument: the name of the argument, as the caller writes it.
+        value: the value that was passed.
+        remedy: what is wrong, and what to pass instead.
     """
 
     def __init__(self, argument: str, value: object, remedy: str) -> None:
@@ -100,12 +100,12 @@ class InvalidInput(JobHistoryError, ValueError):
 
 
 class ExecutionNotFound(JobHistoryError, LookupError):
-    """No such execution has started, or it has expired since, so it cannot end.
+    """An outcome has no execution: it has not started, or it has expired.
 
     Attributes:
-        job_id, worker_id, correlation_id: the ids that were looked for, as text; `None` if the
-            execution was named by its own id.
-        execution_id: that id; `None` if the execution was named by the other three.
+        job_id, worker_id, correlation_id: the ids of the outcome, as text; `None` if it has an
+            `execution_id`.
+        execution_id: the id of the execution; `None` if the outcome has the other three ids.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class ExecutionNotFound(JobHistoryError, LookupError):
         if self.execution_id is not None:
             return (
                 f"there is no execution {self.execution_id}, or it has expired; call record_start "
-                "with this execution_id first, or record_execution, which needs no start"
+                "with this execution_id first, or call record_execution, which needs no start"
             )
         return (
             f"no execution has started with job_id {quoted(self.job_id)}, "
@@ -135,10 +135,10 @@ class ExecutionNotFound(JobHistoryError, LookupError):
 
 
 class ExecutionAlreadyFinished(JobHistoryError, RuntimeError):
-    """The execution ended before, with another outcome, and history keeps the first.
+    """The execution already has another outcome. History keeps the first one.
 
     Attributes:
-        record: the `HistoryRecord` as it stands in history.
+        record: the `HistoryRecord` that is in history.
     """
 
     def __init__(self, record: HistoryRecord) -> None:
@@ -148,16 +148,16 @@ class ExecutionAlreadyFinished(JobHistoryError, RuntimeError):
     def __str__(self) -> str:
         return (
             f"the execution of job {quoted(self.record.job_id)} has already ended "
-            f"as {self.record.status.value!r}; an outcome is recorded once"
+            f"as {self.record.status.value!r}; history keeps the first outcome"
         )
 
 
 class SchemaOutOfDate(JobHistoryError, RuntimeError):
-    """The history table is not the one that this version of the library reads and writes.
+    """The history table is not the one that this version of the library needs.
 
     Attributes:
-        current: the revision of the table, `None` if it has none.
-        head: the revision that this version needs.
+        current: the revision of the table; `None` if it has none.
+        head: the revision that this version of the library needs.
         differences: how the table differs from the model, such as `"column x is missing"`.
     """
 
@@ -176,9 +176,9 @@ class SchemaOutOfDate(JobHistoryError, RuntimeError):
             )
         if differences and self.current is None:
             return (
-                "something other than 'jobhistory db upgrade' made the history table, and it is "
-                f"not up to date: {differences}; upgrade it with the tool that made it, or repair "
-                "it with the statements that 'jobhistory db sql' prints"
+                "the history table was not made by 'jobhistory db upgrade', and is not up to date: "
+                f"{differences}; upgrade it with the tool that made it, or repair it with the "
+                "statements that 'jobhistory db sql' prints"
             )
         if differences:
             return (
@@ -191,26 +191,28 @@ class SchemaOutOfDate(JobHistoryError, RuntimeError):
                 "this database has no history table; create it with 'jobhistory db upgrade' "
                 "or jobhistory.migrate.upgrade(engine)"
             )
-        # The ids end in numbers padded with zeros, so they compare as texts.
+        # Revision ids end in numbers padded with zeros, so they compare as texts.
         if self.current > self.head:
             return (
-                f"the history table is at revision {self.current}, newer than the {self.head} "
-                "of this version of jobhistory; upgrade with 'pip install --upgrade jobhistory'"
+                f"the history table is at revision {self.current}, which is newer than the "
+                f"{self.head} of this version of jobhistory; upgrade the library with "
+                "'pip install --upgrade jobhistory'"
             )
         return (
-            f"the history table is at revision {self.current} and not at {self.head}; upgrade it "
-            "with 'jobhistory db upgrade' or jobhistory.migrate.upgrade(engine)"
+            f"the history table is at revision {self.current}, but this version of jobhistory "
+            f"needs {self.head}; upgrade the table with 'jobhistory db upgrade' or "
+            "jobhistory.migrate.upgrade(engine)"
         )
 
 
 class HistoryUnavailable(JobHistoryError, ConnectionError):
-    """The database did not answer a moment ago, so a recording call does not wait for it now.
+    """The database has just timed out, so recording calls do not wait for it now.
 
     Attributes:
-        reason: why the last call failed that did wait.
-        retry_after: the number of seconds until a call waits again.
-        is_repeated: `False` for the first of these errors since the database answered last, `True`
-            for those that follow.
+        reason: why the call that waited failed.
+        retry_after: the number of seconds until a call tries again.
+        is_repeated: `False` for the first of these errors since the database last answered, `True`
+            for the others.
     """
 
     def __init__(self, reason: str, retry_after: float, is_repeated: bool) -> None:
@@ -221,9 +223,9 @@ class HistoryUnavailable(JobHistoryError, ConnectionError):
 
     def __str__(self) -> str:
         return (
-            f"history is unavailable: {self.reason}; nothing is recorded for another "
-            f"{self.retry_after:.0f} s, then a call tries again; check the database, or record "
-            "through a Recorder, which writes later what it cannot write now"
+            f"history is unavailable: {self.reason}; the next try is in "
+            f"{self.retry_after:.0f} s, and nothing is recorded until then; check the database, or "
+            "use a Recorder, which retries in the background"
         )
 
 
@@ -233,17 +235,17 @@ class UnsafeExpiry(JobHistoryError, RuntimeError):
     def __str__(self) -> str:
         return (
             "expire() rolled back a batch that deleted more rows than it had selected, as happens "
-            "if 'job_history' is a view of partitions or a foreign table; make 'job_history' the "
-            "name of the table itself"
+            "if 'job_history' is a view of partitions or a foreign table; 'job_history' must be "
+            "the table itself"
         )
 
 
 class RecorderFull(JobHistoryError, queue.Full):
-    """A `Recorder` has no room for an operation, and does not wait for room.
+    """The queue of a `Recorder` is full, so it did not accept an operation.
 
     Attributes:
         waiting: the number of operations that wait to be written.
-        waiting_bytes: about how much memory they take.
+        waiting_bytes: about how much memory they take, in bytes.
     """
 
     def __init__(self, waiting: int, waiting_bytes: int) -> None:
@@ -253,26 +255,27 @@ class RecorderFull(JobHistoryError, queue.Full):
 
     def __str__(self) -> str:
         return (
-            f"{self.waiting:,} operations ({self.waiting_bytes:,} bytes) wait to be written, as "
-            "many as queue_size and queue_bytes allow; this one was not accepted"
+            f"the queue is full: {self.waiting:,} operations ({self.waiting_bytes:,} bytes) wait "
+            "to be written; this one was not accepted; raise queue_size or queue_bytes, or slow "
+            "down"
         )
 
 
 class RecorderClosed(JobHistoryError, RuntimeError):
-    """A `Recorder` is closed, and takes nothing any more."""
+    """A `Recorder` is closed, so it did not accept an operation."""
 
     def __str__(self) -> str:
-        return "the recorder is closed; this operation was not accepted"
+        return "the recorder is closed; this operation was not accepted; make a new Recorder"
 
 
 class NotWritten(JobHistoryError, TimeoutError):
-    """A `Recorder` could not write in time what it had accepted.
+    """A `Recorder` could not write its operations in time.
 
-    After `flush`, it goes on trying. After `close`, the operations are lost.
+    After `flush`, it keeps trying. After `close`, the operations are lost.
 
     Attributes:
         waiting: the number of operations that are not written.
-        cause: the last error, `None` if there was none.
+        cause: the last error; `None` if there was none.
         in_doubt: the number of other operations whose commit has begun and may still succeed.
     """
 
@@ -291,10 +294,10 @@ class NotWritten(JobHistoryError, TimeoutError):
 def check_count(
     value: int, argument: str, *, least: int = 1, most: int = 2**63 - 1, example: int = 100
 ) -> None:
-    """Refuse what is not a whole number in a range.
+    """Check that an argument is a whole number in a range.
 
     Raises:
-        InvalidInput: naming the argument, quoting the value, showing a good one.
+        InvalidInput: if it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise InvalidInput(

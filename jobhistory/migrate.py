@@ -1,17 +1,18 @@
 """The schema of the history table: create, upgrade, downgrade and check it.
 
 Every function takes an `Engine` or a `Connection`. With a connection, the function works in the
-connection's transaction and leaves the commit to the caller. For asyncio, hand the function to
+connection's transaction and leaves the commit to the caller. For asyncio, pass the function to
 `run_sync`::
 
     async with engine.begin() as connection:
         await connection.run_sync(migrate.upgrade)
 
-`schema` names the database schema that holds the table; the default is the connection's own.
+`schema` is the database schema that contains the table; the default is the connection's own.
 
 The revisions have their own version table, so they coexist with an app's migrations in one
 database. They use none of Alembic's global state, so an app's revision may call
-`migrate.upgrade(op.get_bind())`.
+`migrate.upgrade(op.get_bind())`. The functions are thread-safe, except for calls that share a
+connection.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from alembic.runtime.migration import RevisionStep
     from alembic.script import ScriptDirectory
 
-    # The steps that lead on from the heads of a database.
+    # Returns the steps to run from the current heads of a database.
     _Steps: TypeAlias = Callable[[Any, Any], list[RevisionStep]]
 
 # The key of a PostgreSQL advisory lock: "jobhist" in ASCII.
@@ -61,16 +62,16 @@ def upgrade(
 
     Several processes may call this at the same time: one does the work, the others wait. With an
     engine, each revision is a transaction, so a failure keeps the revisions before it. A `schema`
-    that does not exist is created. A table that something else made is adopted if it equals the
+    that does not exist is created. A table that another tool made is adopted if it equals the
     model.
 
-    On PostgreSQL, the role needs CREATE on the schema, and must own the table to change it. At the
-    newest revision, SELECT on the version table is enough.
+    On PostgreSQL, the role needs CREATE on the schema, and must own the table to change it. If the
+    table is at the newest revision, SELECT on the version table is enough.
 
     Raises:
         InvalidInput: if there is no such revision, or no such schema on SQLite.
         SchemaOutOfDate: if this version of the library does not know the table's revision, or if
-            something else made the table and it differs from the model.
+            another tool made the table and it differs from the model.
     """
     scripts = _scripts()
     with transaction(bind) as connection:
@@ -86,7 +87,7 @@ def upgrade(
 
 
 def downgrade(bind: Engine | Connection, revision: str, *, schema: str | None = None) -> None:
-    """Bring the table back to an earlier revision, in one transaction.
+    """Return the table to an earlier revision, in one transaction.
 
     `"base"` drops the table and all history.
 
@@ -103,10 +104,10 @@ def downgrade(bind: Engine | Connection, revision: str, *, schema: str | None = 
 
 
 def check(bind: Engine | Connection, *, schema: str | None = None) -> tuple[str, ...]:
-    """Return what the app added to the history table, such as `"index ix_my_payload"`.
+    """Check that the table is up to date; return the app's additions, such as `"index ix_mine"`.
 
-    The table is up to date if it has everything that the model has; additions do no harm. Needs no
-    privilege except SELECT on the version table.
+    The table is up to date if it has everything that the model has. Additions do no harm. The role
+    needs only SELECT on the version table.
 
     Raises:
         SchemaOutOfDate: if the table is missing, at another revision, or lacks something.
@@ -132,14 +133,17 @@ def write_sql(
 
     Args:
         dialect: `"postgresql"` or `"sqlite"`.
-        output: where the SQL goes.
-        revision: the target; `"jobhistory_0001:jobhistory_0002"` also names the start.
+        output: the file to write to.
+        revision: the target; `"jobhistory_0001:jobhistory_0002"` also gives the start.
         schema: an existing schema.
+
+    Raises:
+        InvalidInput: if the dialect is not supported or there is no such revision.
     """
     from alembic.operations import Operations
 
     if dialect not in ("postgresql", "sqlite"):
-        raise InvalidInput("dialect", dialect, "is not supported; give 'postgresql' or 'sqlite'")
+        raise InvalidInput("dialect", dialect, "is not supported; pass 'postgresql' or 'sqlite'")
     scripts = _scripts()
     start, _, target = revision.rpartition(":")
     with _naming(revision):
@@ -160,16 +164,16 @@ def write_sql(
 def include_object(
     item: Any, name: str | None, type_: str, reflected: bool, compare_to: Any
 ) -> bool:
-    """Keep an app's autogenerate from dropping the history table.
+    """Return false for the history tables, so that the app's autogenerate does not drop them.
 
-    For `context.configure(include_object=...)` in the app's `env.py`.
+    Pass it to `context.configure(include_object=...)` in the app's `env.py`.
     """
     ours = type_ == "table" and name in (TABLE_NAME, VERSION_TABLE)
     return not (ours and reflected and compare_to is None)
 
 
 def scripts_location() -> Path:
-    """Return the folder of the revisions: that of the installed package, or of a checkout.
+    """Return the folder of the revisions, in the installed package or in a checkout.
 
     Raises:
         JobHistoryError: if neither exists.
@@ -180,19 +184,19 @@ def scripts_location() -> Path:
     root = package.parent
     if all((root / name).is_file() for name in ("alembic.ini", "pyproject.toml")):
         return root / "migrations"
-    raise JobHistoryError(f"there are no migrations in {package}; install jobhistory again")
+    raise JobHistoryError(f"there are no migrations in {package}; reinstall jobhistory")
 
 
 @contextmanager
 def transaction(bind: Engine | Connection) -> Iterator[Connection]:
-    """Begin a transaction that excludes other migrations; commit it unless it is the caller's."""
+    """Run a transaction that excludes other migrations; commit it unless it is the caller's."""
     with connected(bind) as connection:
         is_ours = connection is not bind
         if connection.dialect.name == "sqlite":
             _begin_immediate(connection)
         else:
             if is_ours:
-                # The engine's level may commit each statement, or not see what others committed.
+                # The engine's own level may commit each statement, or hide what others commit.
                 connection.execution_options(isolation_level="READ COMMITTED")
             _wait_for_lock(connection, is_ours)
         yield connection
@@ -203,24 +207,24 @@ def transaction(bind: Engine | Connection) -> Iterator[Connection]:
 def _begin_immediate(connection: Connection) -> None:
     """Take SQLite's write lock before the first read.
 
-    A transaction that has read cannot write once another one has written.
+    A transaction that has read cannot write any more after another one has written.
     """
     is_callers = connection.in_transaction()
     if not is_callers:
-        connection.begin()  # upon which a listener of the app may have emitted BEGIN
+        connection.begin()  # a listener of the app may emit BEGIN now
     driver_connection: Any = connection.connection.driver_connection
     if driver_connection.in_transaction:
         if is_callers:
             return
-        connection.exec_driver_sql("COMMIT")  # of the listener's or the driver's empty transaction
+        connection.exec_driver_sql("COMMIT")  # the empty transaction of the listener or the driver
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _wait_for_lock(connection: Connection, may_roll_back: bool) -> None:
     """Take PostgreSQL's lock, which ends with the transaction.
 
-    The wait is a poll without a snapshot: CREATE INDEX CONCURRENTLY, run by the lock's holder,
-    would wait for a statement that waits for the lock.
+    It polls, because a waiting statement would hold a snapshot, and CREATE INDEX CONCURRENTLY, run
+    by the holder of the lock, waits for snapshots.
     """
     lock = select(func.pg_try_advisory_xact_lock(_LOCK))
     while not connection.scalar(lock):
@@ -246,7 +250,7 @@ def _ensure_schema(connection: Connection, schema: str | None) -> None:
 def _refuse_no_schema(connection: Connection, schema: str | None) -> None:
     if schema is None and connection.dialect.default_schema_name is None:
         raise InvalidInput(
-            "schema", schema, "stands for none: grant this role USAGE on one, or name it: 'audit'"
+            "schema", schema, "selects no schema: grant this role USAGE on one, or pass its name"
         )
 
 
@@ -257,7 +261,7 @@ def _refuse_newer(connection: Connection, schema: str | None) -> None:
 
 
 def _adopt(connection: Connection, schema: str | None, scripts: ScriptDirectory) -> None:
-    """Make the version table agree with a table that the revisions did not make, or with none."""
+    """Correct the version table if another tool made or dropped the history table."""
     found = version_of(connection, schema)
     exists = has_table(connection, schema)
     if exists == (found in _known(scripts)):
@@ -311,7 +315,7 @@ def _context(
 
 @contextmanager
 def _naming(revision: str) -> Iterator[None]:
-    """Name the revision in Alembic's errors."""
+    """Turn Alembic's errors into `InvalidInput` that names the revision."""
     from alembic.util import CommandError
 
     try:

@@ -39,7 +39,11 @@ def already_finished():
         (ExecutionNotFound("1", "w", "c"), LookupError, "job_id '1', worker_id 'w'"),
         (already_finished(), RuntimeError, "job '1' has already ended as 'completed'"),
         (SchemaOutOfDate(None, "0002"), RuntimeError, "jobhistory db upgrade"),
-        (SchemaOutOfDate("0001", "0002"), RuntimeError, "at revision 0001 and not at 0002"),
+        (
+            SchemaOutOfDate("0001", "0002"),
+            RuntimeError,
+            "at revision 0001, but this version of jobhistory needs 0002",
+        ),
         (SchemaOutOfDate("0009", "0002"), RuntimeError, "pip install --upgrade jobhistory"),
         (
             SchemaOutOfDate("0002", "0002", ("index x is missing",)),

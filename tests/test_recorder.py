@@ -777,7 +777,7 @@ def test_the_end_of_a_process_says_what_it_lost():
         capture_output=True,
         text=True,
     )
-    assert "at the end of the process 2 operations are not written" in result.stderr
+    assert "at the end of the process, 2 operations are not written" in result.stderr
     assert "hunter2" not in result.stderr
 
 
