@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 from jobhistory import migrate
-from jobhistory.base_store import JoinedStore
 from jobhistory.errors import (
     ExecutionAlreadyFinished,
     ExecutionNotFound,
@@ -19,6 +18,7 @@ from jobhistory.errors import (
 from jobhistory.execution.ids import new_execution_id
 from jobhistory.execution.job import Job, PartialResults
 from jobhistory.execution.status import Status
+from jobhistory.joined_store import JoinedStore
 from jobhistory.query.criteria import HistoryQuery
 from jobhistory.query.cursor import Page
 from jobhistory.query.reports import Count, FailureGroup, Percentiles, TaskStats

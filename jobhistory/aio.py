@@ -20,10 +20,10 @@ from sqlalchemy.util import greenlet_spawn
 
 from jobhistory._runtime.cancellation import run_to_completion
 from jobhistory._runtime.clock import utc_now
-from jobhistory.base_store import Criteria, JoinedStore
 from jobhistory.database.binds import READING, engine_of
 from jobhistory.database.engines import async_engine_from_url, check_dialect
 from jobhistory.errors import InvalidInput
+from jobhistory.joined_store import Criteria, JoinedStore
 from jobhistory.sanitize.json_values import Limits
 from jobhistory.sanitize.secrets import redact_secrets
 from jobhistory.schema import HistoryRecord

@@ -15,12 +15,12 @@ from jobhistory._runtime.batches import Batches
 from jobhistory._runtime.clock import utc_now
 from jobhistory._runtime.durations import parse_duration, parse_retention
 from jobhistory._runtime.ring import RingBuffer
-from jobhistory.base_store import Internals, JoinedStore
 from jobhistory.database.binds import engine_of
 from jobhistory.database.engines import check_dialect, engine_from_url
 from jobhistory.database.sessions import OwnTransactions
 from jobhistory.errors import InvalidInput, check_count
 from jobhistory.execution.rows import RowBuilder
+from jobhistory.joined_store import Internals, JoinedStore
 from jobhistory.memory.history import MemoryHistory
 from jobhistory.query.criteria import HistoryQuery
 from jobhistory.sanitize.json_values import Limits, Sanitizer
