@@ -335,7 +335,9 @@ class JoinedStore:
         Raises:
             InvalidInput: if a criterion or the batch size is invalid. The call itself raises it.
         """
-        return chain.from_iterable(self._batches(criteria, batch_size, named))
+        check_count(batch_size, "batch_size", example=500)
+        query = coerce(criteria, named, without=("limit",))
+        return chain.from_iterable(self._find_all(replace(query, limit=batch_size)))
 
     def count(self, /, criteria: Criteria = None, *, cap: int | None = None, **named: Any) -> Count:
         """Return the number of executions that meet all criteria.
@@ -463,13 +465,6 @@ class JoinedStore:
         """
         options = TrackOptions(job, worker_id, correlation_id, history_retention)
         return Tracker(self._rows, self._history, self._run_in_thread, options, on_history_error)
-
-    def _batches(
-        self, criteria: Criteria, batch_size: int, named: Mapping[str, Any]
-    ) -> Iterator[list[HistoryRecord]]:
-        check_count(batch_size, "batch_size", example=500)
-        query = coerce(criteria, named, without=("limit",))
-        return self._find_all(replace(query, limit=batch_size))
 
     def _find_all(self, query: HistoryQuery) -> Iterator[list[HistoryRecord]]:
         cursor = None
