@@ -80,7 +80,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         from jobhistory import aio
-    except ImportError as error:  # SQLAlchemy's: it does not bring greenlet along
+    except ImportError as error:  # SQLAlchemy does not require greenlet
         raise ImportError(
             f"{name} needs greenlet; install it with: pip install 'jobhistory[async]'"
         ) from error

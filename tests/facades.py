@@ -1,4 +1,4 @@
-"""Stores of every kind, behind the methods of a plain `HistoryStore`, for the contract suite."""
+"""All kinds of stores, with the methods of a `HistoryStore`, for the contract suite."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ JOINED = [name for name in vars(JoinedStore) if not name.startswith("_") and nam
 
 
 class Joined:
-    """A store each verb of which is joined to a transaction that is committed at once."""
+    """A store that runs each call in a caller's transaction, which commits at once."""
 
     def __init__(self, store, session_factory=Session):
         self._store = store
@@ -36,7 +36,7 @@ class Joined:
 
 
 class AsyncJoined:
-    """The same, of a store for asyncio."""
+    """The same for a store for asyncio."""
 
     def __init__(self, store, session_factory=AsyncSession):
         self._store = store
@@ -54,14 +54,14 @@ class AsyncJoined:
 
 
 async def _result(result):
-    """What a method of a store for asyncio returned, awaited in whatever way it is to be."""
+    """Await what a method of a store for asyncio returned, whatever that is."""
     if isinstance(result, AsyncIterator):
         return iter([each async for each in result])
     return await result if inspect.isawaitable(result) else result
 
 
 class EventLoop:
-    """An event loop in a thread of its own."""
+    """An event loop in its own thread."""
 
     def __init__(self):
         self._loop = asyncio.new_event_loop()

@@ -1,4 +1,4 @@
-"""What the tests of the `Recorder` share."""
+"""Helpers for the tests of the `Recorder`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def record(recorder, job_id, outcome="completion", *more):
 
 
 class Gate:
-    """A store's writes, which wait until they are let through, or fail for as long as told to."""
+    """Holds back the writes of a store until a test lets them through, or makes them fail."""
 
     def __init__(self, store):
         self.open = threading.Event()

@@ -1,4 +1,4 @@
-"""What is particular to the store for asyncio; what it has in common is in the contract suite."""
+"""Behavior of the store for asyncio only. The contract suite tests what all stores share."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_every_call_that_uses_the_database_is_cancelled_below():
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("how", ["once", "again and again"])
 def test_a_call_may_be_cancelled_at_every_step(database, clock, call, how):
-    """No connection stays checked out, and the row is there as a whole or not at all."""
+    """No connection stays checked out, and the row is either complete or missing."""
 
     async def main():
         outcomes = set()
@@ -247,7 +247,7 @@ def test_a_call_that_waits_for_a_lock_can_be_cancelled(postgres_database):
 
 
 def test_the_event_loop_runs_on_while_the_database_is_at_work(postgres_database):
-    """Nothing in a call blocks: it waits for a lock that a later step of the same loop frees."""
+    """A call waits for a lock that a later step of the same event loop releases."""
 
     async def main():
         closing = []

@@ -68,7 +68,7 @@ CARD = "-".join(["4111"] * 4)
 
 @contextmanager
 def refusing_one_task(engine):
-    """Let the history table take no row of the task `no`."""
+    """Make the history table refuse rows of the task `no`."""
     refuse, accept = (
         "ALTER TABLE job_history ADD CONSTRAINT no CHECK (task_identifier <> 'no')",
         "ALTER TABLE job_history DROP CONSTRAINT no",
@@ -99,7 +99,7 @@ def refusing_postgres(postgres_database):
 
 
 def assert_shows_no_value_of_a_row(error):
-    """Neither its reason nor its text nor those of its causes do."""
+    """Check the reason and the text of an error and of its causes."""
     assert "job_history" in reason(error)
     assert "4111" not in reason(error)
     assert reason(error) in str(error)

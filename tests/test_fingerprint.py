@@ -1,4 +1,4 @@
-"""Messages of one kind look alike under their masks, whoever puts these on."""
+"""Similar messages have the same fingerprint, whether Python or a database computes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schema: up, down, checked, printed, and made by several at once."""
+"""Upgrade, downgrade, check and print the schema, also in several processes at once."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_every_way_to_set_up_transactions_on_sqlite_will_do(tmp_path, kind, wal)
 
 
 def test_a_migration_keeps_what_another_session_wrote_through_a_shared_connection():
-    """In memory there is one connection, with one transaction."""
+    """A database in memory has one connection, with one transaction."""
     engine = create_engine("sqlite://", poolclass=StaticPool)
     with engine.connect() as connection:
         connection.execute(text("CREATE TABLE app (id INTEGER)"))
@@ -208,7 +208,7 @@ def test_a_migration_keeps_what_another_session_wrote_through_a_shared_connectio
 
 
 def test_who_waits_for_the_lock_holds_no_snapshot_and_no_lock(postgres_database):
-    """So that a migration may CREATE INDEX CONCURRENTLY, which waits for all of them."""
+    """CREATE INDEX CONCURRENTLY in a migration waits for all snapshots."""
     url = postgres_database.url.update_query_dict({"application_name": "waiter"})
     engine = create_engine(url, isolation_level="REPEATABLE READ")
     states = text(
@@ -242,7 +242,7 @@ def test_on_a_connection_the_commit_is_the_callers(bare_database):
 
 
 def test_a_revision_that_fails_leaves_the_ones_before_it_whole(bare_database):
-    """Even if the engine commits each statement."""
+    """This holds even if the engine commits each statement."""
     engine = bare_database.engine.execution_options(isolation_level="AUTOCOMMIT")
     with engine.begin() as connection:  # in the way of one of the indexes
         connection.execute(text("CREATE TABLE ix_job_history_started_at (id INTEGER)"))
@@ -299,7 +299,7 @@ def test_migrating_takes_an_engine_or_a_connection(bind):
 
 @pytest.mark.parametrize("driver", ["aiosqlite", "psycopg", "asyncpg"])
 def test_asyncio_hands_the_functions_to_run_sync(request, event_loop_thread, tmp_path, driver):
-    """Also to several tasks at once: the wait for each other does not block the event loop."""
+    """Several tasks can migrate at once: waiting for each other does not block the event loop."""
     if driver == "aiosqlite":
         engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/async.db")
     else:

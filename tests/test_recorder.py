@@ -47,7 +47,7 @@ def recorder(database_store):
 
 @contextmanager
 def statements_of(engine):
-    """The statements that the block sends, as (statement, how many sets of parameters)."""
+    """Collect the statements of a block, as (statement, number of parameter sets)."""
     seen = []
 
     def note(conn, cursor, statement, parameters, context, executemany):
@@ -109,7 +109,7 @@ def test_a_start_and_its_outcome_in_one_batch_are_one_insert(recorder, database)
 
 @contextmanager
 def copies():
-    """How many rows each COPY of the block has."""
+    """Collect the number of rows of each COPY in a block."""
     counted, original = [], pg_copy.copy_rows
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -172,7 +172,7 @@ def test_a_batch_is_written_when_it_is_old_enough(database_store):
 
 
 def test_twins_end_each_once(recorder, database_store):
-    """Three executions of the same ids, in one batch and over several."""
+    """Three executions have the same ids, in one batch and in several."""
     for _ in range(2):
         recorder.start(Job(*IDS[:1], "t"), *IDS[1:])
     recorder.completion(*IDS, 1)
@@ -269,7 +269,7 @@ ENDED = {"task_identifier": "t", "worker_id": "worker-1", "correlation_id": "req
 
 
 def test_a_whole_execution_ends_the_start_that_history_has(database_store, recorder, caplog):
-    """And a repeated one changes nothing, as with `record_execution`."""
+    """A repeated one changes nothing, as with `record_execution`."""
     started = database_store.record_start(Job("1", "t", "mine"), *IDS[1:])
     for _ in range(2):
         recorder.execution(ENDED, job_id="1", status="completed", id=started.id)
@@ -314,7 +314,7 @@ def test_a_replayed_start_changes_nothing(database_store, clock, is_reaped):
 
 @pytest.mark.parametrize("refusal", ["trigger", "own sqlstate", "policy", "index"])
 def test_one_row_that_postgresql_refuses_holds_up_nothing(postgres_database, caplog, refusal):
-    """Some refusals are no errors of data or integrity to the driver."""
+    """The driver does not report some refusals as errors of data or integrity."""
     statements = {
         "trigger": [
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
@@ -371,7 +371,7 @@ def test_one_row_that_postgresql_refuses_holds_up_nothing(postgres_database, cap
 
 
 def test_what_the_role_may_not_do_is_tried_again(postgres_database):
-    """A missing grant has the sqlstate of row-level security, and can be given."""
+    """A missing grant has the same sqlstate as row-level security, but someone may grant it."""
     with postgres_database.engine.begin() as connection:
         connection.execute(text("CREATE ROLE without_grants"))
     role, granted = {"options": "-c role=without_grants"}, "SELECT, INSERT, UPDATE"
@@ -394,7 +394,7 @@ def test_what_the_role_may_not_do_is_tried_again(postgres_database):
 
 
 def test_a_missing_partition_is_waited_for(postgres_database):
-    """PostgreSQL tells of it as of a row that a constraint refuses."""
+    """PostgreSQL reports it like a row that a constraint refuses."""
     engine = postgres_database.engine
     with engine.begin() as connection:
         connection.execute(text("CREATE SCHEMA parts"))
@@ -610,7 +610,7 @@ def test_a_spool_keeps_what_cannot_be_written_for_the_next_recorder(
 
 
 def test_a_replay_of_what_had_got_through_changes_nothing(database_store, clock, tmp_path):
-    """The commit worked, its answer got lost: so all of it is tried again, by key, too."""
+    """If the answer to a commit is lost, the whole batch is retried, and matched by key, too."""
     database_store.record_start(Job("others", "t"), *IDS[1:])
     database_store.record_start(Job("others", "t"), *IDS[1:])
     original = database_store._history.write
@@ -650,7 +650,7 @@ def test_a_replay_of_what_had_got_through_changes_nothing(database_store, clock,
 
 
 def test_a_replay_that_comes_after_the_reaper_replaces_its_outcome(database_store, clock, tmp_path):
-    """The start got through and its answer did not; then its worker was presumed lost."""
+    """The start is committed, its answer is lost, and then its worker is presumed lost."""
     spool = tmp_path / "spool.db"
     original = database_store._history.write
 
@@ -810,7 +810,7 @@ def test_a_forked_child_has_a_recorder_of_its_own(database_store, tmp_path):
 
 
 def test_a_child_that_finds_a_spool_flushes_its_own_operations_too(database_store, tmp_path):
-    """A child opens its spool later than its parent, and may have accepted something by then."""
+    """A child opens its spool later than its parent, possibly after it accepted operations."""
     spool = tmp_path / "spool.db"
     recorder = Recorder(database_store, spool=spool)
     gate = Gate(database_store)

@@ -1,4 +1,4 @@
-"""What goes wrong around a `Recorder`: nothing accepted is lost, and nothing hangs."""
+"""Faults around a `Recorder`: accepted operations are not lost, and nothing hangs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def start(recorder, *job_ids, payload=None):
 
 @contextmanager
 def no_new_threads(*, how_often=10**9):
-    """Let `Thread.start` fail, as it does when a limit is reached or the interpreter ends."""
+    """Make `Thread.start` fail, as at a limit of threads or at the end of the interpreter."""
     left, original = [how_often], threading.Thread.start
 
     def fail(thread):
@@ -79,7 +79,7 @@ def test_without_a_thread_a_full_recorder_raises_and_close_writes(database_store
 
 
 def test_a_dead_thread_is_replaced_although_the_queue_is_full(database_store, monkeypatch, recwarn):
-    """Callers that wait for room start another, and so does `flush`."""
+    """Callers that wait for room start a new thread, and so does `flush`."""
     wait, deaths = Intake.wait_for_work, threading.Semaphore(3)
 
     def die(intake):
@@ -98,7 +98,7 @@ def test_a_dead_thread_is_replaced_although_the_queue_is_full(database_store, mo
 
 
 def interrupted_close(recorder, monkeypatch):
-    """Call `close`, and interrupt it as Ctrl-C does once it waits."""
+    """Call `close`, and interrupt it like Ctrl-C when it waits."""
     wait = threading.Condition.wait_for
 
     def interrupt(condition, predicate, timeout=None):
@@ -331,7 +331,7 @@ def test_the_memory_of_an_operation_is_about_right(payload):
 
 @pytest.mark.parametrize("bind", ["url", "engine"])
 def test_a_batch_is_one_transaction_on_every_engine(database, bind):
-    """It is rolled back as a whole, and nobody sees half of it."""
+    """The whole batch is rolled back, and no one sees half of it."""
     seen = []
     with (
         create_store(database.url if bind == "url" else database.engine) as store,
@@ -369,7 +369,7 @@ def test_a_batch_is_one_transaction_on_every_engine(database, bind):
 
 
 def test_the_ring_buffer_has_the_order_of_the_calls(database, clock):
-    """Whatever is inserted, updated by id, or found by its ids."""
+    """This includes rows that are inserted, updated by id, or found by their three ids."""
     store = create_store(database.engine, clock=clock)
     store.record_start(Job("by key", "t"), *IDS[1:])
     with Recorder(store, max_delay=3600) as recorder:

@@ -1,4 +1,4 @@
-"""What is made of values before they are stored."""
+"""How values become storable."""
 
 from __future__ import annotations
 

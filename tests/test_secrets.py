@@ -1,4 +1,4 @@
-"""Which names and which parts of texts are secrets."""
+"""The names and the parts of texts that count as secrets."""
 
 from __future__ import annotations
 
@@ -267,7 +267,7 @@ def test_secrets_among_arguments(arguments, shown):
      "p\n  [type=a, input_value=", "[type=a, input_value=a"],
 )  # fmt: skip
 def test_the_longest_texts_take_no_longer_in_proportion(piece):
-    """What took time quadratic in the length would run into the time limit of the tests."""
+    """A search in quadratic time would exceed the time limit of the tests."""
     text = piece * (400_000 // len(piece))
     assert len(redact_text(text)) < 6 * len(text)
 

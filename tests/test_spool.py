@@ -1,4 +1,4 @@
-"""The spool of a `Recorder`: which files it uses, and what becomes of them."""
+"""The spool of a `Recorder`: the files it uses, adopts, renames and removes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def make_rows(clock):
 
 @pytest.fixture
 def leave(make_rows):
-    """Leaves a spool with the starts of jobs, as a process that was killed does."""
+    """Leave a spool with the starts of jobs, like a killed process."""
 
     def leave(path, *job_ids, name=None):
         spool = Spool(Path(path))
@@ -93,7 +93,7 @@ def test_a_file_that_is_not_a_spool_is_refused_and_stays_as_it_is(tmp_path, kind
 
 
 def test_a_database_at_work_in_this_process_keeps_its_lock(tmp_path):
-    """A descriptor of our own on its file would end the lock when it is closed."""
+    """Closing a descriptor of our own on the file would release the lock."""
     path = tmp_path / "app.db"
     make_database(path)
     with closing(sqlite3.connect(path)) as app:
@@ -189,7 +189,7 @@ def test_the_database_of_the_store_is_never_taken_beside_the_path(tmp_path):
 
 
 def test_a_file_is_removed_before_its_lock_ends(tmp_path, make_rows, monkeypatch):
-    """Whoever opens the path meanwhile gets a file that stays."""
+    """A process that opens the path meanwhile gets a file that stays."""
     path = tmp_path / "spool"
     first, others = Spool(path), []
     unlink = Path.unlink
@@ -397,7 +397,7 @@ def test_a_spool_that_gets_damaged_while_it_is_used_is_replaced(
 
 
 def test_a_full_disk_under_the_spool_holds_up_nothing(database_store, tmp_path, leave, caplog):
-    """What is written stays in the file, which cannot be changed, until there is room again."""
+    """Written operations stay in the file, which cannot change, until there is room again."""
     path = tmp_path / "spool"
     leave(path, *range(10))
     gate = Gate(database_store)
@@ -419,7 +419,7 @@ def test_a_full_disk_under_the_spool_holds_up_nothing(database_store, tmp_path, 
 
 
 class FullDisk:
-    """A connection that can read, and can write nothing."""
+    """A connection that can read but not write."""
 
     def __init__(self, connection):
         self._connection = connection

@@ -1,4 +1,4 @@
-"""Tracking a block, a function or a coroutine."""
+"""Tracking of blocks, functions and coroutines."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def store(database, clock):
 
 @pytest.fixture
 def stopwatch(monkeypatch):
-    """A monotonic clock that only moves when it is told to."""
+    """A monotonic clock that moves only when a test moves it."""
 
     class Stopwatch:
         now = 100.0
@@ -189,7 +189,7 @@ def test_correlation_follows_tasks(store):
 
 
 def test_executions_of_the_same_ids_end_each_their_own(store, stopwatch):
-    """The same function at work twice at once, for one job: outcomes are not mixed up."""
+    """Two simultaneous calls of a function for one job each get their own outcome."""
 
     @store.track(JOB, "w", "c")
     async def work(begun, end):
@@ -533,7 +533,7 @@ def test_a_cancelled_task_is_recorded_as_failed(database, clock):
 
 @pytest.mark.parametrize("kind", ["async", "threads"])
 def test_wherever_a_task_is_cancelled_its_execution_has_ended(database, clock, kind):
-    """Cancelled again and again from its first step on, as some libraries do."""
+    """Some libraries cancel a task again and again, from its first step on."""
 
     async def scenario(store):
         if kind == "threads":
