@@ -107,11 +107,17 @@ def test_the_store_makes_its_ids_from_the_start(store, clock):
 @pytest.mark.parametrize(
     ("made", "says"),
     [
-        (lambda now: uuid.UUID(int=7), "is not a UUID of version 7; make one with new_execution"),
+        (lambda now: uuid.UUID(int=7), "is not a UUID of version 7; create one with new_exec"),
         (lambda now: uuid.uuid4(), "is not a UUID of version 7"),
         (lambda now: str(new_execution_id(now)), "is not a"),
-        (lambda now: new_execution_id(now - timedelta(days=1, seconds=1)), "is of another time"),
-        (lambda now: new_execution_id(now + timedelta(days=1, seconds=1)), "is of another time"),
+        (
+            lambda now: new_execution_id(now - timedelta(days=1, seconds=1)),
+            "has a time more than one day away",
+        ),
+        (
+            lambda now: new_execution_id(now + timedelta(days=1, seconds=1)),
+            "has a time more than one day away",
+        ),
     ],
 )
 def test_an_id_is_of_version_7_and_of_the_day_of_the_start(plain_store, clock, made, says):
@@ -212,7 +218,7 @@ def test_the_id_of_another_job_or_task_is_an_error(store, clock, ended):
     before = [values_of(record) for record in store.query()]
 
     for job in (Job("job-2", "resize"), Job("job-1", "crop")):
-        says = r"execution_id .* is that of an execution of job 'job-1' and task 'resize'"
+        says = r"execution_id .* belongs to an execution of job 'job-1' and task 'resize'"
         with pytest.raises(InvalidInput, match=says):
             store.record_start(job, *IDS[1:], execution_id=id_)
         with pytest.raises(InvalidInput, match=says):
@@ -241,9 +247,13 @@ def test_an_outcome_ends_exactly_the_execution_that_is_named(store, how):
 def test_naming_an_execution_in_two_ways_is_an_error(store):
     record = store.record_start(JOB, *IDS[1:])
     for arguments, named, says in [
-        ((record, "worker-1"), {}, "worker_id 'worker-1' does not go with a record"),
-        ((record,), {"execution_id": record.id}, "execution_id .* does not go with a record"),
-        (("job-1",), {"execution_id": record.id}, "job_id 'job-1' does not go with an execution_"),
+        ((record, "worker-1"), {}, "worker_id 'worker-1' cannot be combined with a record"),
+        (
+            (record,),
+            {"execution_id": record.id},
+            "execution_id .* cannot be combined with a record",
+        ),
+        (("job-1",), {"execution_id": record.id}, "job_id 'job-1' cannot be combined with an exec"),
         ((), {}, "job_id None is not an id"),
         ((HistoryRecord(),), {}, "record.id None is not a uuid.UUID"),
         ((), {"execution_id": "7"}, "execution_id '7' is not a uuid.UUID"),
@@ -347,7 +357,7 @@ def test_a_duration_beyond_the_calendar_still_records_the_execution(store):
 
 def test_unknown_keys_of_a_job_are_an_error(store):
     for key in ("attempt", "payloads", "tenant_id"):
-        says = f"job '{key}' is not one of its keys; they are id, task_identifier, payload"
+        says = f"job '{key}' is not a valid key; the valid keys are id, task_identifier, payload"
         with pytest.raises(InvalidInput, match=says):
             store.record_start({"id": "1", "task_identifier": "t", key: 1}, *IDS[1:])
     assert store.query() == []

@@ -72,7 +72,10 @@ def test_an_error_is_an_exception_or_a_text(store, error):
 @pytest.mark.parametrize(
     ("partial", "message"),
     [
-        ({"steps": []}, "'steps' is not one of its keys; they are completed_steps, failed_steps"),
+        (
+            {"steps": []},
+            "'steps' is not a valid key; the valid keys are completed_steps, failed_steps",
+        ),
         ({"failed_steps": "upload"}, "failed_steps 'upload' is not a list of texts"),
         ({"completed_steps": 3}, "completed_steps 3 is not a list of texts"),
         ("everything", "partial_results <class 'str'> is neither a mapping nor"),
@@ -90,7 +93,7 @@ def test_partial_results_have_four_known_fields(store, partial, message):
         ({"limit": 0}, "limit 0 is not a whole number from 1 up; write it like 100"),
         ({"limit": -5}, "limit -5 is not"),
         ({"limit": "10"}, "limit '10' is not"),
-        ({"status": "done"}, "status 'done' is not a status; they are 'started', 'completed'"),
+        ({"status": "done"}, "status 'done' is not a status; use one of 'started', 'completed'"),
         ({"status": ["failed", 3]}, "status 3 is not a status"),
         ({"state": "failed"}, "criteria 'state' is not a criterion; valid criteria: from_, to"),
         ({"from_": datetime(2026, 1, 1)}, "from_ .* has no time zone; write it like datetime"),

@@ -534,10 +534,10 @@ def test_an_execution_with_an_error_has_failed_for_its_reasons(store):
         ({"status": "started"}, "status 'started'"),
         ({"job_id": ""}, "job_id ''"),
         ({"colour": "red"}, "execution 'colour'"),
-        ({"error": "x"}, "status 'completed' does not go with an error"),
+        ({"error": "x"}, "status 'completed' cannot be combined with an error"),
         ({"error": 42, "status": None}, "error <class 'int'> is not an error"),
-        ({"error_type": "ValueError"}, "status 'completed' does not go with an error"),
-        ({"error_message": "late"}, "status 'completed' does not go with an error"),
+        ({"error_type": "ValueError"}, "status 'completed' cannot be combined with an error"),
+        ({"error_message": "late"}, "status 'completed' cannot be combined with an error"),
         ({"started_at": datetime(2026, 1, 1)}, "started_at"),
     ],
 )
@@ -637,7 +637,7 @@ def test_reaping_ends_what_started_long_ago_and_has_not_ended(store, clock):
     assert record.id == lost.id
     assert (record.status, record.error_type) == ("failed", "jobhistory.WorkerLost")
     assert record.error_message == (
-        "no outcome since it started at 2015-11-01T12:00:00Z; its worker is taken for lost"
+        "no outcome since it started at 2015-11-01T12:00:00Z; its worker is presumed lost"
     )
     assert record.completed_at == clock.now
     assert record.execution_time_ms is record.error_stack is None

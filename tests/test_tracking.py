@@ -324,7 +324,7 @@ def test_partial_results_that_cannot_be_used_are_raised_where_they_are_given(sto
     with store.track(JOB, "worker-1") as execution:
         with pytest.raises(InvalidInput, match="completed_steps 5"):
             execution.partial_success({"completed_steps": 5})
-        with pytest.raises(InvalidInput, match="'failed_step' is not one of its keys"):
+        with pytest.raises(InvalidInput, match="'failed_step' is not a valid key"):
             execution.partial_success({"failed_step": "upload"})
 
     assert only(store.query()).status is Status.COMPLETED

@@ -1,1 +1,1 @@
-"""One execution as plain values: what callers give, checked, and the values of its row."""
+"""Executions as plain values: validation of the callers' arguments, and the values of a row."""

@@ -1,4 +1,4 @@
-"""What a Recorder writes in one transaction."""
+"""Batches: the operations that a `Recorder` writes in one transaction."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ Operation: TypeAlias = dict[str, Any] | Outcome
 
 @dataclass(frozen=True)
 class Batch:
-    """What a `Recorder` writes in one transaction.
+    """The operations that a `Recorder` writes in one transaction.
 
     Attributes:
-        operations: in the order of the calls. A row whose outcome is in the same batch is whole,
-            and has the outcome's place.
+        operations: the rows and outcomes, in the order of the calls. If the outcome of a new row
+            is in the same batch, one complete row takes the outcome's place.
     """
 
     operations: list[Operation]
 
     @classmethod
     def of(cls, operations: Iterable[Operation]) -> Batch:
-        """Merge the rows and their outcomes."""
+        """Return a batch of these operations, with each new row merged with its outcome."""
         merged: dict[UUID | int, Operation] = {}
         for place, operation in enumerate(operations):
             if not isinstance(operation, Outcome):
-                # A second row with an id is one that history may refuse, unless it is a replay.
+                # A different row with the same id stays separate, so that history can refuse it.
                 is_other = merged.get(operation["id"], operation) != operation
                 merged[place if is_other else operation["id"]] = operation
             elif operation.row is not None and merged.pop(operation.row["id"], None) is not None:
@@ -48,17 +48,17 @@ class Batch:
 
     @cached_property
     def outcomes(self) -> list[Outcome]:
-        """The outcomes of executions whose rows were written before."""
+        """The outcomes of executions whose rows are not in this batch."""
         return [each for each in self.operations if isinstance(each, Outcome)]
 
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What has become of a `Batch`.
+    """The result of writing a `Batch`.
 
     Attributes:
-        ended: the rows that have an outcome now, in order.
-        refused: the outcomes that could not be recorded, and why.
+        ended: the rows of the executions that this batch ended, in order.
+        refused: the outcomes that could not be recorded, each with its error.
     """
 
     ended: list[dict[str, Any]]

@@ -1,4 +1,4 @@
-"""The ids of executions: UUIDs of version 7, made from the moment at which an execution started."""
+"""Execution ids, which are UUIDv7s made from the start of the execution, and the callers' ids."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ _VERSION_AND_VARIANT = 7 << 76 | 0b10 << 62
 _COUNTER_BITS = 30
 _RANDOM_BITS = 32
 
-# Not the generator of the `random` module, which an app may seed. Nothing here has to be secret.
+# A separate generator, because an app may seed that of the `random` module. Ids are not secrets.
 _random = Random()  # noqa: S311
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_random.seed)
 
 _counter = count(_random.getrandbits(_COUNTER_BITS - 1))
-"""Orders the ids that one process makes for one moment."""
+"""A counter that orders the ids that one process makes for the same microsecond."""
 
 
 def new_execution_id(started_at: datetime | None = None) -> UUID:
-    """Return a new id for an execution that starts, or started, at a moment.
+    """Return a new UUIDv7 for an execution that starts at a given time.
 
-    Ids sort by that moment, to the microsecond; those that one process makes for the same moment
-    sort in the order in which they were made. Thread-safe; forked children make different ids. The
-    layout is that of RFC 9562, section 5.7: the time with its microseconds (section 6.2, method 3),
-    a counter of 30 bits, and 32 random bits.
+    Ids sort by this time, to the microsecond. Ids that one process makes for the same microsecond
+    sort in the order of the calls. The function is thread-safe, and a forked child makes other ids
+    than its parent. The layout follows RFC 9562, section 5.7: the time in microseconds (section
+    6.2, method 3), a counter of 30 bits, and 32 random bits.
 
     Args:
-        started_at: an aware `datetime`; now, if it is `None`. Moments before 1970 count as 1970.
+        started_at: an aware `datetime`; `None` means now. Times before 1970 count as 1970.
 
     Raises:
         InvalidInput: if `started_at` is not an aware `datetime`.
@@ -48,7 +48,7 @@ def new_execution_id(started_at: datetime | None = None) -> UUID:
 
 
 def id_at(moment: datetime) -> UUID:
-    """Return a new id for a moment in UTC, as `new_execution_id` does."""
+    """Return a new id for a time in UTC, as `new_execution_id` does."""
     since = moment - _EPOCH
     seconds = since.days * 86400 + since.seconds
     if seconds < 0:
@@ -67,41 +67,43 @@ def id_at(moment: datetime) -> UUID:
 
 
 def read_execution_id(value: Any, argument: str, *, started_at: datetime) -> UUID:
-    """Return an id that a caller chose for an execution that started at a moment.
+    """Return the execution id that a caller chose.
 
     Raises:
-        InvalidInput: if it is not a UUID of version 7, or its time is more than a day away from
-            the start. Tables may be partitioned by ranges of ids, which stand for times.
+        InvalidInput: if it is not a UUIDv7, or if its time differs from `started_at` by more than a
+            day. Tables may be partitioned by ranges of ids, which stand for ranges of time.
     """
     if not isinstance(value, UUID) or value.version != 7:
         raise InvalidInput(
-            argument, value, "is not a UUID of version 7; make one with new_execution_id()"
+            argument, value, "is not a UUID of version 7; create one with new_execution_id()"
         )
     since_epoch = max(timedelta(0), started_at - _EPOCH)
     if abs(timedelta(milliseconds=value.int >> 80) - since_epoch) > _TOLERANCE:
         raise InvalidInput(
             argument,
             value,
-            f"is of another time than the start at {started_at.isoformat(timespec='seconds')}; "
-            "make it with new_execution_id(started_at)",
+            "has a time more than one day away from the start at "
+            f"{started_at.isoformat(timespec='seconds')}; "
+            "create it with new_execution_id(started_at)",
         )
     return value
 
 
 def id_text(value: Id, argument: str) -> str:
-    """An id as it is stored.
+    """Return a caller's id as the text to store.
 
     Raises:
-        InvalidInput: if it is empty, longer than `NAME_LENGTH`, or no `str`, `UUID` or `int`.
+        InvalidInput: if it is not a `str`, `UUID` or `int`, or if its text is empty or longer than
+            `NAME_LENGTH`.
     """
     if type(value) is str and 0 < len(value) <= NAME_LENGTH:
-        # Most ids are plain ASCII. A call less for each of three ids is worth a few percent.
+        # Most ids are ASCII. Omitting a call for each of three ids saves a few percent.
         return value if value.isascii() and "\0" not in value else storable_text(value)
     if isinstance(value, bool) or not isinstance(value, (str, UUID, int)):
-        raise InvalidInput(argument, value, "is not an id; give a str, a uuid.UUID or an int")
+        raise InvalidInput(argument, value, "is not an id; pass a str, a uuid.UUID or an int")
     try:
         text = str(value)
-    except ValueError:  # an integer so long that Python refuses to print it
+    except ValueError:  # Python refuses to convert integers of more than 4,300 digits
         text = "0" * (NAME_LENGTH + 1)
     if not text:
         raise InvalidInput(argument, value, "is empty; write it like 'order-42'")
@@ -109,13 +111,13 @@ def id_text(value: Id, argument: str) -> str:
         raise InvalidInput(
             argument,
             value,
-            f"is longer than {NAME_LENGTH} characters; write a short one like 'order-42'",
+            f"is longer than {NAME_LENGTH} characters; use a short one like 'order-42'",
         )
     return storable_text(text)
 
 
 def name_text(value: str, argument: str) -> str:
-    """A name as it is stored, cut if it is too long for its column.
+    """Return a name as the text to store, truncated to the length of its column.
 
     Raises:
         InvalidInput: if it is empty or not text.
@@ -126,11 +128,13 @@ def name_text(value: str, argument: str) -> str:
 
 
 def check_uuid(value: object, argument: str) -> UUID:
-    """Return a value that is a UUID.
+    """Return the value, which must be a UUID.
 
     Raises:
-        InvalidInput: if it is not.
+        InvalidInput: if it is not a UUID.
     """
     if not isinstance(value, UUID):
-        raise InvalidInput(argument, value, "is not a uuid.UUID; make one with new_execution_id()")
+        raise InvalidInput(
+            argument, value, "is not a uuid.UUID; create one with new_execution_id()"
+        )
     return value

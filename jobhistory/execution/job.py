@@ -1,4 +1,4 @@
-"""What a caller says of a job."""
+"""Jobs and partial results, as callers pass them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from jobhistory.typing import Id
 
 @dataclass(frozen=True)
 class Job:
-    """A unit of work that somebody queued, for callers who have no such object of their own.
+    """A queued unit of work, for callers whose queue has no job object.
+
+    A mapping with these keys, or any object with these attributes, works in its place.
 
     Args:
-        id: the job's id; an execution is an attempt at it.
-        task_identifier: what kind of work it is, such as `"send_email"`.
-        payload: what it works on; anything, as it is made fit for JSON.
-        attempts: which attempt this is, counted by the queue.
-        run_at: when it was due; an aware `datetime`.
+        id: the id of the job. Each attempt at the job is a separate execution.
+        task_identifier: the kind of work, such as `"send_email"`.
+        payload: the job's input. Any value is allowed; the store sanitizes it for JSON.
+        attempts: the number of this attempt, as the queue counts attempts.
+        run_at: the time at which the job was due; an aware `datetime`.
     """
 
     id: Id
@@ -35,13 +37,14 @@ _JOB_FIELDS = tuple(field.name for field in fields(Job))
 
 @dataclass(frozen=True, kw_only=True)
 class PartialResults:
-    """How far an execution came that succeeded in part.
+    """The progress of an execution of which some steps succeeded and others failed.
 
     Args:
-        completed_steps: the names of the steps that are done.
-        failed_steps: the names of those that failed.
-        retry_from_step: the step to start at next time.
-        results: what the completed steps brought; anything, as it is made fit for JSON.
+        completed_steps: the names of the completed steps.
+        failed_steps: the names of the failed steps.
+        retry_from_step: the step at which the next attempt resumes.
+        results: the results of the completed steps. Any value is allowed; the store sanitizes it
+            for JSON.
     """
 
     completed_steps: Iterable[str] = ()
@@ -51,7 +54,9 @@ class PartialResults:
 
 
 def job_fields(job: Any) -> dict[str, Any]:
-    """Return the fields of a job: of a `Job`, a mapping, or any object with its attributes.
+    """Return the fields of a `Job`, a mapping, or any object with a job's attributes.
+
+    Missing keys and attributes are `None`.
 
     Raises:
         InvalidInput: if a mapping has an unknown key, or an attribute cannot be read.
@@ -69,10 +74,10 @@ def _attribute(job: Any, name: str) -> Any:
         return getattr(job, name, None)
     except Exception as error:
         raised = f"raised {type(error).__name__}"
-        if name == "payload":  # whatever it is, it is no reason not to record the job
+        if name == "payload":  # an unreadable payload must not prevent recording the job
             return f"<payload that {raised}>"
         raise InvalidInput(
-            f"job.{name}", type(job), f"{raised} when it was read; give a loaded object or a Job"
+            f"job.{name}", type(job), f"{raised} when it was read; pass a loaded object or a Job"
         ) from error
 
 
@@ -80,14 +85,17 @@ def partial_fields(partial: PartialResults | Mapping[str, Any] | None) -> Mappin
     """Return the fields of partial results.
 
     Raises:
-        InvalidInput: if they are no partial results, or a mapping has an unknown key.
+        InvalidInput: if the argument is neither a mapping nor a `PartialResults`, or if a mapping
+            has an unknown key.
     """
     names = [field.name for field in fields(PartialResults)]
     if isinstance(partial, PartialResults):
         return {name: getattr(partial, name) for name in names}
     if not isinstance(partial, Mapping):
         raise InvalidInput(
-            "partial_results", type(partial), "is neither a mapping nor a PartialResults"
+            "partial_results",
+            type(partial),
+            "is neither a mapping nor a PartialResults; pass PartialResults(failed_steps=['pay'])",
         )
     return check_keys(partial, names, "partial_results")
 
@@ -95,14 +103,14 @@ def partial_fields(partial: PartialResults | Mapping[str, Any] | None) -> Mappin
 def check_keys(
     given: Mapping[str, Any], known: Collection[str], argument: str
 ) -> Mapping[str, Any]:
-    """Return a mapping that has only known keys.
+    """Return the mapping, which must have only known keys.
 
     Raises:
-        InvalidInput: if it has another key.
+        InvalidInput: if it has an unknown key.
     """
     for key in given:
         if key not in known:
             raise InvalidInput(
-                argument, key, f"is not one of its keys; they are {', '.join(known)}"
+                argument, key, f"is not a valid key; the valid keys are {', '.join(known)}"
             )
     return given

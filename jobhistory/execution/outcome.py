@@ -1,4 +1,4 @@
-"""How an execution ended, and which one."""
+"""Outcomes: the execution that ended, and the values that its row gets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 WORKER_LOST = "jobhistory.WorkerLost"
-"""The error type of executions whose worker is taken for lost."""
+"""The error type of executions whose worker is presumed lost."""
 
 
 OUTCOME_COLUMNS = (
@@ -34,11 +34,11 @@ OUTCOME_COLUMNS = (
     "retry_from_step",
     "partial_results",
 )
-"""The columns that an outcome fills; the others stay as the start wrote them."""
+"""The columns that an outcome sets. The others keep the values from the start."""
 
 
 class ExecutionKey(NamedTuple):
-    """The three ids by which an outcome finds the execution that it ends."""
+    """The three ids that an outcome uses to find its execution."""
 
     job_id: str
     worker_id: str
@@ -48,10 +48,10 @@ class ExecutionKey(NamedTuple):
     def of(
         cls, job_id: Id, worker_id: Id, correlation_id: Id, *, job_id_from: str = "job_id"
     ) -> ExecutionKey:
-        """The key of these ids.
+        """Return the key made of these ids.
 
         Raises:
-            InvalidInput: if one of them cannot be an id.
+            InvalidInput: if one of them is not a valid id.
         """
         return cls(
             id_text(job_id, job_id_from),
@@ -68,18 +68,20 @@ class ExecutionKey(NamedTuple):
 _NO_KEY = ExecutionKey("", "", "")
 
 Which: TypeAlias = ExecutionKey | UUID | dict[str, Any]
-"""Which execution an outcome ends: by its three ids, by its own id, or by its started row."""
+"""The execution that an outcome ends: its three ids, its execution id, or its started row."""
 
 
 class Outcome(NamedTuple):
-    """How an execution ended: which one, and the values that its row gets.
+    """The end of an execution.
 
     Attributes:
-        key: the newest started execution with these ids, unless `row` or `execution_id` names one.
-        values: by column, `completed_at` and `execution_time_ms` among them. A time of `None` is
-            the time since the start. Columns of other kinds of outcome are missing.
+        key: the three ids. The outcome ends the newest started execution with these ids, unless
+            `row` or `execution_id` is set.
+        values: the new values by column, including `completed_at` and `execution_time_ms`. An
+            `execution_time_ms` of `None` stands for the time since the start. Columns that belong
+            to other kinds of outcome are absent.
         row: the started row, if the caller knows it.
-        execution_id: the id of the row, if the caller knows that alone.
+        execution_id: the execution's id, if the caller knows only the id.
     """
 
     key: ExecutionKey
@@ -98,16 +100,16 @@ class Outcome(NamedTuple):
 
     @property
     def id(self) -> UUID | None:
-        """The id of the row that this outcome ends, if it is known."""
+        """The id of the execution that this outcome ends; `None` if it is unknown."""
         return self.execution_id if self.row is None else self.row["id"]
 
     def completed_at(self, started_at: datetime) -> datetime:
-        """Return the end of an execution that started then: never before its start."""
+        """Return the time of this outcome, or `started_at` if that is later."""
         moment: datetime = self.values["completed_at"]
         return max(moment, started_at)
 
     def ended_row(self) -> dict[str, Any]:
-        """Return the whole row with this outcome; only for an outcome that knows its row."""
+        """Return the complete row with this outcome. Requires `row`."""
         assert self.row is not None
         row: dict[str, Any] = self.row | dict.fromkeys(OUTCOME_COLUMNS) | self.values
         row["completed_at"] = self.completed_at(row["started_at"])
@@ -116,7 +118,7 @@ class Outcome(NamedTuple):
         return row
 
     def agrees_with(self, record: HistoryRecord) -> bool:
-        """Return whether an ended record has the same outcome, as after a repeated call."""
+        """Return whether an ended record already has this status, as after a repeated call."""
         return bool(record.status == self.values["status"])
 
 
@@ -127,10 +129,10 @@ def which_execution(
     execution_id: UUID | None,
     row: dict[str, Any] | None = None,
 ) -> Which:
-    """Return which execution a caller names: by three ids, by an execution id, or by its row.
+    """Return the execution that a caller identifies by three ids, by an execution id or by a row.
 
     Raises:
-        InvalidInput: if an id cannot be one, or the caller names an execution in two ways.
+        InvalidInput: if an id is invalid, or if the caller combines several of these ways.
     """
     given = {"worker_id": worker_id, "correlation_id": correlation_id}
     if row is not None:
@@ -146,43 +148,43 @@ def which_execution(
 def _refuse_others(given: Mapping[str, Any], way: str) -> None:
     for name, value in given.items():
         if value is not None:
-            raise InvalidInput(name, value, f"does not go with {way}; leave one of them out")
+            raise InvalidInput(name, value, f"cannot be combined with {way}; omit one of them")
 
 
 def not_found(outcome: Outcome) -> ExecutionNotFound:
-    """Return the error for an outcome of an execution that is not in history."""
+    """Return the error for an outcome whose execution is not in the history."""
     if outcome.id is not None:
         return ExecutionNotFound(None, None, None, outcome.id)
     return ExecutionNotFound(*outcome.key)
 
 
 def check_same_job(row: Mapping[str, Any], record: HistoryRecord) -> None:
-    """Refuse a row whose id is that of another job's execution.
+    """Check that a row and the existing record with its id belong to the same job and task.
 
     Raises:
-        InvalidInput: if the record with the row's id is of another job or task.
+        InvalidInput: if they do not.
     """
     if (row["job_id"], row["task_identifier"]) != (record.job_id, record.task_identifier):
         raise InvalidInput(
             "execution_id",
             row["id"],
-            f"is that of an execution of job {quoted(record.job_id)} "
-            f"and task {quoted(record.task_identifier)}; make one with new_execution_id()",
+            f"belongs to an execution of job {quoted(record.job_id)} "
+            f"and task {quoted(record.task_identifier)}; create another with new_execution_id()",
         )
 
 
 def is_lost(record: HistoryRecord) -> bool:
-    """Return whether an execution was presumed to have ended, as its worker seemed lost."""
+    """Return whether an execution was marked as failed because its worker was presumed lost."""
     return bool(record.status == Status.FAILED and record.error_type == WORKER_LOST)
 
 
 def lost_message(since: str) -> str:
-    """Why an execution is taken for lost that started at a moment, given as text."""
-    return f"no outcome since it started at {since}; its worker is taken for lost"
+    """Return the error message for a lost worker; `since` is the start of the execution as text."""
+    return f"no outcome since it started at {since}; its worker is presumed lost"
 
 
 def lost(started_at: datetime, now: datetime) -> dict[str, Any]:
-    """The outcome of an execution that is taken for lost, by column."""
+    """Return the outcome of an execution whose worker is presumed lost, by column."""
     return {
         "status": Status.FAILED,
         "completed_at": now,
@@ -192,5 +194,5 @@ def lost(started_at: datetime, now: datetime) -> dict[str, Any]:
 
 
 def elapsed_ms(start: datetime, end: datetime) -> int:
-    """Return the whole milliseconds between two moments; 0 if the end is the earlier one."""
+    """Return the whole milliseconds from start to end; 0 if the end is before the start."""
     return max(0, round((end - start) / _MILLISECOND))

@@ -1,4 +1,4 @@
-"""From what a caller says of an execution to the values of its row: checked, and fit to store."""
+"""Conversion of the callers' arguments into the values of a row, validated and sanitized."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ _REQUIRED = frozenset({"job_id", "correlation_id", "task_identifier", "worker_id
 
 @dataclass(frozen=True)
 class RowBuilder:
-    """Builds the values of rows by the clock, the retention and the sanitizer of one store."""
+    """A builder of rows and outcomes, with the clock, the retention and the sanitizer of a store.
+
+    Each method raises `InvalidInput` if an argument is invalid.
+    """
 
     clock: Clock
     retention: timedelta | None
@@ -43,7 +46,10 @@ class RowBuilder:
         history_retention: Duration | None,
         execution_id: UUID | None = None,
     ) -> dict[str, Any]:
-        """Return the row of an execution that starts now; a retention of `None` is the store's."""
+        """Return the row of an execution that starts now.
+
+        A retention of `None` means the store's retention.
+        """
         given = job_fields(job)
         key = ExecutionKey.of(given["id"], worker_id, correlation_id, job_id_from="job.id")
         now = self.now()
@@ -72,7 +78,7 @@ class RowBuilder:
         }
 
     def completed(self, which: Which, execution_time_ms: Milliseconds | None) -> Outcome:
-        """Return the outcome of an execution that did its work."""
+        """Return the outcome of an execution that completed."""
         return self._ended(which, Status.COMPLETED, execution_time_ms)
 
     def failed(
@@ -90,13 +96,13 @@ class RowBuilder:
         execution_time_ms: Milliseconds | None,
         partial_results: PartialResults | Mapping[str, Any] | None,
     ) -> Outcome:
-        """Return the outcome of an execution of which some steps succeeded."""
+        """Return the outcome of an execution that succeeded in part."""
         given = partial_fields(partial_results)
         return self._ended(
             which,
             Status.PARTIAL_SUCCESS,
             execution_time_ms,
-            # Never NULL, even when empty: it is by failed_steps that the index finds this outcome.
+            # Never NULL: the partial index on failed_steps finds this kind of outcome.
             completed_steps=_unless_none(self._steps, given, "completed_steps") or [],
             failed_steps=_unless_none(self._steps, given, "failed_steps") or [],
             retry_from_step=_unless_none(self._message, given, "retry_from_step"),
@@ -110,10 +116,11 @@ class RowBuilder:
         *,
         argument: str = "execution",
     ) -> dict[str, Any]:
-        """The row of an ended execution that somebody describes by its columns.
+        """Return the row of an ended execution that a caller describes by its columns.
 
-        The ids, the task identifier and the outcome must be there; the rest is derived or empty. A
-        mapping may have an `error`, an exception or a text, in place of the columns of a failure.
+        The three ids, the task identifier and the status are required; missing times are derived,
+        and other columns default to `None`. A mapping may have the key `error`, an exception or a
+        text, in place of the three error columns.
         """
         given = self._with_error(self._known_fields(execution, fields or {}, argument))
         row: dict[str, Any] = {}
@@ -122,16 +129,16 @@ class RowBuilder:
             row[name] = None if value is None and name not in _REQUIRED else read(value, name)
         if not row["status"].is_outcome:
             raise InvalidInput(
-                "status", row["status"].value, "is no outcome; give one such as 'completed'"
+                "status", row["status"].value, "is not an outcome; pass one such as 'completed'"
             )
         if row["status"] is Status.FAILED:
             row["error_type"] = row["error_type"] or TEXT_ERROR_TYPE
         elif not row["error_type"] is row["error_message"] is row["error_stack"] is None:
             raise InvalidInput(
-                "status", row["status"].value, "does not go with an error; write it like 'failed'"
+                "status", row["status"].value, "cannot be combined with an error; use 'failed'"
             )
         if row["status"] is Status.PARTIAL_SUCCESS and row["failed_steps"] is None:
-            row["failed_steps"] = []  # by which partial successes are found
+            row["failed_steps"] = []  # the partial index needs a value
         row["attempt_number"] = 1 if row["attempt_number"] is None else row["attempt_number"]
         self._complete_times(row)
         if row["id"] is None:
@@ -143,10 +150,10 @@ class RowBuilder:
         return row
 
     def now(self) -> datetime:
-        """The clock's time.
+        """Return the current time in UTC.
 
         Raises:
-            InvalidInput: if the clock gives a naive one.
+            InvalidInput: if the clock returns a naive `datetime`.
         """
         return in_utc(self.clock(), "clock()")
 
@@ -163,7 +170,7 @@ class RowBuilder:
         return Outcome.of(which, values)
 
     def _complete_times(self, row: dict[str, Any]) -> None:
-        """Derive each of start, end and duration from the two others, as far as they are given."""
+        """Derive the missing ones of `started_at`, `completed_at` and `execution_time_ms`."""
         started_at, completed_at = row["started_at"], row["completed_at"]
         took = row["execution_time_ms"]
         if started_at is None:
@@ -188,15 +195,17 @@ class RowBuilder:
 
     def _failure(self, error: BaseException | str | None) -> dict[str, Any]:
         if not isinstance(error, (BaseException, str)):
-            raise InvalidInput("error", type(error), "is not an error; give an exception or a text")
+            raise InvalidInput("error", type(error), "is not an error; pass an exception or a text")
         return dict(zip(_ERROR_COLUMNS, self.sanitizer.failure(error), strict=True))
 
     def _with_error(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         if given.get("error") is None:
             return given
         if given.get("status") not in (None, Status.FAILED):
-            raise InvalidInput("status", given["status"], "does not go with an error; leave it out")
-        # The text of an exception is bounded and cleaned already; to do it again changes nothing.
+            raise InvalidInput(
+                "status", given["status"], "cannot be combined with an error; omit it"
+            )
+        # `_readers` sanitizes these texts a second time, which does not change them.
         return {**given, "status": Status.FAILED, **self._failure(given["error"])}
 
     def _known_fields(
@@ -212,7 +221,7 @@ class RowBuilder:
 
     @cached_property
     def _readers(self) -> dict[str, Callable[[Any, str], Any]]:
-        """For each column, how to check a value and make it fit to store."""
+        """The functions that validate and sanitize the values of each column."""
         return {
             "id": check_uuid,
             "job_id": id_text,
@@ -248,7 +257,7 @@ class RowBuilder:
 
 
 def has_id(execution: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> bool:
-    """Return whether a caller chose the id of an execution that has ended."""
+    """Return whether a caller chose the id of an ended execution."""
     return any(given is not None and given.get("id") is not None for given in (execution, fields))
 
 
@@ -266,7 +275,7 @@ def _milliseconds(value: Any, argument: str) -> int:
     if type(value) is int and 0 <= value <= _LARGEST_MILLISECONDS:
         return value
     milliseconds = value / _MILLISECOND if isinstance(value, timedelta) else value
-    # Clocks that are a little apart give a little less than nothing.
+    # Two clocks that differ slightly can yield a duration just below 0.
     if (
         isinstance(milliseconds, (int, float))
         and not isinstance(milliseconds, bool)
@@ -274,14 +283,14 @@ def _milliseconds(value: Any, argument: str) -> int:
     ):
         return max(0, round(milliseconds))
     raise InvalidInput(
-        argument, value, "is not a duration in milliseconds from 0 up; write it like 1500"
+        argument, value, "is not a duration in milliseconds of 0 or more; write it like 1500"
     )
 
 
 def _moved(moment: datetime, milliseconds: int) -> datetime:
     try:
         return moment + timedelta(milliseconds=milliseconds)
-    except OverflowError:  # it cannot have taken so long
+    except OverflowError:  # outside the range of datetime; no execution takes that long
         return moment
 
 
@@ -294,5 +303,5 @@ def _expiry(started_at: datetime, retention: timedelta | None) -> datetime | Non
         raise InvalidInput(
             "history_retention",
             str(retention),
-            "is longer than dates reach; write it like '30 days'",
+            "ends after the year 9999; write it like '30 days'",
         ) from None

@@ -8,7 +8,7 @@ from jobhistory.errors import InvalidInput
 
 
 class Status(StrEnum):
-    """Where an execution stands; members equal their text, so `record.status == "failed"` works."""
+    """The state of an execution. Members equal their text: `record.status == "failed"` works."""
 
     STARTED = "started"
     COMPLETED = "completed"
@@ -22,13 +22,13 @@ class Status(StrEnum):
 
 
 def read_status(value: Status | str, argument: str) -> Status:
-    """The status that a text names.
+    """Return the status with this text.
 
     Raises:
-        InvalidInput: if it names none.
+        InvalidInput: if there is no such status.
     """
     try:
         return Status(value)
     except ValueError:
         known = ", ".join(repr(status.value) for status in Status)
-        raise InvalidInput(argument, value, f"is not a status; they are {known}") from None
+        raise InvalidInput(argument, value, f"is not a status; use one of {known}") from None
