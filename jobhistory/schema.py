@@ -1,4 +1,4 @@
-"""The history table, as SQLAlchemy's declarative ORM sees it."""
+"""The history table, as a declarative model of SQLAlchemy's ORM."""
 
 from __future__ import annotations
 
@@ -40,9 +40,10 @@ T = TypeVar("T")
 
 
 class _JSONText(sqlite.JSON):
-    """JSON in a TEXT column: in one that is declared JSON, SQLite turns a lone number into its own.
+    """JSON in a TEXT column.
 
-    That would lose the last digits of a large one.
+    A column declared as JSON has numeric affinity on SQLite: a document that is a single number
+    would become a number of SQLite, and a large one would lose its last digits.
     """
 
 
@@ -51,45 +52,45 @@ def _declare_json_text(type_: _JSONText, compiler: Any, **options: Any) -> str:
     return "TEXT"
 
 
-# SQL NULL where there is nothing: a JSON null would be a value, and would fill partial indexes.
+# None is stored as SQL NULL, because partial indexes would include a JSON null.
 PortableJSON = (
     JSON(none_as_null=True)
     .with_variant(JSONB(none_as_null=True), "postgresql")
     .with_variant(_JSONText(none_as_null=True), "sqlite")
 )
-"""JSON text on SQLite, `JSONB` on PostgreSQL; Python's `None` is SQL's NULL on both."""
+"""JSON text on SQLite and `JSONB` on PostgreSQL. `None` is stored as SQL NULL on both."""
 
 
 class UTCDateTime(TypeDecorator[datetime]):
-    """An aware moment, returned in UTC to the microsecond; a naive one is refused."""
+    """An aware `datetime`, loaded in UTC with microseconds. Naive values raise `ValueError`."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Turn an aware moment into what the driver takes."""
+        """Return an aware value in UTC, for the driver."""
         if value is None:
             return None
         if value.utcoffset() is None:
             raise ValueError(f"a naive datetime cannot be stored: {value!r}")
-        # SQLite keeps text without an offset, so the offset must be UTC's before it is dropped.
+        # SQLite stores text without an offset, so the value must be in UTC.
         return value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Turn what the driver returned into an aware moment in UTC."""
+        """Return the driver's value as an aware value in UTC."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def _where(column: str) -> dict[str, Any]:
-    """The arguments that make an index hold only the rows in which a column has a value."""
+    """Return the arguments for a partial index on the rows in which a column is not NULL."""
     predicate = text(f"{column} IS NOT NULL")
     return {"postgresql_where": predicate, "sqlite_where": predicate}
 
 
 class Base(DeclarativeBase):
-    """The library's own registry and metadata, apart from those of any app."""
+    """A declarative base with a registry and metadata that are separate from the app's."""
 
     metadata = MetaData(
         naming_convention={
@@ -100,37 +101,40 @@ class Base(DeclarativeBase):
 
 
 class HistoryRecord(Base):
-    """One execution: one attempt at running a job.
+    """One execution, that is, one attempt at a job.
 
-    Records that the library returns are detached and fully loaded: they belong to the caller, need
-    no session, and may go from thread to thread. All moments are aware, in UTC.
+    Records that the library returns are detached and fully loaded. They need no session, and it is
+    safe to pass them between threads. All times are aware and in UTC.
 
     Attributes:
-        id: a UUIDv7, so that rows sort as they were made; with `started_at` a total order.
+        id: the execution id, a UUIDv7. Records are ordered by `started_at` and then by `id`.
         job_id, worker_id, correlation_id: the caller's ids, as text.
-        task_identifier: what kind of work it was.
-        status: a `Status`, equal to its text.
-        attempt_number: which attempt at the job it was.
-        payload: what the job worked on, as JSON can hold it.
-        started_at, completed_at: when it began, and when it ended in any way.
-        queue_time_ms: from when it was due to when it began, in milliseconds.
-        execution_time_ms: how long it took, in milliseconds.
-        error_type, error_message, error_stack: why it failed; failures always have a type.
-        completed_steps, failed_steps, retry_from_step, partial_results: of a partial success.
-        expires_at: from when on `HistoryStore.expire` deletes it; `None` for never.
+        task_identifier: the kind of work.
+        status: a `Status`, which equals its text.
+        attempt_number: the number of this attempt at the job, as the queue counts attempts.
+        payload: the job's input, sanitized for JSON.
+        started_at: the start.
+        completed_at: the end, whatever the outcome; `None` until then.
+        queue_time_ms: the milliseconds from the time at which the job was due to the start.
+        execution_time_ms: the duration in milliseconds.
+        error_type, error_message, error_stack: the reason for a failure. Failures always have an
+            `error_type`; other executions have none.
+        completed_steps, failed_steps, retry_from_step, partial_results: the progress of a partial
+            success.
+        expires_at: the time from which `HistoryStore.expire` deletes the row; `None` means never.
     """
 
     __tablename__ = TABLE_NAME
-    # The terminal UPDATE stays heap-only on PostgreSQL as long as no indexed column, those of index
-    # predicates included, changes value. So `status` and `completed_at` are in no index: failures
-    # are found by `error_type` and partial successes by `failed_steps`, NULL for other outcomes.
+    # On PostgreSQL, the UPDATE of an outcome is heap-only if it changes no column that an index or
+    # its predicate uses. Hence no index uses `status` or `completed_at`. Instead, indexes find
+    # failures by `error_type`, and partial successes by `failed_steps`, which are NULL otherwise.
     __table_args__ = (
         CheckConstraint(f"status IN ({', '.join(repr(s.value) for s in Status)})", name="status"),
         Index("ix_job_history_expires_at", "expires_at"),
         Index("ix_job_history_started_at", "started_at"),
         Index("ix_job_history_failed_started_at", "started_at", **_where("error_type")),
         Index("ix_job_history_partial_started_at", "started_at", **_where("failed_steps")),
-        # Room on each page for the new version of its rows, which heap-only updates need.
+        # Heap-only updates need free space on the row's page for its new version.
         {"postgresql_with": {"fillfactor": 80}},
     )
 
@@ -142,7 +146,7 @@ class HistoryRecord(Base):
     status: Mapped[Status] = mapped_column(
         Enum(
             Status,
-            native_enum=False,  # a named type would outlive a downgrade
+            native_enum=False,  # a downgrade that drops the table would leave a named type behind
             length=32,
             values_callable=lambda statuses: [status.value for status in statuses],
         )
@@ -170,7 +174,7 @@ class HistoryRecord(Base):
 
 
 class _NullsFirst(UnaryExpression[datetime]):
-    """The order of a column with NULLs first, where an index can have that."""
+    """A column with `NULLS FIRST`, which SQLite does not allow in an index and omits."""
 
     inherit_cache = True
 
@@ -179,33 +183,31 @@ class _NullsFirst(UnaryExpression[datetime]):
 
 
 @compiles(_NullsFirst, "sqlite")
-def _as_it_is(order: _NullsFirst, compiler: Any, **options: Any) -> str:
+def _omit_nulls_first(order: _NullsFirst, compiler: Any, **options: Any) -> str:
     column: str = compiler.process(order.element, **options)
     return column
 
 
-def _index_executions_of_one(name: str, column: str, **options: Any) -> None:
-    """Index the executions that have a value in common, in the order in which they are asked for.
+def _index_by_start(name: str, column: str, **options: Any) -> None:
+    """Index the executions with the same value of a column by `started_at`.
 
-    No other index has that order of `started_at`, though there are no NULLs. For the executions of
-    a task that it believes to be frequent, PostgreSQL would else take the index of all executions,
-    and read nearly all of history for one that ran long ago.
+    `started_at` is never NULL, but only these indexes, and the queries for them, order it with
+    `NULLS FIRST`. Otherwise PostgreSQL would use the index of all executions for a task that it
+    estimates to be frequent, and read nearly the whole history if that task ran long ago.
     """
     columns = HistoryRecord.__table__.c
     Index(name, columns[column], _NullsFirst(columns.started_at), **options)
 
 
-_index_executions_of_one("ix_job_history_correlation_id_started_at", "correlation_id")
-_index_executions_of_one("ix_job_history_job_id_started_at", "job_id")
-_index_executions_of_one("ix_job_history_task_identifier_started_at", "task_identifier")
-_index_executions_of_one("ix_job_history_worker_id_started_at", "worker_id")
-_index_executions_of_one(
-    "ix_job_history_error_type_started_at", "error_type", **_where("error_type")
-)
-_index_executions_of_one(
+_index_by_start("ix_job_history_correlation_id_started_at", "correlation_id")
+_index_by_start("ix_job_history_job_id_started_at", "job_id")
+_index_by_start("ix_job_history_task_identifier_started_at", "task_identifier")
+_index_by_start("ix_job_history_worker_id_started_at", "worker_id")
+_index_by_start("ix_job_history_error_type_started_at", "error_type", **_where("error_type"))
+_index_by_start(
     "ix_job_history_failed_task_identifier_started_at", "task_identifier", **_where("error_type")
 )
-_index_executions_of_one(
+_index_by_start(
     "ix_job_history_partial_task_identifier_started_at", "task_identifier", **_where("failed_steps")
 )
 
@@ -213,22 +215,24 @@ TABLE: Any = HistoryRecord.__table__
 COLUMNS = TABLE.c
 
 COLUMN_NAMES = tuple(column.key for column in inspect(HistoryRecord).column_attrs)
-"""The fields of a record, in the order of the table."""
+"""The names of a record's fields, in the order of the table's columns."""
 
 _NO_VALUES = dict.fromkeys(COLUMN_NAMES)
 _JSON_COLUMNS = frozenset({"payload", "completed_steps", "failed_steps", "partial_results"})
 
 
 def record_from(values: Mapping[str, Any], *, shares_json: bool = False) -> HistoryRecord:
-    """Return a record of these values, as if it had been loaded and its session closed.
+    """Return a detached, fully loaded record with these values.
 
-    Columns that are not among the values are `None`.
+    Columns without a value are `None`.
 
     Args:
-        shares_json: whether the record may share mutable values with these, which nobody else has.
+        values: values by column.
+        shares_json: whether the record may share mutable values with `values` instead of copying
+            them. Only safe if no other code uses them.
     """
     record = HistoryRecord()
-    # One by one they would be noted as changes, only to be forgotten by the last line.
+    # Faster than setattr(), which would track each value as a change.
     vars(record).update(_NO_VALUES | dict(values))
     if not shares_json:
         _own_json(vars(record))
@@ -237,8 +241,8 @@ def record_from(values: Mapping[str, Any], *, shares_json: bool = False) -> Hist
 
 
 def values_of(record: HistoryRecord) -> dict[str, Any]:
-    """The values of all columns, sharing nothing mutable with the record."""
-    loaded = vars(record)  # SQLAlchemy's attributes read it, too, and take their time
+    """Return the values of all columns, with copies of the mutable ones."""
+    loaded = vars(record)  # faster than SQLAlchemy's attributes, which read the same dict
     values = {
         name: loaded[name] if name in loaded else getattr(record, name) for name in COLUMN_NAMES
     }
@@ -247,7 +251,7 @@ def values_of(record: HistoryRecord) -> dict[str, Any]:
 
 
 def plain(execution: HistoryRecord | T) -> dict[str, Any] | T:
-    """Return the values of a record; anything else as it is."""
+    """Return the values of a record, or any other argument unchanged."""
     return values_of(execution) if isinstance(execution, HistoryRecord) else execution
 
 
@@ -257,7 +261,7 @@ def _own_json(values: dict[str, Any]) -> None:
 
 
 def _copied(value: Any) -> Any:
-    """A copy of JSON, which is faster than one of anything."""
+    """Return a copy of a JSON value, faster than `copy.deepcopy` would."""
     if isinstance(value, dict):
         return {key: _copied(inside) for key, inside in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The types of arguments, for annotations in apps."""
+"""Type aliases for arguments, for annotations in apps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
 Id: TypeAlias = str | UUID | int
-"""What identifies a job, a worker or a correlation. Stored and returned as its text."""
+"""The id of a job, a worker or a correlation. Stored and returned as text."""
 
 Duration: TypeAlias = timedelta | str
 """A length of time: a `timedelta`, or text such as `"30 days"`, `"12h"`, `"1 week 2 days"`."""
@@ -17,13 +17,13 @@ Milliseconds: TypeAlias = float | timedelta
 """A duration in milliseconds, or a `timedelta`. Stored as whole milliseconds."""
 
 Clock: TypeAlias = Callable[[], datetime]
-"""Returns the current time as an aware `datetime`."""
+"""A function that returns the current time as an aware `datetime`."""
 
 Redact: TypeAlias = Callable[[str, Any], Any]
-"""Takes a name and the value under it; returns the value to store."""
+"""A function that takes a name and its value, and returns the value to store."""
 
 OnHistoryError: TypeAlias = Literal["log", "raise"]
-"""What `track` does with an error of the database."""
+"""The reaction of `track` to a database error: log it, or raise it."""
 
 Order: TypeAlias = Literal["newest", "oldest"]
-"""Which executions come first: those that started last, or those that started first."""
+"""The order of executions by start: the newest first, or the oldest first."""

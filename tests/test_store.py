@@ -481,7 +481,7 @@ def test_memory_forgets_the_oldest_start_when_too_many_are_under_way(monkeypatch
     for number in range(4):
         start(store, f"job-{number}")
 
-    assert "forgot the started execution of job 'job-0'" in caplog.text
+    assert "evicted the started execution of job 'job-0'" in caplog.text
     assert {r.job_id for r in store.query()} == {"job-1", "job-2", "job-3"}
     with pytest.raises(ExecutionNotFound):
         store.record_completion("job-0", *IDS[1:], 1)

@@ -1,1 +1,1 @@
-"""History without a database."""
+"""A history in memory, without a database."""

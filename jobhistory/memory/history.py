@@ -1,4 +1,4 @@
-"""History without a database: it lives as long as the process."""
+"""A history without a database, which lives as long as the process."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ from jobhistory.schema import HistoryRecord, record_from, values_of
 logger = logging.getLogger(__name__)
 
 STARTED_LIMIT = 10_000
-"""The maximum number of executions that have not ended. The oldest one gives way to a new one."""
+"""The maximum number of started executions. A new one beyond it evicts the oldest."""
 
 Row = dict[str, Any]
 
 
 class MemoryHistory:
-    """Executions that have started, and the ring buffer with those that have ended; thread-safe.
+    """Started executions, and the ring buffer of ended ones. Thread-safe.
 
-    With a session, what is written belongs to the session's transaction: others see a start at
-    once, and an outcome in the ring buffer after the commit. A rollback puts back what was there,
-    and failures are recorded again, as in a database.
+    With a session, writes belong to the session's transaction. Reads see them at once, but the
+    ring buffer gets outcomes after the commit. A rollback restores the previous rows and then
+    records failures again, as a history in a database does.
     """
 
     def __init__(self, rows: Rows, session: Session | None = None) -> None:
@@ -59,20 +59,26 @@ class MemoryHistory:
 
     @classmethod
     def on(cls, ring: RingBuffer[Row]) -> MemoryHistory:
-        """Return an empty history."""
+        """Return a history that appends ended executions to a ring buffer."""
         return cls(Rows(ring))
 
     def joined(self, session: Session) -> MemoryHistory:
-        """Return the same history in the transaction of a caller's session."""
+        """Return a view of this history that writes in the transaction of a caller's session."""
         return MemoryHistory(self._rows, session)
 
     def insert(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
-        """Keep a new row and return its record; with `may_exist`, the record that has its id."""
+        """Add a new row and return its record.
+
+        With `may_exist`, return the existing record with this id, if there is one.
+
+        Raises:
+            InvalidInput: if the existing record belongs to another job or task.
+        """
         connection = self._connection()
         with self._rows.lock:
             existing = self._same(row) if may_exist else None
             if existing is None:
-                self._make_room()
+                self._evict()
                 self._put(row, None, connection)
             record = record_from(existing or row)
         if self._session is not None and record.status is Status.STARTED:
@@ -80,11 +86,14 @@ class MemoryHistory:
         return record
 
     def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
-        """Keep the row of an ended execution, or its outcome if it has started.
+        """Add the row of an ended execution and return its record.
+
+        With `may_exist`, write only the outcome if there is a started row with this id, and nothing
+        if that row already has the same outcome.
 
         Raises:
-            ExecutionAlreadyFinished: if it may exist, and has ended with another outcome.
-            InvalidInput: if it may exist, and is of another job or task.
+            ExecutionAlreadyFinished: if the existing row has another outcome.
+            InvalidInput: if the existing row belongs to another job or task.
         """
         with self._rows.lock:
             if may_exist and (existing := self._same(row)):
@@ -99,18 +108,18 @@ class MemoryHistory:
         return record_from(row)
 
     def insert_many_ended(self, rows: list[Row]) -> None:
-        """Keep the rows of ended executions."""
+        """Add the rows of ended executions."""
         connection = self._connection()
         with self._rows.lock:
             for row in rows:
                 self._put(row, None, connection, survives=False)
 
     def end(self, outcome: Outcome) -> HistoryRecord:
-        """Keep an outcome and return the record; the same outcome again changes nothing.
+        """Write an outcome and return the record. Repeating the same outcome changes nothing.
 
         Raises:
             ExecutionNotFound: if no such execution has started.
-            ExecutionAlreadyFinished: if it has ended with another outcome.
+            ExecutionAlreadyFinished: if the execution has another outcome.
         """
         try:
             connection = self._connection()
@@ -135,7 +144,7 @@ class MemoryHistory:
     def write(
         self, batch: Batch, *, may_exist: bool, before_commit: Callable[[], None] = lambda: None
     ) -> BatchResult:
-        """Keep the rows and the outcomes of a batch, except for those that contradict history."""
+        """Write the rows and outcomes of a batch, and return those that the history refused."""
         before_commit()
         result = BatchResult([], [])
         for operation in batch.operations:
@@ -154,8 +163,8 @@ class MemoryHistory:
         return result
 
     def find(self, query: HistoryQuery, after: Cursor | None = None) -> list[HistoryRecord]:
-        """Return the records that meet the criteria, in their order, from a cursor on."""
-        rows = newest_first(self._meeting(query))
+        """Return the records that match the criteria, in order, starting after a cursor."""
+        rows = newest_first(self._matching(query))
         if query.order == "oldest":
             rows.reverse()
         if after is not None:
@@ -165,63 +174,67 @@ class MemoryHistory:
         return [record_from(row) for row in rows[: query.limit]]
 
     def count(self, query: HistoryQuery, cap: int | None) -> Count:
-        """Return the number of executions that meet the criteria, up to a cap."""
-        return Count.up_to(len(self._meeting(query)), cap)
+        """Return the number of executions that match the criteria, up to a cap."""
+        return Count.up_to(len(self._matching(query)), cap)
 
     def stats(self, query: HistoryQuery, bucket: timedelta | None) -> list[TaskStats]:
-        """Return the statistics of each task, in each bucket of time."""
-        return stats_of(self._meeting(query), bucket)
+        """Return the statistics of each task, one per bucket of time if `bucket` is given."""
+        return stats_of(self._matching(query), bucket)
 
     def failures(self, query: HistoryQuery) -> list[FailureGroup]:
-        """Return the groups of failures, the most frequent one first."""
-        return failures_of(self._meeting(query), query.limit)
+        """Return the groups of failures, the most frequent group first."""
+        return failures_of(self._matching(query), query.limit)
 
     def count_expired(self, now: datetime) -> int:
         """Return the number of records that have expired."""
         return sum(_has_expired(row, now) for row in self._rows.all())
 
     def expire(self, now: datetime, batches: Batches) -> int:
-        """Forget expired records and return their number; one batch, as it blocks nobody."""
+        """Remove expired records and return their number.
+
+        One batch does all the work, because no other process waits for it.
+        """
         return batches.run(lambda: (self._rows.discard(lambda row: _has_expired(row, now)), True))
 
     def reap_lost(
         self, query: HistoryQuery, older_than: timedelta, now: datetime, batches: Batches
     ) -> int:
-        """End the executions of lost workers in batches, and return their number."""
+        """End the executions of lost workers in batches and return their number."""
         return batches.run(partial(self._reap, replace(query, to=before(now, older_than)), now))
 
     def _reap(self, query: HistoryQuery, now: datetime) -> tuple[int, bool]:
         with self._rows.lock:
-            found = newest_first(row for row in self._rows.started() if _meets(row, query))
+            found = newest_first(row for row in self._rows.started() if _matches(row, query))
             oldest = found[::-1][: query.limit]
             for row in oldest:
                 self._rows.put(row | lost(row["started_at"], now))
         return len(oldest), len(oldest) < (query.limit or 0)
 
-    def _meeting(self, query: HistoryQuery) -> list[Row]:
-        return [row for row in self._rows.all() if _meets(row, query)]
+    def _matching(self, query: HistoryQuery) -> list[Row]:
+        return [row for row in self._rows.all() if _matches(row, query)]
 
     def _same(self, row: Row) -> Row | None:
-        """Return the row with the id of another row, which must be of the same job and task."""
+        """Return the existing row with the id of `row`, which must have the same job and task."""
         for existing in self._rows.all():
             if existing["id"] == row["id"]:
                 check_same_job(row, record_from(existing))
                 return existing
         return None
 
-    def _make_room(self) -> None:
-        forgotten = self._rows.make_room(STARTED_LIMIT)
-        if forgotten is not None:
+    def _evict(self) -> None:
+        evicted = self._rows.evict(STARTED_LIMIT)
+        if evicted is not None:
             logger.warning(
-                "forgot the started execution of job %r: more than %d have not ended",
-                forgotten["job_id"],
+                "evicted the started execution of job %r: the limit of %d started executions "
+                "is reached",
+                evicted["job_id"],
                 STARTED_LIMIT,
             )
 
     def _put(
         self, row: Row, earlier: Row | None, connection: Connection | None, *, survives: bool = True
     ) -> None:
-        """Keep a row, and what a rollback has to do: put back the earlier row, if there was one."""
+        """Write a row. If the session's transaction is rolled back, restore the earlier row."""
         self._rows.put(row, is_pending=self._session is not None)
         if self._session is None:
             return
@@ -237,10 +250,10 @@ class MemoryHistory:
         self._hooks.add(connection, write)
 
     def _end_later(self, outcome: Outcome, error: InvalidRequestError) -> HistoryRecord:
-        """Record a failure once the caller's transaction, which is lost, has ended.
+        """Record a failure after the end of the caller's transaction, which cannot be used.
 
         Raises:
-            InvalidRequestError: of the lost transaction, for other outcomes.
+            InvalidRequestError: the error of that transaction, if the outcome is not a failure.
         """
         row = outcome.row or self._hooks.recall(outcome.id or outcome.key)
         if row is None or outcome.values["status"] is not Status.FAILED:
@@ -266,7 +279,7 @@ def _has_expired(row: Row, cutoff: datetime) -> bool:
     return row["expires_at"] is not None and row["expires_at"] <= cutoff
 
 
-def _meets(row: Row, query: HistoryQuery) -> bool:
+def _matches(row: Row, query: HistoryQuery) -> bool:
     return (
         (query.from_ is None or row["started_at"] >= query.from_)
         and (query.to is None or row["started_at"] <= query.to)

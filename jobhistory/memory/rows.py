@@ -1,4 +1,4 @@
-"""The rows of a history in memory."""
+"""The storage of a history in memory."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Row = dict[str, Any]
 
 
 class Rows:
-    """Executions that have started, in order, and the ring buffer with those that have ended.
+    """Started executions in insertion order, and the ring buffer of ended ones.
 
     An outcome in a caller's transaction is pending until the commit. Each method is thread-safe;
-    `lock` makes several calls one. A forked child starts with no rows.
+    hold `lock` to make several calls atomic. A forked child starts with no rows.
     """
 
     def __init__(self, ring: RingBuffer[Row]) -> None:
@@ -28,8 +28,8 @@ class Rows:
         register_for_fork(self)
 
     def reset_after_fork(self) -> None:
-        """Forget everything; the ring buffer does so itself."""
-        self.lock = RLock()  # a signal handler may run while its own thread holds it
+        """Remove all rows. The ring buffer empties itself."""
+        self.lock = RLock()  # reentrant, as a signal handler may interrupt the thread that holds it
         self._started: dict[UUID, Row] = {}
         self._started_by_key: dict[ExecutionKey, dict[UUID, Row]] = {}
         self._pending: dict[UUID, Row] = {}
@@ -53,7 +53,7 @@ class Rows:
                 self.put(self._pending[id_])
 
     def remove(self, id_: UUID) -> None:
-        """Remove the row with an id from those that have started or are pending."""
+        """Remove the started or pending row with an id."""
         with self.lock:
             self._pending.pop(id_, None)
             row = self._started.pop(id_, None)
@@ -64,7 +64,7 @@ class Rows:
                     del self._started_by_key[key]
 
     def discard(self, unwanted: Callable[[Row], bool]) -> int:
-        """Remove rows, those in the ring buffer included, and return their number."""
+        """Remove the unwanted started and ended rows, and return their number."""
         with self.lock:
             started = [row for row in self._started.values() if unwanted(row)]
             for row in started:
@@ -73,16 +73,16 @@ class Rows:
 
     def all(self) -> list[Row]:
         """Return all rows."""
-        with self.lock:  # so that an execution is there once, whatever happens to it meanwhile
+        with self.lock:  # otherwise a row that ends meanwhile could appear twice or not at all
             return [*self._started.values(), *self._pending.values(), *self._ring.last()]
 
     def started(self) -> list[Row]:
-        """Return the rows of executions that have not ended, in the order in which they came."""
+        """Return the started rows, in insertion order."""
         with self.lock:
             return list(self._started.values())
 
-    def make_room(self, limit: int) -> Row | None:
-        """Remove and return the row that started first, if the limit is reached."""
+    def evict(self, limit: int) -> Row | None:
+        """Remove and return the oldest started row, if there are `limit` started rows or more."""
         with self.lock:
             if len(self._started) < limit:
                 return None
@@ -91,7 +91,7 @@ class Rows:
             return oldest
 
     def started_by(self, outcome: Outcome) -> Row | None:
-        """Return the started row that an outcome ends: the newest of those with its ids."""
+        """Return the started row that an outcome ends; of several with its ids, the newest."""
         with self.lock:
             if outcome.id is not None:
                 return self._started.get(outcome.id)
@@ -99,14 +99,14 @@ class Rows:
         return next(iter(rows), None)
 
     def ended_by(self, outcome: Outcome) -> Row | None:
-        """Return the newest row with an outcome's ids that has ended."""
+        """Return the newest ended row with the ids of an outcome."""
         with self.lock:
             ended = (*self._pending.values(), *self._ring.last())
         return next(iter(newest_first(row for row in ended if _is_of(row, outcome))), None)
 
 
 def newest_first(rows: Iterable[Row]) -> list[Row]:
-    """Return rows in the order of `started_at` and `id`, descending."""
+    """Return the rows ordered by `started_at` and `id`, descending."""
     return sorted(rows, key=lambda row: (row["started_at"], row["id"]), reverse=True)
 
 
