@@ -11,7 +11,6 @@ from time import monotonic
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
 
 from jobhistory._runtime.fork import register_for_fork
 from jobhistory.database.driver_errors import is_busy
@@ -35,30 +34,41 @@ class Wait(AbstractContextManager[None]):
     never have luck. Therefore later tries look more often.
 
     Args:
+        bind: the engine or connection of the operation.
         seconds: how long the operation is repeated after the first busy error, and how long it
             waits for its turn.
+        is_writer: whether the operation writes.
     """
 
-    __slots__ = ("_is_mine", "_is_ours", "_queue", "_seconds", "_until", "is_patient")
+    __slots__ = (
+        "_bind",
+        "_has_turns",
+        "_is_mine",
+        "_is_ours",
+        "_queue",
+        "_seconds",
+        "_until",
+        "is_patient",
+    )
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, bind: Engine | Connection, seconds: float, *, is_writer: bool) -> None:
+        self._bind = bind
         self._seconds = seconds
         self._until: float | None = None
         self.is_patient = True
-        self._is_ours = False
+        # On a `Connection`, the transaction is a caller's.
+        self._is_ours = bind.dialect.name == "sqlite" and isinstance(bind, Engine)
+        # On an event loop nothing may block.
+        self._has_turns = self._is_ours and is_writer and not bind.dialect.is_async
 
-    def turn(self, bind: Engine | Connection, *, is_writer: bool) -> AbstractContextManager[object]:
+    def turn(self) -> AbstractContextManager[object]:
         """Return a block for a transaction: of the writers on one file, one at a time is in it.
 
-        On an event loop nothing may block, and on a `Connection` the transaction is a caller's, so
-        there are no turns. If there is none in time, SQLite decides.
+        If there is no turn in time, SQLite decides.
         """
-        if bind.dialect.name != "sqlite":
+        if not self._has_turns:
             return _NOTHING
-        self._is_ours = isinstance(bind, Engine)
-        if not (is_writer and self._is_ours) or bind.dialect.is_async:
-            return _NOTHING
-        self._queue = _turns.queue_of(bind.engine)
+        self._queue = _turns.queue_of(self._bind.engine)
         return self
 
     def __enter__(self) -> None:
@@ -76,9 +86,8 @@ class Wait(AbstractContextManager[None]):
             self._queue.leave()
 
     @contextmanager
-    def impatience(self, session: Session, bind: Engine | Connection) -> Iterator[None]:
+    def impatience(self, connection: Connection) -> Iterator[None]:
         """Let the statements of a later try give up after some milliseconds, on SQLite."""
-        connection = session.connection(bind_arguments={"bind": bind})
         before = connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one()
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {_IMPATIENT_MILLISECONDS}").close()
         try:

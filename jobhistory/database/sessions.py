@@ -133,15 +133,22 @@ class OwnTransactions(DatabaseHistory):
 
     def _repeat(self, purpose: Purpose, operation: Callable[[Transaction], T]) -> T:
         """Run an operation; retry it after a conflict, and while SQLite is busy."""
+        is_writer = purpose is not Purpose.READ
         is_maintenance = purpose is Purpose.MAINTAIN
-        wait = busy.Wait(self.limits.busy_maintenance if is_maintenance else self.limits.busy)
+        seconds = self.limits.busy_maintenance if is_maintenance else self.limits.busy
+        wait: busy.Wait | None = None
         for attempt in count(1):
             try:
-                return self._run_once(purpose, operation, wait)
+                with self._session_factory() as session:
+                    route = binds.WRITING if is_writer else binds.READING
+                    bind = self._engines.bind_of(session, route)
+                    if wait is None:
+                        wait = busy.Wait(bind, seconds, is_writer=is_writer)
+                    return self._run_once(session, bind, purpose, operation, wait)
             except DBAPIError as error:
                 hide_values(error)
                 self.refuse_wrong_schema(error)
-                if wait.goes_on(error):
+                if wait is not None and wait.goes_on(error):
                     longest = busy.LONGEST_PAUSE
                 elif is_conflict(error) and attempt < _MOST_ATTEMPTS:
                     longest = _FIRST_PAUSE * attempt**2
@@ -152,23 +159,25 @@ class OwnTransactions(DatabaseHistory):
         raise AssertionError("unreachable")
 
     def _run_once(
-        self, purpose: Purpose, operation: Callable[[Transaction], T], wait: busy.Wait
+        self,
+        session: Session,
+        bind: binds.Bind,
+        purpose: Purpose,
+        operation: Callable[[Transaction], T],
+        wait: busy.Wait,
     ) -> T:
-        is_writer = purpose is not Purpose.READ
-        with self._session_factory() as session:
-            bind = self._engines.bind_of(session, binds.WRITING if is_writer else binds.READING)
-            with wait.turn(bind, is_writer=is_writer), session.begin():
-                as_one = purpose in (Purpose.RECORD_MANY, Purpose.RECORD_LATER)
-                transaction = Transaction(session, self.options, bind, as_one=as_one)
-                if wait.is_patient:
+        as_one = purpose in (Purpose.RECORD_MANY, Purpose.RECORD_LATER)
+        with wait.turn(), session.begin():
+            transaction = Transaction(session, self.options, bind, as_one=as_one)
+            if wait.is_patient:
+                result = operation(transaction)
+            else:
+                with wait.impatience(transaction.connection):
                     result = operation(transaction)
-                else:
-                    with wait.impatience(session, bind):
-                        result = operation(transaction)
-            # Before the session closes: giving back its connection may fail.
-            if transaction.ended:
-                self.ring.extend(transaction.ended)
-            return result
+        # Before the session closes: giving back its connection may fail.
+        if transaction.ended:
+            self.ring.extend(transaction.ended)
+        return result
 
 
 class CallersTransaction(DatabaseHistory):
