@@ -1,4 +1,4 @@
-"""What a store may be bound to, whose each thing is, and which schema it works in."""
+"""What a store can be bound to, who owns the engine, and which schema the store uses."""
 
 from __future__ import annotations
 
@@ -29,6 +29,17 @@ IDS = ("job-1", "worker-1", "request-1")
 def record_one(store):
     store.record_start(Job("job-1", "t", {"n": 1}), *IDS[1:])
     return store.record_completion(*IDS, 1)
+
+
+@pytest.mark.parametrize("is_owned", [True, False])
+def test_close_disposes_an_engine_only_if_the_store_owns_it(database, is_owned):
+    engine = create_engine(database.url)
+    owned = {"owned_engine": engine} if is_owned else {}
+    with HistoryStore(sessionmaker(engine), **owned) as store:
+        record_one(store)
+        pool = engine.pool
+    assert (engine.pool is not pool) == is_owned
+    engine.dispose()
 
 
 def test_a_url_makes_an_engine_that_close_disposes(database):

@@ -120,6 +120,14 @@ assert_type(store.reap_lost("2h", task_identifier=["a"], worker_id=5), int)
 with Session(engine) as session:
     assert_type(store.joined(session), JoinedStore)
     assert_type(store.joined(session).record_completion("1", "w", "c", 1), HistoryRecord)
+
+
+def count_with_either_kind_of_store(history: JoinedStore) -> Count:
+    return history.count()
+
+
+count_with_either_kind_of_store(store)
+count_with_either_kind_of_store(store.joined(session))
 store.joined(scoped_session(sessionmaker(engine)))
 store.joined(engine)  # type: ignore[arg-type]
 
