@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from sqlalchemy import make_url
@@ -116,7 +116,7 @@ def repeated(context: typer.Context, **values: str) -> str:
         name = parameter.name or ""
         source = context.get_parameter_source(name)
         if name in values or (source is not None and source.name == "COMMANDLINE"):
-            given = values.get(name, context.params[name])
+            given: Any = values.get(name, context.params[name])
             for value in given if isinstance(given, (list, tuple)) else [given]:
                 words.append(parameter.opts[0])
                 if value is not True:
