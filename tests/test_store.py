@@ -270,6 +270,10 @@ def test_racing_outcomes_of_equal_executions_each_end_one(store, clock):
         assert all(r.status is Status.COMPLETED for r in store.get_by_job_id(job_id))
 
 
+# Before 2.1.4, SQLAlchemy complains when a record that was made transient is collected.
+@pytest.mark.filterwarnings(
+    "ignore:.*InstanceState._cleanup:pytest.PytestUnraisableExceptionWarning"
+)
 def test_records_are_detached_loaded_and_nobody_elses(store):
     payload = {"list": [1]}
     started = start(store, payload=payload)
