@@ -1,4 +1,7 @@
-"""Start `jobhistory` as a process, by its script or in a fraction of that time."""
+"""Start `jobhistory` as a process, by its script or in a fraction of that time.
+
+Other programs that are written in Python can be started in the same way.
+"""
 
 from __future__ import annotations
 
@@ -19,26 +22,38 @@ from jobhistory.cli import main
 SCRIPT = os.path.join(sysconfig.get_path("scripts"), "jobhistory")
 
 
-def start(*arguments, env, **options):
+def start(*arguments, env, program=main, **options):
     """Start `jobhistory` in a fork of this process, which has imported it; return a `Popen`.
 
     Its files, arguments, signals and exit status are those of any process, but nothing runs at the
     exit of the interpreter.
     """
-    become_jobhistory = partial(_become_jobhistory, [os.fsdecode(each) for each in arguments], env)
+    arguments = [os.fsdecode(each) for each in arguments]
     with warnings.catch_warnings():
         # Python 3.12 warns of forks beside threads; the child uses nothing that a thread may hold.
         warnings.simplefilter("ignore", DeprecationWarning)
         return subprocess.Popen(
-            [SCRIPT], preexec_fn=become_jobhistory, restore_signals=False, **options
+            ["a fork"],
+            preexec_fn=partial(_become, program, arguments, env),
+            restore_signals=False,
+            **options,
         )
 
 
-def run(*arguments, env, input=None, text=True, timeout=60):  # noqa: A002 - as in `subprocess`
+def run(
+    *arguments,
+    env,
+    input=None,  # noqa: A002 - as `subprocess.run` calls it
+    text=True,
+    timeout=60,
+    **options,
+):
     """Run `jobhistory` in such a fork; return what `subprocess.run` would."""
     pipe = subprocess.PIPE
     stdin = subprocess.DEVNULL if input is None else pipe
-    process = start(*arguments, env=env, stdin=stdin, stdout=pipe, stderr=pipe, text=text)
+    process = start(
+        *arguments, env=env, stdin=stdin, stdout=pipe, stderr=pipe, text=text, **options
+    )
     with process:
         try:
             out, err = process.communicate(input, timeout)
@@ -48,7 +63,7 @@ def run(*arguments, env, input=None, text=True, timeout=60):  # noqa: A002 - as 
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
-def _become_jobhistory(arguments, environment):
+def _become(program, arguments, environment):
     status = 1
     try:
         gc.freeze()  # what the parent left is the parent's, files and connections above all
@@ -59,7 +74,7 @@ def _become_jobhistory(arguments, environment):
         sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, "w" if n else "r") for n in range(3))
         sys.stderr.reconfigure(line_buffering=True, errors="backslashreplace")
         logging.root.handlers.clear()
-        main(arguments)
+        program(arguments)
         status = 0
     except SystemExit as exit_:
         status = exit_.code or 0

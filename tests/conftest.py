@@ -136,12 +136,18 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def migrated_postgres(postgres: Server) -> Iterator[URL]:
-    with _new_postgres_database(postgres) as url:
+@contextmanager
+def _migrated_postgres(server: Server) -> Iterator[URL]:
+    with _new_postgres_database(server) as url:
         engine = create_engine(url)
         migrate.upgrade(engine)
         engine.dispose()
+        yield url
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres: Server) -> Iterator[URL]:
+    with _migrated_postgres(postgres) as url:
         yield url
 
 
@@ -274,10 +280,9 @@ def shared_sqlite(
 
 
 @pytest.fixture(scope="session")
-def shared_postgresql(
-    migrated_postgres: URL, event_loop_thread: EventLoop
-) -> Iterator[SharedDatabase]:
-    with _shared(migrated_postgres, event_loop_thread) as shared:
+def shared_postgresql(postgres: Server, event_loop_thread: EventLoop) -> Iterator[SharedDatabase]:
+    """Not the database of other tests, some of which end all sessions of theirs."""
+    with _migrated_postgres(postgres) as url, _shared(url, event_loop_thread) as shared:
         yield shared
 
 

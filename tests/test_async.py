@@ -193,11 +193,11 @@ def test_a_call_may_be_cancelled_at_every_step(database, clock, call, how):
 
     async def main():
         outcomes = set()
-        for steps in [*range(12), 15, 20, 30, 50, 100]:
-            with database.engine.begin() as connection:
-                connection.execute(text("DELETE FROM job_history"))
-            closing = []
-            with async_engine(database, closing.append, pool_size=1, max_overflow=0) as engine:
+        closing = []
+        with async_engine(database, closing.append, pool_size=1, max_overflow=0) as engine:
+            for steps in [*range(12), 15, 20, 30, 50, 100]:
+                with database.engine.begin() as connection:
+                    connection.execute(text("DELETE FROM job_history"))
                 store = create_async_store(engine, clock=clock, buffer_size=100)
                 await prepare(store)
                 clock.advance(hours=1)
@@ -221,7 +221,7 @@ def test_a_call_may_be_cancelled_at_every_step(database, clock, call, how):
                     assert (row.error_type is None) == (row.status is not Status.FAILED)
                 if not task.cancelled():
                     assert task.exception() is None
-            await closing[0]
+        await closing[0]
         return outcomes
 
     assert "cancelled" in asyncio.run(main())

@@ -115,7 +115,9 @@ def record_in_processes(path, kind, count):
     assert [process.exitcode for process in processes] == [0] * PROCESSES
 
 
-@pytest.mark.parametrize("kind", ENGINES)
+@pytest.mark.parametrize(
+    "kind", ["default", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ENGINES[1:])]
+)
 def test_processes_record_everything_once(make_engine, path, kind):
     record_in_processes(path, kind, 25)
     assert_everything_is_there_once(create_store(make_engine(kind)), PROCESSES, 25)

@@ -32,7 +32,7 @@ from tests.conftest import async_engine
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 
 CHILDREN = 4
-ROUNDS = 20
+ROUNDS = 5
 
 fork = multiprocessing.get_context("fork")
 

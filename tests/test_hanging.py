@@ -39,7 +39,14 @@ LIMITS = TimeLimits(call=1, bulk=1)
 
 PAUSE = 30
 
-EVERY_DRIVER = ["psycopg", "psycopg2", "async-psycopg", "asyncpg"]
+every_driver_that_waits = pytest.mark.parametrize(
+    "driver",
+    [
+        *("psycopg", "asyncpg"),
+        *(pytest.param(driver, marks=pytest.mark.slow) for driver in ("psycopg2", "async-psycopg")),
+    ],
+)
+"""For tests that wait for seconds."""
 
 
 class Moments:
@@ -108,7 +115,7 @@ def start(store, job_id="1"):
     return store.record_start(Job(job_id, "t", {"secret": "payload"}), "w", "c")
 
 
-@pytest.mark.parametrize("driver", EVERY_DRIVER)
+@every_driver_that_waits
 def test_connecting_has_a_time_limit(open_store, driver):
     with silent_server() as port, soon():
         store, _ = open_store(f"postgresql://u@127.0.0.1:{port}/d", driver)
@@ -120,7 +127,7 @@ def test_connecting_has_a_time_limit(open_store, driver):
             store.query()  # a question always tries
 
 
-@pytest.mark.parametrize("driver", EVERY_DRIVER)
+@every_driver_that_waits
 def test_a_call_has_a_time_limit_and_history_goes_on_when_the_server_does(
     server, open_store, moments, driver
 ):
@@ -140,7 +147,7 @@ def test_a_call_has_a_time_limit_and_history_goes_on_when_the_server_does(
     assert store.record_completion(f"{driver}-before", "w", "c", 1).status is Status.COMPLETED
 
 
-@pytest.mark.parametrize("driver", EVERY_DRIVER)
+@every_driver_that_waits
 def test_the_test_of_an_idle_connection_has_a_time_limit(server, open_store, monkeypatch, driver):
     monkeypatch.setattr("jobhistory.database.engines._IDLE_SECONDS", 0)
     store, _ = open_store(server.get_uri(), driver)
@@ -150,7 +157,7 @@ def test_the_test_of_an_idle_connection_has_a_time_limit(server, open_store, mon
     store.query()
 
 
-@pytest.mark.parametrize("driver", EVERY_DRIVER)
+@every_driver_that_waits
 def test_an_idle_connection_that_the_network_dropped_is_replaced(
     server, open_store, monkeypatch, driver
 ):

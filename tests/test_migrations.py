@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from alembic.config import Config
+from alembic.config import main as alembic_main
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, StaticPool, create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -21,7 +22,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from jobhistory import InvalidInput, Job, SchemaOutOfDate, create_store, migrate
 from jobhistory.schema import Base
+from tests import command_line
 from tests.sqlite_engines import SQLITE_ENGINES
+from tests.test_forks import in_children
 
 ROOT = Path(__file__).parent.parent
 
@@ -147,20 +150,7 @@ def test_upgrade_is_repeatable_and_keeps_the_rows(database):
 
 
 def test_several_processes_may_upgrade_at_once(bare_database):
-    script = (
-        "import sys\n"
-        "from sqlalchemy import create_engine\n"
-        "from jobhistory import migrate\n"
-        "migrate.upgrade(create_engine(sys.argv[1]))\n"
-    )
-    url = bare_database.url.render_as_string(hide_password=False)
-    processes = [
-        subprocess.Popen([sys.executable, "-c", script, url], stderr=subprocess.PIPE, text=True)
-        for _ in range(4)
-    ]
-    for process in processes:
-        _, stderr = process.communicate(timeout=60)
-        assert process.returncode == 0, stderr
+    in_children(lambda number: migrate.upgrade(create_engine(bare_database.url)))
     migrate.check(bare_database.engine)
 
 
@@ -349,13 +339,9 @@ def test_the_offline_sql_makes_the_same_schema(bare_database, schema):
 
 
 def alembic(database, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "alembic", *arguments],
-        cwd=ROOT,
-        env=os.environ | {"JOBHISTORY_URL": database.url.render_as_string(hide_password=False)},
-        capture_output=True,
-        text=True,
-        timeout=60,
+    url = database.url.render_as_string(hide_password=False)
+    return command_line.run(
+        *arguments, program=alembic_main, env=os.environ | {"JOBHISTORY_URL": url}, cwd=ROOT
     )
 
 
@@ -364,8 +350,6 @@ def test_alembics_own_command_line_works_from_the_root(bare_database):
         done = alembic(bare_database, *arguments.split())
         assert done.returncode == 0, done.stderr
     assert "jobhistory_0001 -> jobhistory_0002" in done.stderr
-    assert alembic(bare_database, "current").stdout.split() == [migrate.HEAD, "(head)"]
-    assert "CREATE TABLE job_history" in alembic(bare_database, "upgrade", "head", "--sql").stdout
     migrate.check(bare_database.engine)
 
 
@@ -380,16 +364,30 @@ def test_alembics_own_command_line_takes_a_schema(bare_database):
     assert tables(bare_database.engine) == []
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_alembics_own_command_line_prints_the_revision_and_the_sql(database):
+    url = database.url.render_as_string(hide_password=False)
+
+    assert started_alembic("current", JOBHISTORY_URL=url).stdout.split() == [migrate.HEAD, "(head)"]
+    sql = started_alembic("upgrade", "head", "--sql", JOBHISTORY_URL=url).stdout
+    assert "CREATE TABLE job_history" in sql
+
+
 def test_without_a_url_alembic_says_what_to_set():
+    done = started_alembic("current")
+
+    assert done.returncode != 0
+    assert "set JOBHISTORY_URL" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def started_alembic(*arguments, **variables):
     environment = {k: v for k, v in os.environ.items() if k != "JOBHISTORY_URL"}
-    done = subprocess.run(
-        [sys.executable, "-m", "alembic", "current"],
+    return subprocess.run(
+        [sys.executable, "-m", "alembic", *arguments],
         cwd=ROOT,
-        env=environment,
+        env=environment | variables,
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert done.returncode != 0
-    assert "set JOBHISTORY_URL" in done.stderr
-    assert "Traceback" not in done.stderr

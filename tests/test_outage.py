@@ -78,7 +78,7 @@ def server():
         pytest.skip(f"there is no server that may be killed: {error}")
 
 
-@pytest.mark.parametrize("bind", ["url", "engine"])
+@pytest.mark.parametrize("bind", ["url", pytest.param("engine", marks=pytest.mark.slow)])
 def test_the_server_is_killed_and_started_again(server, bind):
     url = server.get_uri()
     engine = create_engine(url, pool_pre_ping=True)
@@ -178,6 +178,8 @@ WRITERS = 8
 KILLS = 5
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_recorder_survives_five_kills_of_the_server(server):
     """Everything that eight threads handed over is there once, with the right outcome."""
     url = server.get_uri()
@@ -268,6 +270,8 @@ while True:
 """
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_writer_that_is_killed_leaves_what_it_flushed_and_its_spool(server, tmp_path):
     url = server.get_uri()
     engine = create_engine(url)

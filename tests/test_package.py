@@ -80,6 +80,7 @@ def wheel(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_library_the_revisions_and_nothing_else(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
 
@@ -93,6 +94,7 @@ def test_the_wheel_holds_the_library_the_revisions_and_nothing_else(wheel):
     assert not [name for name in names if "__pycache__" in name or name.endswith(".db")]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="compares with what git knows")
 def test_the_source_distribution_has_everything_that_the_tests_read(tmp_path):
     subprocess.run(
@@ -112,6 +114,8 @@ def test_the_source_distribution_has_everything_that_the_tests_read(tmp_path):
     assert not [name for name in missing if not name.startswith((".ci/", ".pre-commit"))]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_the_wheel_installed_clean_migrates_and_records_in_another_directory(wheel, tmp_path):
     venv.create(tmp_path / "venv", with_pip=True)
     binaries = tmp_path / "venv" / "bin"

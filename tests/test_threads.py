@@ -8,7 +8,7 @@ import pytest
 
 from jobhistory import Job, Status, create_store
 
-THREADS, EACH = 16, 200
+THREADS, EACH = 16, 50
 
 
 def record_from_all_threads(store):
