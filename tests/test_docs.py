@@ -111,6 +111,7 @@ class Shell:
             "NO_COLOR": "1",
             "COLUMNS": "84",
             "TTY_INTERACTIVE": "0",
+            "ALEMBIC_CONFIG": str(ROOT / "alembic.ini"),
         }.items():
             monkeypatch.setenv(name, value)
         for name in ("JOBHISTORY_URL", "XDG_DATA_HOME"):
@@ -125,12 +126,19 @@ class Shell:
             check_output(self.run(line), expected, example)
 
     def run(self, line):
+        """Run a command; return what it prints on both streams."""
         words = shlex.split(line)
         if words[0] != "jobhistory" or words[1] == "run" or set(words) & {"|", ">", "&&"}:
-            subprocess.run(["bash", "-c", line], check=False, timeout=60)
-        else:
-            with pytest.raises(SystemExit):
-                cli.main(words[1:])
+            return subprocess.run(
+                ["bash", "-c", line],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                check=False,
+                text=True,
+                timeout=60,
+            ).stdout
+        with pytest.raises(SystemExit):
+            cli.main(words[1:])
         out, err = self.capfd.readouterr()
         return out + err
 
