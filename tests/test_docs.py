@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import shlex
@@ -183,9 +184,9 @@ def test_every_test_that_the_fault_table_names_exists():
     assert len(named) > 40
 
 
-def table_rows(page, heading):
+def table_rows(page, heading, level=2):
     """Return the cells of the first table below a heading, without its head."""
-    below = page.read_text().partition(f"\n## {heading}\n")[2]
+    below = page.read_text().partition(f"\n{'#' * level} {heading}\n")[2]
     rows = re.search(r"((?:^\|.*\n)+)", below, re.MULTILINE)[1].splitlines()[2:]
     return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
 
@@ -200,6 +201,7 @@ def test_the_schema_page_lists_the_columns_in_their_order():
 
 
 SCHEMA = DOCS / "schema.md"
+BENCHMARKS = ROOT / "benchmarks" / "README.md"
 
 
 def column_types(column):
@@ -224,6 +226,37 @@ def test_the_schema_page_lists_the_indexes():
 def partial_predicate(index):
     predicate = index.dialect_options["postgresql"]["where"]
     return "all" if predicate is None else f"`{predicate}`"
+
+
+def test_the_figures_for_questions_are_those_of_the_benchmarks():
+    measured = table_rows(BENCHMARKS, "Questions", level=3)
+    shown = table_rows(DOCS / "reads.md", "Figures")
+
+    assert len(shown) > 5
+    assert [row for row in shown if row not in [each[:4] for each in measured]] == []
+
+
+def test_the_figures_for_storage_are_those_of_the_benchmarks():
+    (_, ours, _, updates), (_, others, _, _) = table_rows(
+        BENCHMARKS, "What an execution costs the server", level=3
+    )
+    text = " ".join(SCHEMA.read_text().split())
+
+    assert f"wrote {ours.split()[0]} bytes" in text
+    assert f"wrote {others.split()[0]}." in text
+    assert f"{float(updates.rstrip('%')):.0f} % of the outcomes" in text
+
+
+def test_the_limits_of_a_recorder_are_its_defaults():
+    described = {
+        name.strip("`"): eval(default.strip("`"))
+        for name, default, _ in table_rows(DOCS / "howto/recorder.md", "Limits")
+    }
+    parameters = inspect.signature(jobhistory.Recorder).parameters
+
+    assert described == {
+        name: parameters[name].default for name in parameters if name not in ("store", "spool")
+    }
 
 
 def test_the_errors_page_lists_every_error():

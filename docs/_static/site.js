@@ -27,7 +27,7 @@ document.querySelectorAll("table.docutils code").forEach((code) => {
 // On a narrow screen a row of a wide table is a list: each cell with its heading.
 document.querySelectorAll("table.docutils").forEach((table) => {
   const headings = [...table.querySelectorAll("thead th")].map((cell) => cell.textContent);
-  if (headings.length < 4) return;
+  if (headings.length < 3) return;
   table.classList.add("wide");
   table.querySelectorAll("tbody tr").forEach((row) => {
     [...row.children].forEach((cell, column) => {
