@@ -134,6 +134,7 @@ class OwnTransactions(DatabaseHistory):
     def _repeat(self, purpose: Purpose, operation: Callable[[Transaction], T]) -> T:
         """Run an operation; retry it after a conflict, and while SQLite is busy."""
         is_writer = purpose is not Purpose.READ
+        as_one = purpose in (Purpose.RECORD_MANY, Purpose.RECORD_LATER)
         is_maintenance = purpose is Purpose.MAINTAIN
         seconds = self.limits.busy_maintenance if is_maintenance else self.limits.busy
         wait: busy.Wait | None = None
@@ -142,42 +143,38 @@ class OwnTransactions(DatabaseHistory):
                 with self._session_factory() as session:
                     route = binds.WRITING if is_writer else binds.READING
                     bind = self._engines.bind_of(session, route)
-                    if wait is None:
-                        wait = busy.Wait(bind, seconds, is_writer=is_writer)
-                    return self._run_once(session, bind, purpose, operation, wait)
+                    wait = wait or busy.Wait(bind, seconds, is_writer=is_writer)
+                    with wait.turn(), session.begin():
+                        transaction = Transaction(session, self.options, bind, as_one=as_one)
+                        if wait.is_patient:
+                            result = operation(transaction)
+                        else:
+                            with wait.impatience(transaction.connection):
+                                result = operation(transaction)
+                    # Before the session closes: giving back its connection may fail.
+                    if transaction.ended:
+                        self.ring.extend(transaction.ended)
+                    return result
             except DBAPIError as error:
-                hide_values(error)
-                self.refuse_wrong_schema(error)
-                if wait is not None and wait.goes_on(error):
-                    longest = busy.LONGEST_PAUSE
-                elif is_conflict(error) and attempt < _MOST_ATTEMPTS:
-                    longest = _FIRST_PAUSE * attempt**2
-                else:
-                    raise
+                longest = self._longest_pause(error, wait, attempt)
             # Chance decides which of those that were in each other's way is next.
             _sleep(uniform(0, longest))  # noqa: S311
         raise AssertionError("unreachable")
 
-    def _run_once(
-        self,
-        session: Session,
-        bind: binds.Bind,
-        purpose: Purpose,
-        operation: Callable[[Transaction], T],
-        wait: busy.Wait,
-    ) -> T:
-        as_one = purpose in (Purpose.RECORD_MANY, Purpose.RECORD_LATER)
-        with wait.turn(), session.begin():
-            transaction = Transaction(session, self.options, bind, as_one=as_one)
-            if wait.is_patient:
-                result = operation(transaction)
-            else:
-                with wait.impatience(transaction.connection):
-                    result = operation(transaction)
-        # Before the session closes: giving back its connection may fail.
-        if transaction.ended:
-            self.ring.extend(transaction.ended)
-        return result
+    def _longest_pause(self, error: DBAPIError, wait: busy.Wait | None, attempt: int) -> float:
+        """Return the maximum number of seconds to wait before a retry.
+
+        Raises:
+            DBAPIError: the error, if a retry cannot help.
+            SchemaOutOfDate: in its place, if it is due to the schema.
+        """
+        hide_values(error)
+        self.refuse_wrong_schema(error)
+        if wait is not None and wait.goes_on(error):
+            return busy.LONGEST_PAUSE
+        if is_conflict(error) and attempt < _MOST_ATTEMPTS:
+            return _FIRST_PAUSE * attempt**2
+        raise error
 
 
 class CallersTransaction(DatabaseHistory):

@@ -28,7 +28,7 @@ from jobhistory.errors import check_count
 from jobhistory.sanitize.attributes import attributes_of
 from jobhistory.sanitize.secret_names import looks_secret
 from jobhistory.sanitize.secrets import REDACTED, redact_arguments, redact_secrets, redact_text
-from jobhistory.sanitize.tracebacks import error_type, safe_text, traceback_text, unshowable
+from jobhistory.sanitize.tracebacks import safe_text, texts_of_error, unshowable
 from jobhistory.sanitize.truncate import (
     NAME_LENGTH,
     byte_length,
@@ -102,21 +102,20 @@ class Sanitizer:
 
     def message(self, value: Any) -> str:
         """Return the text of any value, cut at the end."""
-        return _Walk(self.redact, self.limits.message).text(safe_text(value))
+        text = value if isinstance(value, str) else safe_text(value)
+        return _Walk(self.redact, self.limits.message).text(text)
 
     def stack(self, text: Any) -> str:
         """Return the text of a stack, cut in the middle, because both ends show what failed."""
-        return _Walk(self.redact, self.limits.stack).text(safe_text(text), keep_tail=True)
+        text = text if isinstance(text, str) else safe_text(text)
+        return _Walk(self.redact, self.limits.stack).text(text, keep_tail=True)
 
     def failure(self, error: BaseException | str) -> tuple[str, str, str | None]:
         """Return the type, message and stack of an error. A text has no stack."""
         if isinstance(error, str):
             return TEXT_ERROR_TYPE, self.message(error), None
-        return (
-            truncate_name(error_type(error)),
-            self.message(error),
-            self.stack(traceback_text(error)),
-        )
+        kind, message, stack = texts_of_error(error)
+        return kind, self.message(message), self.stack(stack)
 
     def _json(self, value: Any, limit: int) -> Any:
         # If the whole value is too large, halve the allowance of each text and collection until it
@@ -165,10 +164,16 @@ class _Walk:
 
     def text(self, text: str, *, keep_tail: bool = False) -> str:
         """Return the text, redacted and cut."""
+        if len(text) <= self._allowance:
+            cleaned = self._clean(text)
+            length = len(cleaned) if cleaned.isascii() else byte_length(cleaned)
+            if length <= self._allowance:
+                return cleaned
         return truncate_text(text, self._allowance, keep_tail=keep_tail, clean=self._clean)
 
     def _clean(self, text: str) -> str:
-        text = storable_text(text)
+        if not text.isascii() or "\0" in text:  # as few texts are
+            text = storable_text(text)
         if self._redact is None or not text:
             return text
         if text[0] in "{[" and text[-1] in "]}":

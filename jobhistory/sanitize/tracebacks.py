@@ -14,14 +14,15 @@ def safe_text(value: object) -> str:
     return value if isinstance(value, str) else _safely(str, value)
 
 
-def error_type(error: BaseException) -> str:
-    """Return the name of an error's class, with its module unless that is `builtins`."""
-    return _safely(_qualified_name, type(error))
+def texts_of_error(error: BaseException) -> tuple[str, str, str]:
+    """Return the type, the message and the traceback of an error.
 
-
-def traceback_text(error: BaseException) -> str:
-    """Return the traceback of an error and of its causes, as Python prints it."""
-    return _safely(_format_traceback, error)
+    The type is the name of its class, with the module unless that is `builtins`. The traceback is
+    that of the error and of its causes, as Python prints it.
+    """
+    stack = _safely(_format_traceback, error)
+    kind = _safely(_qualified_name, type(error))
+    return truncate_name(kind), _safely(str, error), stack
 
 
 def unshowable(value: object, error: Exception) -> str:
