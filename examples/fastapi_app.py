@@ -28,8 +28,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from uuid import uuid4
 
-from fastapi import BackgroundTasks, FastAPI, Header, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi import BackgroundTasks, FastAPI, Header, HTTPException, Query
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
@@ -114,7 +113,10 @@ async def list_history(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> HistoryPage:
     """Return a page of executions. Ask with the same task and status for the next one."""
-    page = await history.page(task_identifier=task, status=status, limit=limit, after=after)
+    try:
+        page = await history.page(task_identifier=task, status=status, limit=limit, after=after)
+    except InvalidInput as error:  # a wrong cursor or status, which the message quotes
+        raise HTTPException(422, str(error)) from None
     executions = [Execution.model_validate(record) for record in page.records]
     return HistoryPage(executions=executions, next=page.next_cursor)
 
@@ -124,9 +126,3 @@ async def list_failures(hours: Annotated[int, Query(ge=1, le=24 * 90)] = 24) -> 
     """Return the failures of the last hours, grouped, the most frequent first."""
     groups = await history.failures(from_=datetime.now(UTC) - timedelta(hours=hours))
     return [FailureGroup.model_validate(group) for group in groups]
-
-
-@app.exception_handler(InvalidInput)
-async def refuse(_: Request, error: Exception) -> JSONResponse:
-    """Answer a wrong cursor or status with 422. The message contains no payload."""
-    return JSONResponse({"detail": str(error)}, status_code=422)

@@ -24,7 +24,7 @@ from typing import Any
 from uuid import uuid4
 
 import click
-from flask import Flask, current_app, request
+from flask import Flask, Response, current_app, jsonify, request
 from flask.cli import with_appcontext
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import select
@@ -69,7 +69,6 @@ def create_app() -> Flask:
     app.cli.add_command(print_history)
     app.add_url_rule("/report", view_func=report, methods=["POST"])
     app.add_url_rule("/history", view_func=list_history)
-    app.register_error_handler(InvalidInput, refuse)
     return app
 
 
@@ -138,10 +137,14 @@ def report() -> dict[str, Any]:
     return {"job_id": job.id, "shipped": list(shipped), "waiting": list(waiting)}
 
 
-def list_history() -> dict[str, Any]:
+def list_history() -> Response | tuple[Response, int]:
     """Return a page of executions as JSON, with the cursor of the next page."""
-    page = history().page(limit=20, after=request.args.get("after"))
-    return {"executions": [as_json(record) for record in page.records], "next": page.next_cursor}
+    try:
+        page = history().page(limit=20, after=request.args.get("after"))
+    except InvalidInput as error:  # a wrong cursor; the message quotes it, so it is never HTML
+        return jsonify(error=str(error)), 422
+    executions = [as_json(record) for record in page.records]
+    return jsonify(executions=executions, next=page.next_cursor)
 
 
 def as_json(record: HistoryRecord) -> dict[str, Any]:
@@ -153,8 +156,3 @@ def as_json(record: HistoryRecord) -> dict[str, Any]:
         "started_at": record.started_at.isoformat(),
         "error": record.error_message,
     }
-
-
-def refuse(error: InvalidInput) -> tuple[dict[str, str], int]:
-    """Answer a wrong cursor with 422."""
-    return {"error": str(error)}, 422

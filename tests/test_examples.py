@@ -106,6 +106,7 @@ def test_the_fastapi_app_records_background_tasks_and_pages_through_them(module)
         (group,) = client.get("/history/failures").json()
         wrong = [
             client.get("/history", params={"after": "x"}),
+            client.get("/history", params={"after": "<b>"}),
             client.get("/history", params={"status": "x"}),
             client.post("/orders/1", headers={"X-Request-Id": "x" * 256}),
         ]
@@ -114,7 +115,9 @@ def test_the_fastapi_app_records_background_tasks_and_pages_through_them(module)
     assert len(completed["executions"]) == 2
     assert group["count"] == 1
     assert group["message"] == "there is no order <number>"
-    assert [answer.status_code for answer in wrong] == [422] * 3
+    assert [answer.status_code for answer in wrong] == [422] * 4
+    assert {answer.headers["content-type"] for answer in wrong} == {"application/json"}
+    assert "<b>" in wrong[1].json()["detail"]
     with create_store("sqlite:///fastapi_app.db") as store:
         assert len(store.get_by_correlation_id("request-2")) == 1
 
@@ -139,7 +142,9 @@ def test_the_flask_app_commits_its_orders_together_with_their_history(tmp_path, 
     assert history["executions"][0]["job_id"] == report["job_id"]
     assert [each["status"] for each in history["executions"]].count("failed") == 2
     assert history["next"] is None
-    assert client.get("/history?after=x").status_code == 422
+    wrong = client.get("/history?after=<b>")
+    assert (wrong.status_code, wrong.mimetype) == (422, "application/json")
+    assert "<b>" in wrong.json["error"]
     with app.app_context():
         (record,) = program.history().get_by_correlation_id("request-1")
         assert record.failed_steps == ["ship-13"]
