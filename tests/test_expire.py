@@ -182,7 +182,7 @@ def test_a_batch_is_repeated_if_somebody_changes_one_of_its_rows(postgres_databa
 
     @event.listens_for(engine, "before_cursor_execute")
     def change(connection, cursor, statement, *_):
-        if "doomed" in statement and interfere:
+        if "expired_batch" in statement and interfere:
             interfere.clear()
             cursor.execute("SELECT 1")  # which takes the snapshot
             with postgres_database.engine.begin() as other:

@@ -1,1 +1,1 @@
-"""The SQL, built without touching a database."""
+"""SQL statements, which are built without a database connection."""

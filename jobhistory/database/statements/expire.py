@@ -1,8 +1,8 @@
-"""The SQL of expiry, and the values that it works with.
+"""The SQL of expiry, and the values that it uses.
 
-On PostgreSQL, a batch finds its rows by `ctid`, which is twice as fast as by id. A `ctid` is unique
-in one table only, not across the partitions or the inheritance children of a table. So each table
-of such a tree is named and expires by itself.
+On PostgreSQL, a batch deletes its rows by `ctid`, which is twice as fast as by id. A `ctid` is
+unique within one table, but not across partitions or inheritance children. Therefore each table of
+such a tree is a separate branch, with its own batches.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from jobhistory.schema import TABLE, UTCDateTime
 
 
 class Place(NamedTuple):
-    """A place in the order of a moment; with an id, in the order of the moment and the id."""
+    """A position in the order of a time; with an id, in the order of the time and the id."""
 
     moment: datetime
     id: UUID | None = None
 
     def exact(self) -> Place:
-        """Return the place before all rows of the moment, in the order with the id."""
+        """Return a place with an id: this place, or the one before all rows of its time."""
         return self if self.id is not None else self._replace(id=UUID(int=0))
 
 
@@ -57,13 +57,13 @@ BEGINNING = Place(datetime.min.replace(tzinfo=UTC))
 
 @dataclass(frozen=True)
 class Branch:
-    """One table of the tree of partitions or inheritance children that history can be.
+    """One table of the history, which can be a tree of partitions or inheritance children.
 
     Attributes:
-        schema, name: the table's name in the database.
-        oid: its object identifier.
-        parent: that of the table it is attached to; `None` at the root.
-        is_table: whether it is a table and not, say, a view or a foreign table.
+        schema, name: the schema and the name of the table.
+        oid: the object identifier of the table.
+        parent: the object identifier of the table to which it is attached; `None` at the root.
+        is_table: whether it is an ordinary table, as opposed to a view or a foreign table.
     """
 
     schema: str
@@ -75,12 +75,12 @@ class Branch:
 
 @dataclass(frozen=True)
 class Expiry:
-    """What one call of `expire()` works on.
+    """The plan of one call of `expire()`.
 
     Attributes:
         cutoff: the earlier of the store's clock and the database's.
-        branches: the tables to delete from, one after the other. `None` is the whole tree at once,
-            by ids.
+        branches: the tables to delete from, in this order. `None` stands for the whole tree, from
+            which rows are deleted by id.
         has_policies: whether row-level security can hide rows from the connection.
     """
 
@@ -90,7 +90,7 @@ class Expiry:
 
 
 class Deleted(NamedTuple):
-    """What became of a batch: how many rows it found and deleted, and the last row it found."""
+    """The result of a batch: the numbers of rows found and deleted, and the last row found."""
 
     found: int
     deleted: int
@@ -100,9 +100,9 @@ class Deleted(NamedTuple):
 _earlier = func.least(bindparam("now", type_=UTCDateTime), func.now(), type_=UTCDateTime)
 
 EARLIER = select(_earlier)
-"""PostgreSQL: the earlier of the moment `now` and the server's clock."""
+"""PostgreSQL: the earlier of the parameter `now` and the server's clock."""
 
-# A partition need not grant what its parent does, and has its own policies.
+# Grants and policies are those of each table; a partition does not inherit them from its parent.
 TREE = text("""
 WITH RECURSIVE tree (oid, parent) AS (
     SELECT CAST(to_regclass(:name) AS oid), CAST(NULL AS oid)
@@ -122,20 +122,20 @@ FROM tree
     LEFT JOIN pg_namespace ON pg_namespace.oid = relnamespace
 ORDER BY tree.parent IS NOT NULL, relname, tree.oid
 """).bindparams(bindparam("now", type_=UTCDateTime), bindparam("name", type_=String))
-"""PostgreSQL: the cutoff of an expiry, and the table `name` with all tables below it."""
+"""PostgreSQL: the cutoff of an expiry, and the table `name` with all its descendants."""
 
 
 def expiry_of(tree: Sequence[Any]) -> Expiry:
-    """Return what to work on, from the rows of `TREE`."""
+    """Return the plan of an expiry, from the rows of `TREE`."""
     root = tree[0]
     cutoff = UTCDateTime().process_result_value(root.cutoff, None)  # type: ignore[arg-type]
     assert cutoff is not None
-    branches = {  # each once, as a table can inherit from several
+    branches = {  # each table once, although it can inherit from several
         each.oid: Branch(each.nspname, each.relname, each.oid, each.parent, each.is_table)
         for each in tree
         if each.has_rows
     }
-    # Under another name, other grants and policies would apply than those of the table.
+    # If statements name a partition, its own grants and policies apply and not the root table's.
     is_alone = len(tree) == 1
     by_name = is_alone or all(each.is_granted and not each.has_policies for each in tree)
     if not branches or not by_name:
@@ -146,61 +146,67 @@ def expiry_of(tree: Sequence[Any]) -> Expiry:
 _EXPIRED = TABLE.c.expires_at <= bindparam("cutoff")
 
 COUNT_EXPIRED = select(func.count()).select_from(TABLE).where(_EXPIRED)
-"""How many rows have expired at the moment `cutoff`."""
+"""The number of rows that have expired by `cutoff`."""
 
 
 @lru_cache(maxsize=64)
 def delete_expired(branch: Branch | None, *, exact: bool) -> Select[*tuple[Any, ...]]:
-    """PostgreSQL: delete one batch; return how many rows it found and deleted.
+    """Return the statement that deletes one batch on PostgreSQL.
 
-    It also selects the moment at which the last one expired, and if `exact` its id.
+    It selects the number of rows found, the number of rows deleted, the time at which the last row
+    expired, and with `exact` the id of that row.
     """
     rows, address = _rows(branch)
-    # A CTE, unlike a plain subquery, runs once whatever the plan; else more than a batch could go.
-    doomed = _doomed(branch, rows, address, exact=exact).cte("doomed")
-    addresses = func.array(select(doomed.c.address).scalar_subquery())
-    gone = _only(delete(rows), rows, branch).where(address == any_(addresses))
+    # Some plans run a plain subquery several times, which would delete more than one batch.
+    # A CTE runs once.
+    batch = _expired_batch(branch, rows, address, exact=exact).cte("expired_batch")
+    addresses = func.array(select(batch.c.address).scalar_subquery())
+    deleted = _only(delete(rows), rows, branch).where(address == any_(addresses))
     if branch is None or not branch.is_table:
-        # Addresses need not be unique, and none may cost a live row. It takes time, as the column
-        # is the last one of a row.
-        gone = gone.where(rows.c.expires_at <= bindparam("cutoff"))
-    gone = gone.returning(literal_column("1")).cte("gone")
-    batch = _found(doomed, exact=exact).subquery("batch")
-    result = select(func.count().label("deleted")).select_from(gone).subquery("result")
-    found, *last = batch.c
-    # Divided by zero the statement fails, and with it all that it has deleted is rolled back.
+        # Here addresses may not be unique, so a live row could share one with an expired row. The
+        # check is omitted elsewhere because it is slow: expires_at is the last column of a row.
+        deleted = deleted.where(rows.c.expires_at <= bindparam("cutoff"))
+    deleted = deleted.returning(literal_column("1")).cte("deleted")
+    search = _found(batch, exact=exact).subquery("search")
+    result = select(func.count().label("deleted")).select_from(deleted).subquery("result")
+    found, *last = search.c
+    # The division by zero makes the statement fail, which rolls back what it has deleted.
     zero, one = (literal_column(each, Integer) for each in "01")
     guarded = found.op("/")(case((result.c.deleted > found, zero), else_=one))
-    return select(guarded, result.c.deleted, *last).select_from(batch.join(result, true()))
+    return select(guarded, result.c.deleted, *last).select_from(search.join(result, true()))
 
 
 GUARD_STATE = "22012"
-"""The error of `delete_expired` if it deletes more rows than it found: a division by zero."""
+"""The sqlstate of `delete_expired` if it deletes more rows than it finds: division by zero."""
 
 
 @lru_cache
 def find_expired(*, exact: bool) -> Select[*tuple[Any, ...]]:
-    """Elsewhere: how many rows a batch finds, and the last one, as `delete_expired` has them."""
-    return _found(_doomed(None, *_rows(None), exact=exact).cte("doomed"), exact=exact)
+    """Return the statement that finds one batch on other databases.
+
+    It selects the number of rows found and the last row, as `delete_expired` does.
+    """
+    return _found(_expired_batch(None, *_rows(None), exact=exact).cte("expired_batch"), exact=exact)
 
 
 @lru_cache
 def delete_found(*, exact: bool) -> Delete:
-    """Elsewhere: delete the rows that `find_expired` finds."""
-    # SQLite runs the subquery once. Python's driver begins no transaction for a CTE.
-    doomed = _doomed(None, *_rows(None), exact=exact).subquery()
-    return delete(TABLE).where(TABLE.c.id.in_(select(doomed.c.address)))
+    """Return the statement that deletes the rows that `find_expired` finds."""
+    # A subquery suffices, because SQLite runs it once. With a CTE, Python's driver would not begin
+    # a transaction.
+    batch = _expired_batch(None, *_rows(None), exact=exact).subquery()
+    return delete(TABLE).where(TABLE.c.id.in_(select(batch.c.address)))
 
 
 @lru_cache(maxsize=64)
 def first_expired(branch: Branch | None) -> Select[*tuple[Any, ...]]:
-    """The first row of a batch, as the moment at which it expired and its id."""
-    doomed = _doomed(branch, *_rows(branch), exact=True).subquery()
-    return select(doomed.c.expires_at, doomed.c.id)
+    """Return the statement that selects the first row of a batch: its time of expiry and its id."""
+    batch = _expired_batch(branch, *_rows(branch), exact=True).subquery()
+    return select(batch.c.expires_at, batch.c.id)
 
 
 def _rows(branch: Branch | None) -> tuple[Any, ColumnElement[Any]]:
-    """Return a table, and the column by which its rows are found."""
+    """Return a table, and the column that addresses its rows."""
     if branch is None:
         return TABLE, TABLE.c.id
     columns: Any = (column("ctid"), column("id", Uuid()), column("expires_at", UTCDateTime()))
@@ -209,7 +215,7 @@ def _rows(branch: Branch | None) -> tuple[Any, ColumnElement[Any]]:
 
 
 def _only(statement: Any, rows: Any, branch: Branch | None) -> Any:
-    """Leave out the tables below a branch, which are branches themselves."""
+    """Restrict a statement to the branch, because its descendants are separate branches."""
     if branch is None:
         return statement
     if isinstance(statement, Delete):
@@ -217,16 +223,17 @@ def _only(statement: Any, rows: Any, branch: Branch | None) -> Any:
     return statement.with_hint(rows, "ONLY", "postgresql")
 
 
-def _doomed(
+def _expired_batch(
     branch: Branch | None, rows: Any, address: ColumnElement[Any], *, exact: bool
 ) -> Select[*tuple[Any, ...]]:
-    # SQLite has no SKIP LOCKED, and SQLAlchemy leaves it out there: its writers queue anyway.
+    # SQLite has no SKIP LOCKED, and SQLAlchemy omits it there. It is not needed, as only one
+    # connection writes at a time.
     expires_at, id_ = rows.c.expires_at, rows.c.id
     low = bindparam("low_moment", type_=UTCDateTime)
     columns: list[Any] = [address.label("address"), expires_at] + ([id_] if exact else [])
     found: Select[*tuple[Any, ...]] = (
         _only(select(*columns), rows, branch)
-        # The place spares each batch the dead rows that those before it left in the index.
+        # Without the place, each batch would scan the dead index entries that earlier ones left.
         .where(expires_at <= bindparam("cutoff"), expires_at >= low)
         .order_by(expires_at)
         .limit(bindparam("batch_size"))
@@ -241,7 +248,10 @@ def _doomed(
 
 
 def _is_attached(branch: Branch, parent: int) -> ColumnElement[bool]:
-    """That a branch is still part of history: a detached partition is the app's own."""
+    """Return the condition that a branch is still attached.
+
+    A detached partition belongs to the app.
+    """
     inherits = table("pg_inherits", column("inhrelid"), column("inhparent"), schema="pg_catalog")
     return exists(
         select(literal_column("1")).where(
@@ -251,11 +261,11 @@ def _is_attached(branch: Branch, parent: int) -> ColumnElement[bool]:
     )
 
 
-def _found(doomed: CTE, *, exact: bool) -> Select[*tuple[Any, ...]]:
-    """How many rows a batch has found, and the place of the last one."""
-    last: list[ColumnElement[Any]] = [func.max(doomed.c.expires_at)]
+def _found(batch: CTE, *, exact: bool) -> Select[*tuple[Any, ...]]:
+    """Return the statement that counts the rows of a batch and selects the place of the last."""
+    last: list[ColumnElement[Any]] = [func.max(batch.c.expires_at)]
     if exact:
-        order = (doomed.c.expires_at.desc(), doomed.c.id.desc())
-        last_id = select(doomed.c.id).order_by(*order).limit(literal_column("1"))
+        order = (batch.c.expires_at.desc(), batch.c.id.desc())
+        last_id = select(batch.c.id).order_by(*order).limit(literal_column("1"))
         last.append(last_id.scalar_subquery())
-    return select(func.count().label("found"), *last).select_from(doomed)
+    return select(func.count().label("found"), *last).select_from(batch)

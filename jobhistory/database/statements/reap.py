@@ -26,14 +26,15 @@ from jobhistory.schema import COLUMNS, TABLE, UTCDateTime
 def reap_statements(
     query: HistoryQuery, dialect: str
 ) -> tuple[Select[*tuple[Any, ...]], UpdateBase | None]:
-    """Return what finds a batch of started executions, and what ends them as lost.
+    """Return the statement that finds a batch of started executions, and the one that ends them.
 
-    On PostgreSQL the first does both: it returns the place of each execution that it found, and all
-    columns of its row, which are null if the row could not be ended. Executions that somebody else
-    is about to end are skipped. Elsewhere the second returns the rows that it ended.
+    On PostgreSQL the first statement does both, and the second is `None`. It returns the place of
+    each execution found and all columns of the row, which are NULL if the row was not ended. It
+    skips rows that another session has locked. On other databases, the second statement returns
+    the ended rows.
 
-    The parameters are the moment, `now`, and the place behind which the batch begins,
-    `after_started_at` and `after_id`.
+    The parameters are `now`, and `after_started_at` and `after_id`, the place after which the batch
+    begins.
     """
     place = (COLUMNS.started_at, COLUMNS.id)
     after = (bindparam("after_started_at", type_=UTCDateTime), bindparam("after_id", type_=Uuid))
@@ -44,17 +45,18 @@ def reap_statements(
         .limit(query.limit)
         .with_for_update(skip_locked=True)
     )
-    # As with expiry, a CTE where rows are locked, and none for SQLite's driver.
+    # For the same reasons as in expiry: a CTE runs once, but SQLite's driver would not begin a
+    # transaction for it.
     lost = found.cte("lost") if dialect == "postgresql" else found.subquery("lost")
-    before, behind = lost_message("\n").split("\n")
+    prefix, suffix = lost_message("\n").split("\n")
     ended = (
         update(TABLE)
-        # Looked at again, as an outcome may have come between the two on a database without locks.
+        # Check the status again, because without row locks an outcome may arrive in between.
         .where(COLUMNS.id.in_(select(lost.c.lost_id)), COLUMNS.status == STARTED)
         .values(
             status=Status.FAILED,
             error_type=WORKER_LOST,
-            error_message=literal(before) + utc_text(COLUMNS.started_at) + literal(behind),
+            error_message=literal(prefix) + utc_text(COLUMNS.started_at) + literal(suffix),
             completed_at=bindparam("now"),
         )
         .returning(*COLUMNS)

@@ -1,8 +1,8 @@
 """The SQL that writes starts and outcomes.
 
-Statements that do not depend on criteria are built once, at import, and bound with parameters. What
-index predicates name is written as it stands in them, never as a parameter: a prepared statement's
-generic plan could not use the index otherwise.
+Statements that do not depend on criteria are built once, at import. Values that index predicates
+contain are literals and not parameters, because the generic plan of a prepared statement could not
+use the index otherwise.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from jobhistory.schema import COLUMNS, TABLE, HistoryRecord, UTCDateTime
 
 
 def _of_key(columns: Any) -> list[ColumnElement[bool]]:
-    """That a row is of an `ExecutionKey`, given as the parameters `key_job_id` and so on."""
-    # It is the job that has few rows. As long as there are no statistics, PostgreSQL would look
-    # through all of the worker's as well; an index on an expression is one that it has not got.
+    """Return the conditions that match an `ExecutionKey`, with parameters such as `key_job_id`."""
+    # A job has few rows, so its index suffices. Without statistics, PostgreSQL would also scan the
+    # indexes of the worker, which has many. An expression rules out these indexes.
     no_index: ColumnElement[str] = literal_column("''")
     return [
         columns.job_id == bindparam("key_job_id"),
@@ -43,15 +43,16 @@ INSERT = insert(TABLE)
 
 _ENDED_AT = bindparam("ended_at", type_=UTCDateTime())
 _TIMES_OF_OUTCOME = {
-    # What a caller's clock says may be earlier than the start; and not every caller took the time.
+    # The caller's clock may be behind, but an end is never before the start.
     "completed_at": later(_ENDED_AT, COLUMNS.started_at),
     "execution_time_ms": func.coalesce(
         bindparam("took_ms", type_=BigInteger()), elapsed_ms(COLUMNS.started_at, _ENDED_AT)
     ),
 }
 
-# FOR UPDATE makes the second of two callers wait for the first and then look again, so it takes the
-# next started row, or none. Without it both would choose the same row, and the second miss.
+# FOR UPDATE makes the second of two concurrent callers wait for the first and check the row again.
+# Then it takes the next started row, or none. Without FOR UPDATE, both would select the same row,
+# and the second would update nothing.
 FINISH = (
     update(TABLE)
     .where(
@@ -67,10 +68,10 @@ FINISH = (
     .values(_TIMES_OF_OUTCOME)
     .returning(*COLUMNS)
 )
-"""Ends the newest started execution of a key.
+"""Ends the newest started execution with a key.
 
-Its parameters `ended_at` and `took_ms` are the outcome's times; those named as columns are the
-values of other columns that it sets.
+The parameters `ended_at` and `took_ms` are the times of the outcome. Parameters with the names of
+columns set these columns.
 """
 
 _BY_ID = COLUMNS.id == bindparam("key_id")
@@ -81,21 +82,24 @@ FINISH_BY_ID = (
     .values(_TIMES_OF_OUTCOME)
     .returning(*COLUMNS)
 )
-"""Ends the execution with an id if it is started; the rest is as with `FINISH`."""
+"""Ends the execution with an id if it is started; otherwise like `FINISH`."""
 
 _LOST = (COLUMNS.status == literal_column("'failed'")) & (
     COLUMNS.error_type == literal_column(f"'{WORKER_LOST}'")
 )
 
 REPLACE_LOST = update(TABLE).where(_BY_ID, _LOST).values(_TIMES_OF_OUTCOME).returning(*COLUMNS)
-"""Replaces the outcome of the execution with an id, if it ended as lost; else as `FINISH`."""
+"""Replaces the outcome of the execution with an id if its worker was presumed lost.
+
+Otherwise like `FINISH`.
+"""
 
 FINISH_MANY = (
     update(TABLE)
     .where(_BY_ID, COLUMNS.status == STARTED)
     .values({name: bindparam(name) for name in OUTCOME_COLUMNS})
 )
-"""`FINISH_BY_ID` for many sets of parameters at once, which name every column of an outcome."""
+"""`FINISH_BY_ID` for an executemany(). Each set of parameters has all columns of an outcome."""
 
 FINISHED = (
     select(HistoryRecord)
@@ -103,17 +107,15 @@ FINISHED = (
     .order_by(*NEWEST_OF_ONE)
     .limit(1)
 )
-"""The newest ended execution of a key."""
+"""Selects the newest ended execution with a key."""
 
 FINISHED_AT = FINISHED.where(HistoryRecord.completed_at == bindparam("key_completed_at"))
-"""The execution of a key that ended at a moment."""
-
+"""Selects the execution with a key that ended at a given time."""
 
 FINISHED_BY_ID = select(HistoryRecord).where(
     HistoryRecord.id == bindparam("key_id"), HistoryRecord.status != STARTED
 )
-"""The execution with an id, if it has ended."""
-
+"""Selects the execution with an id, if it has ended."""
 
 _DIALECT_INSERTS: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 
@@ -133,14 +135,15 @@ def _insert_or_end(dialect_insert: Any) -> Any:
 
 
 INSERT_OR_FINISH = {name: _insert_or_end(insert_) for name, insert_ in _DIALECT_INSERTS.items()}
-"""By dialect: inserts a row, or gives the row with its id its outcome, if that has none but lost.
+"""By dialect: inserts a row, or writes its outcome into the existing row with its id.
 
-To do so again changes nothing, whether the first time got through or not. Nothing happens, either,
-if the row with its id is of another job or task.
+The existing row keeps its outcome, unless its worker was presumed lost. It also stays unchanged if
+it belongs to another job or task. The statement is idempotent, so it is safe to retry after an
+error that leaves open whether it succeeded.
 """
 
 INSERT_NEW = {
     name: insert_(TABLE).on_conflict_do_nothing(index_elements=[COLUMNS.id])
     for name, insert_ in _DIALECT_INSERTS.items()
 }
-"""By dialect: inserts a row, unless there is one with its id."""
+"""By dialect: inserts a row, unless a row with its id exists."""
