@@ -236,7 +236,7 @@ def test_many_rows_have_a_longer_time_limit(postgres_database, open_store):
 def test_the_time_limit_of_many_rows_starts_over_while_the_database_takes_them(
     postgres_database, open_store, monkeypatch, driver
 ):
-    monkeypatch.setattr("jobhistory.database.writes._MOST_ROWS", 2)
+    monkeypatch.setattr("jobhistory.database.writes._MAX_ROWS", 2)
     restarted = []
     restart = Deadline.restart
 
@@ -270,7 +270,7 @@ def test_the_url_may_set_the_time_limit_for_connecting(driver, option, monkeypat
 
     assert limit_of("") == 2
     assert limit_of(f"?{option}=7") == 7
-    with pytest.raises(InvalidInput, match=f"{option} 'soon' is no number of seconds"):
+    with pytest.raises(InvalidInput, match=f"{option} 'soon' is not a number of seconds"):
         limit_of(f"?{option}=soon")
 
 

@@ -177,7 +177,7 @@ def test_a_scoped_session_is_refused_as_it_is_the_apps_own_session():
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
 def test_a_database_that_dies_with_its_connection_is_refused(url):
-    with pytest.raises(InvalidInput, match="give None for a store in memory"):
+    with pytest.raises(InvalidInput, match="pass None for a store in memory"):
         create_store(url)
 
 

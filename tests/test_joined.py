@@ -444,7 +444,7 @@ def test_a_failure_that_cannot_be_recorded_later_is_logged_and_the_app_goes_on(
         def broken(*args, **options):
             raise OperationalError("INSERT", {}, Exception("gone"))
 
-        monkeypatch.setattr("jobhistory.database.sessions.Aside.insert_ended", broken)
+        monkeypatch.setattr("jobhistory.database.sessions.LaterTransactions.insert_ended", broken)
         session.rollback()
     assert caplog.messages == ["not recorded after the end of the caller's transaction: gone"]
 

@@ -93,7 +93,7 @@ def test_what_the_app_adds_is_listed_and_is_no_damage(engine):
             "DROP INDEX ix_job_history_failed_started_at;"
             "CREATE INDEX ix_job_history_failed_started_at ON job_history (started_at)"
             " WHERE status = 'failed'",
-            "index ix_job_history_failed_started_at holds other rows",
+            "index ix_job_history_failed_started_at has another predicate",
         ),
     ],
 )
@@ -110,7 +110,7 @@ def test_what_is_missing_or_different_is_damage_in_the_databases_terms(engine, s
         ("ALTER TABLE job_history ALTER payload SET NOT NULL", "column payload is NOT NULL"),
         (
             "ALTER TABLE job_history ALTER job_id TYPE varchar(20)",
-            "column job_id is VARCHAR(20) and not VARCHAR(255)",
+            "column job_id is VARCHAR(20) instead of VARCHAR(255)",
         ),
         (
             "ALTER TABLE job_history ADD tenant text NOT NULL",

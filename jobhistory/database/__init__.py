@@ -1,1 +1,1 @@
-"""History in a database."""
+"""A history in a database."""

@@ -1,4 +1,4 @@
-"""The engines behind a session factory: which one a statement runs on, and after a fork."""
+"""The engines of a session factory: the choice of one for a statement, and forks."""
 
 from __future__ import annotations
 
@@ -17,29 +17,30 @@ from jobhistory.schema import HistoryRecord
 
 Bind = Engine | Connection
 
-# What `Session.get_bind` is given for an ORM statement: sessions that route look at both.
+# The arguments that SQLAlchemy passes for an ORM statement. A session that routes may use both.
 READING: dict[str, Any] = {"mapper": inspect(HistoryRecord), "clause": select(HistoryRecord)}
 """The arguments of `Session.get_bind` for a transaction that only reads."""
 
 WRITING: dict[str, Any] = {"mapper": inspect(HistoryRecord), "clause": update(HistoryRecord)}
 """The arguments of `Session.get_bind` for a transaction that writes.
 
-SQLAlchemy's routing example sends only flushes, UPDATE and DELETE to the leader, so this is an
-UPDATE whatever the transaction does.
+The clause is an UPDATE whatever the transaction does, because the routing example in SQLAlchemy's
+documentation sends only flushes, UPDATE and DELETE to the leader.
 """
 
 _owners: WeakKeyDictionary[Dialect, int] = WeakKeyDictionary()
-"""The process whose connections an engine's pool holds.
+"""The ids of the processes that own the connections in the engines' pools.
 
-The key is the engine's dialect: engines that differ only in their options share it and the pool.
+The keys are the engines' dialects. Engines that differ only in execution options share their
+dialect and their pool.
 """
 
 _parents_pools: list[Pool] = []
-"""In a forked child: the pools of the parent, which the child neither uses nor closes."""
+"""The parent's pools in a forked child, which neither uses nor closes them."""
 
 
 def engine_of(session_factory: object) -> Engine | None:
-    """Return the engine that a sessionmaker is bound to; `None` if only its sessions know."""
+    """Return the engine to which a sessionmaker is bound; `None` if only its sessions know it."""
     options = getattr(session_factory, "kw", None)
     if options is None:
         return None
@@ -57,11 +58,11 @@ def engine_of(session_factory: object) -> Engine | None:
 
 
 class Engines:
-    """The engines of a session factory; a forked child leaves their connections to its parent.
+    """The engines of a session factory. A forked child drops inherited connections unclosed.
 
-    Two kinds of engines are known when the process forks: those that a sessionmaker is configured
-    with, and those that were used. Any other engine that a child comes across may hold connections
-    of the parent, so the child leaves these to the parent when it uses the engine first.
+    At a fork, the known engines are those of the sessionmaker's configuration and those already
+    used. Any other engine may also hold connections of the parent, so the child drops these
+    connections when it first uses the engine.
     """
 
     def __init__(self, session_factory: Callable[[], Session]) -> None:
@@ -74,10 +75,10 @@ class Engines:
         register_for_fork(self)
 
     def bind_of(self, session: Session, arguments: dict[str, Any]) -> Bind:
-        """Return what the session runs statements on, once it is safe to use in this process.
+        """Return the session's engine or connection, after making it safe for this process.
 
         Raises:
-            InvalidInput: if it is a database that the library does not support.
+            InvalidInput: if the library does not support its database.
         """
         bind = session.get_bind(**arguments)
         if bind.dialect not in self._used:
@@ -87,21 +88,21 @@ class Engines:
         return bind
 
     def reset_after_fork(self) -> None:
-        """Leave the parent's connections to the parent, in a forked child."""
+        """Drop the connections of the parent, without closing them."""
         for engine in (*_configured(self._session_factory), *self._used.values()):
             _take_over(engine, self._made_in)
 
 
 def _take_over(engine: Engine, made_in: int) -> None:
-    """Make sure that the connections in an engine's pool are those of this process."""
+    """Give an engine an empty pool, if another process owns the connections in its pool."""
     this = os.getpid()
     if _owners.setdefault(engine.dialect, made_in) == this:
         return
     _owners[engine.dialect] = this
     pool = engine.pool
-    # A pool of one connection holds a database in memory, which the child has a copy of.
+    # A pool of a single connection holds a database in memory, of which the child has a copy.
     if isinstance(pool, QueuePool):
-        _parents_pools.append(pool)  # or its connections were closed as garbage
+        _parents_pools.append(pool)  # garbage collection would close its connections
         engine.dispose(close=False)
 
 
@@ -113,7 +114,7 @@ def _configured(session_factory: object) -> Iterator[Engine]:
 
 
 def _synchronous(bind: Any) -> Any:
-    """Return what is inside of an `AsyncEngine` or `AsyncConnection`; others as they are."""
+    """Return the synchronous object inside an asyncio one, or any other bind unchanged."""
     for inner in ("sync_connection", "sync_engine"):
         if getattr(bind, inner, None) is not None:
             return getattr(bind, inner)

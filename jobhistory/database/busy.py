@@ -1,4 +1,4 @@
-"""Busy SQLite databases: the writers of a process take turns, and busy errors are retried."""
+"""Busy SQLite databases: turns for the writers of a process, and retries after busy errors."""
 
 from __future__ import annotations
 
@@ -16,28 +16,30 @@ from jobhistory._runtime.fork import register_for_fork
 from jobhistory.database.driver_errors import is_busy
 
 LONGEST_PAUSE = 0.01
-"""How many seconds to wait before a repetition at most; it only has to differ between writers."""
+"""The maximum pause before a retry, in seconds. Random pauses keep writers from colliding again."""
 
 _IMPATIENT_MILLISECONDS = 20
 
 _NEXT = -1
-"""The owner of a turn that was handed over to a thread that does not run yet."""
+"""The owner of a turn that has been passed to a thread that is not running yet."""
 
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
 
 class Wait(AbstractContextManager[None]):
-    """The wait of one operation for a busy SQLite database; with others it does nothing.
+    """The wait of one operation for a busy SQLite database. Other databases are unaffected.
 
-    The first try is as patient as the connection: 5 seconds, unless the app has set `timeout`. All
-    the while SQLite looks every 100 ms whether the database is free; in a crowd of processes some
-    never have luck. Therefore later tries look more often.
+    The first try waits as long as the connection allows: 5 seconds, unless the app sets `timeout`.
+    SQLite polls the lock only every 100 ms, so among many processes some never get it. Therefore
+    later tries fail after 20 ms and are repeated after a short random pause.
 
     Args:
         bind: the engine or connection of the operation.
-        seconds: how long the operation is repeated after the first busy error, and how long it
-            waits for its turn.
+        seconds: the time limit for retries after the first busy error, and for the wait for a turn.
         is_writer: whether the operation writes.
+
+    Attributes:
+        is_patient: whether the next try waits as long as the connection allows.
     """
 
     __slots__ = (
@@ -56,15 +58,15 @@ class Wait(AbstractContextManager[None]):
         self._seconds = seconds
         self._until: float | None = None
         self.is_patient = True
-        # On a `Connection`, the transaction is a caller's.
+        # On a `Connection`, the transaction belongs to the caller.
         self._is_ours = bind.dialect.name == "sqlite" and isinstance(bind, Engine)
-        # On an event loop nothing may block.
+        # On an event loop, waiting for a turn would block.
         self._has_turns = self._is_ours and is_writer and not bind.dialect.is_async
 
     def turn(self) -> AbstractContextManager[object]:
-        """Return a block for a transaction: of the writers on one file, one at a time is in it.
+        """Return a context manager for a transaction, which admits one writer per file at a time.
 
-        If there is no turn in time, SQLite decides.
+        If the turn does not come in time, the transaction runs anyway and relies on SQLite's lock.
         """
         if not self._has_turns:
             return _NOTHING
@@ -77,7 +79,7 @@ class Wait(AbstractContextManager[None]):
         if not self._is_mine:
             self.is_patient = False
         elif self._queue.is_nested:
-            # The transaction around this one has the database's lock, and waits for this one.
+            # The enclosing transaction holds the lock and waits for this one, so waiting is futile.
             self.is_patient = False
             self._until = monotonic()
 
@@ -87,7 +89,7 @@ class Wait(AbstractContextManager[None]):
 
     @contextmanager
     def impatience(self, connection: Connection) -> Iterator[None]:
-        """Let the statements of a later try give up after some milliseconds, on SQLite."""
+        """Shorten the busy timeout of the connection to 20 ms, and restore it at the end."""
         before = connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one()
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {_IMPATIENT_MILLISECONDS}").close()
         try:
@@ -95,8 +97,8 @@ class Wait(AbstractContextManager[None]):
         finally:
             connection.exec_driver_sql(f"PRAGMA busy_timeout = {before}").close()
 
-    def goes_on(self, error: DBAPIError) -> bool:
-        """Return whether the operation is to be repeated after an error."""
+    def should_retry(self, error: DBAPIError) -> bool:
+        """Return whether the operation should be retried after an error."""
         if not (self._is_ours and is_busy(error)):
             return False
         if self._until is None:
@@ -106,9 +108,10 @@ class Wait(AbstractContextManager[None]):
 
 
 class _Queue:
-    """A lock that threads get in the order in which they came: those of Python starve some.
+    """A fair lock: threads acquire it in the order of their calls. Python's locks starve some.
 
-    It is reentrant, as a signal handler or a listener of the app may record within a transaction.
+    It is reentrant, because a signal handler or a listener of the app may record within a
+    transaction.
     """
 
     def __init__(self) -> None:
@@ -118,40 +121,40 @@ class _Queue:
         self._depth = 0
 
     def wait(self, seconds: float) -> bool:
-        """Return `True` when it is the caller's turn, `False` if the time is up."""
+        """Wait for the caller's turn; return whether it came in time."""
         me = get_ident()
         with self._lock:
             if self._owner in (None, me):
                 self._owner = me
                 self._depth += 1
                 return True
-            called = Lock()
-            called.acquire()
-            self._waiting.append(called)
+            turn = Lock()
+            turn.acquire()
+            self._waiting.append(turn)
         is_mine = False
         try:
-            is_mine = called.acquire(timeout=seconds)
+            is_mine = turn.acquire(timeout=seconds)
             if is_mine:
                 self._owner = me
         finally:
-            if not is_mine:  # the time is up, or a signal handler has raised
-                self._give_up(called)
+            if not is_mine:  # after the time limit, or an exception of a signal handler
+                self._give_up(turn)
         return is_mine
 
     @property
     def is_nested(self) -> bool:
-        """Whether the caller, whose turn it is, had the turn already."""
+        """Whether the caller already had the turn when it asked for it."""
         return self._depth > 1
 
-    def _give_up(self, called: Lock) -> None:
+    def _give_up(self, turn: Lock) -> None:
         with self._lock:
-            if called in self._waiting:
-                self._waiting.remove(called)
-            else:  # called at the last moment
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+            else:  # the turn came after the time limit
                 self.leave()
 
     def leave(self) -> None:
-        """Let the next one in."""
+        """End the caller's turn, and pass it to the next thread."""
         with self._lock:
             self._depth -= 1
             if self._depth > 0:
@@ -163,14 +166,14 @@ class _Queue:
 
 
 class _Turns:
-    """The locks of all SQLite databases of this process."""
+    """The queues of all SQLite databases of this process."""
 
     def __init__(self) -> None:
         self.reset_after_fork()
         register_for_fork(self)
 
     def reset_after_fork(self) -> None:
-        """Forget the locks: in a forked child, a thread of the parent may seem to hold them."""
+        """Drop all queues. In a forked child, a thread of the parent may appear to own a turn."""
         self._queues: dict[str, _Queue] = {}
         self._names: dict[str | None, str] = {}
 
@@ -180,7 +183,7 @@ class _Turns:
 
     def _name_of(self, engine: Engine) -> str:
         database = engine.url.database
-        if database in (None, "", ":memory:"):  # or the engine's creator knows the file
+        if database in (None, "", ":memory:"):  # in memory, or a file that only `creator` knows
             return f"pool {id(engine.pool)}"
         name = self._names.get(database)
         if name is None:

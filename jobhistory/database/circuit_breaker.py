@@ -1,4 +1,4 @@
-"""A circuit breaker: after a timeout, callers do not wait for a database that hangs."""
+"""A circuit breaker, so that after a timeout callers do not wait for a hanging database."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from jobhistory.errors import HistoryUnavailable
 
 
 class CircuitBreaker:
-    """Refuses calls for a while after a timeout, and then lets single calls try again.
+    """A switch that refuses calls after a timeout, and lets one call through after each pause.
 
-    It is thread-safe, and closed in a forked child.
+    It is thread-safe. In a forked child, it is closed.
 
     Args:
-        pause: how many seconds it refuses calls before it lets one through.
-        clock: returns the time in seconds; it never goes back.
+        pause: the number of seconds before the next call is let through.
+        clock: a function that returns a monotonic time in seconds.
 
     Attributes:
-        is_open: whether calls are refused, except for single ones.
+        is_open: whether calls are refused, except for one after each pause.
     """
 
     def __init__(self, pause: float = 30, clock: Callable[[], float] = monotonic) -> None:
@@ -32,7 +32,7 @@ class CircuitBreaker:
         register_for_fork(self)
 
     def reset_after_fork(self) -> None:
-        """Let all calls through."""
+        """Close the circuit breaker."""
         self._lock = RLock()  # reentrant, as signal handlers may record
         self.is_open = False
         self._next_try = 0.0
@@ -40,38 +40,38 @@ class CircuitBreaker:
         self._has_refused = False
 
     def check(self) -> None:
-        """Let a call through, or refuse it.
+        """Let the call through, or raise.
 
         Raises:
-            HistoryUnavailable: if no call may try now.
+            HistoryUnavailable: if the circuit breaker is open and the pause is not over.
         """
         with self._lock:
             if not self.is_open:
                 return
             left = self._next_try - self.clock()
             if left <= 0:
-                # This call tries. If it never returns, another call tries after the next pause.
+                # Let this call through. If it never returns, let another through after a pause.
                 self._next_try += self._pause - left
                 return
             is_repeated, self._has_refused = self._has_refused, True
         raise HistoryUnavailable(self._reason, left, is_repeated)
 
     def open(self, reason: str) -> None:
-        """Refuse calls from now on, as one got no answer in time."""
+        """Refuse calls from now on, because a call timed out."""
         with self._lock:
             self._reason = reason
             self._next_try = self.clock() + self._pause
             self.is_open = True
 
     def close(self) -> None:
-        """Let all calls through: one got an answer."""
+        """Let all calls through, because the database answered one."""
         with self._lock:
             self.is_open = False
             self._has_refused = False
 
 
 def timed_out(error: Exception, failure: str) -> OperationalError:
-    """Return SQLAlchemy's error for a call that was cut off at its deadline."""
+    """Return the `OperationalError` for a call that was aborted at its deadline."""
     statement = error.statement if isinstance(error, DBAPIError) else None
     return OperationalError(
         statement, None, TimeoutError(failure), hide_parameters=True, connection_invalidated=True

@@ -1,8 +1,8 @@
-"""Deadlines for the calls to a database, enforced by the client.
+"""Deadlines for calls to a database, enforced by the client.
 
-A stopped server or a network that drops every packet answers nothing, so the server's own time-outs
-and those of TCP do not help. At the deadline a thread shuts the connection's socket down. The
-driver that waits for an answer, blocked or on an event loop, then sees a lost connection.
+If the server is stopped or the network drops every packet, neither the server's timeouts nor TCP's
+help. At the deadline, a thread shuts the connection's socket down. The driver, which is blocked or
+waits on an event loop, then sees a lost connection.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from jobhistory._runtime.fork import register_for_fork
 
 @dataclass(frozen=True)
 class TimeLimits:
-    """How long the library waits for a database, in seconds.
+    """The time limits of the library, in seconds.
 
     Attributes:
-        connect: for a new connection, unless the URL sets its own limit.
+        connect: for a new connection, unless the URL sets another limit.
         ping: for the test of an idle connection, which is replaced if it does not answer.
-        pool: for a free connection of the pool. If the database hangs, the limits of the calls that
-            hold them come first.
-        call: for one recording call, once it has a connection.
-        bulk: for many rows at once, in the same way; it starts over every 10,000 rows.
-        busy: how long a recording call or a question is repeated while SQLite is busy.
-        busy_maintenance: the same for a batch of expiry, or of the search for lost workers.
+        pool: for a free connection from the pool. If the database hangs, the calls that hold the
+            connections reach their limits first.
+        call: for one recording call, from the moment at which it has a connection.
+        bulk: for a call that writes many rows, likewise. It restarts after every 10,000 rows.
+        busy: for the retries of a recording call or a read while SQLite is busy.
+        busy_maintenance: for the retries of a batch of expiry or of the search for lost workers.
     """
 
     connect: float = 2
@@ -46,11 +46,11 @@ class TimeLimits:
 
 
 class Deadline:
-    """The moment by which a call needs its answer.
+    """The time by which the database must answer a call.
 
     Attributes:
-        at: the moment, as a `monotonic()` time.
-        failure: what did not happen in time; `None` as long as nothing did.
+        at: the deadline, as a `monotonic()` time.
+        failure: the description of the timeout; `None` if there was none.
     """
 
     __slots__ = ("_seconds", "at", "failure")
@@ -62,15 +62,15 @@ class Deadline:
 
     @property
     def has_passed(self) -> bool:
-        """Whether the moment is over."""
+        """Whether the deadline has passed."""
         return monotonic() >= self.at
 
     def restart(self) -> None:
-        """Let the time begin now."""
+        """Set the deadline as if the call began now."""
         self.at = monotonic() + self._seconds
 
     def expire(self) -> None:
-        """Note that there was no answer in time."""
+        """Set `failure`, because the database did not answer in time."""
         self.failure = (
             f"the database did not answer within the time limit of {self._seconds:g} s; "
             "the connection is closed"
@@ -78,65 +78,66 @@ class Deadline:
 
 
 current_deadline: ContextVar[Deadline | None] = ContextVar("jobhistory_deadline", default=None)
-"""The deadline of the recording call that the thread or the task is in."""
+"""The deadline of the current recording call, per thread or task."""
 
 
 class SocketGuard:
-    """Shuts the socket of one connection down when a deadline passes while the guard is on.
+    """A guard that, while it is on, shuts the socket of one connection down at a deadline.
 
-    Its methods are for the thread or the task that uses the connection.
+    Only the thread or task that uses the connection turns it on and off.
 
     Args:
         descriptor: the file descriptor of the socket.
     """
 
     def __init__(self, descriptor: int) -> None:
-        # The driver may close its descriptor at any time, and the system gives the number to the
-        # next file. This duplicate stays what it is. shutdown() acts on the socket, not on it.
+        # The driver may close its descriptor at any time, and the system then reuses the number.
+        # A duplicate remains valid, and shutdown() acts on the socket that both refer to.
         self._socket = socket.fromfd(descriptor, socket.AF_INET, socket.SOCK_STREAM)
         self._poll: Any = select.poll() if hasattr(select, "poll") else None
         if self._poll is not None:
             self._poll.register(self._socket, select.POLLIN)
 
     def turn_on(self, deadline: Deadline) -> None:
-        """Wait for the deadline."""
+        """Enforce the deadline from now on."""
         _watchdog.add(self, deadline)
 
     def turn_off(self) -> None:
-        """Wait for nothing; once this returns, the socket is not shut down any more."""
+        """Stop enforcing the deadline. After this returns, the guard leaves the socket alone."""
         _watchdog.remove(self)
 
     def is_silent(self) -> bool:
-        """Return whether the server has sent nothing since its last answer, not even an end."""
-        if self._socket.fileno() < 0:  # it was shut down as the answer came
+        """Return whether there is nothing to read on the socket, not even its end."""
+        if self._socket.fileno() < 0:  # it was shut down just as the answer arrived
             return False
         if self._poll is None:
             return not any(select.select([self._socket], [], [], 0))
         return not self._poll.poll(0)
 
     def shut_down(self) -> None:
-        """Break the connection, and forget it."""
-        with suppress(OSError):  # the server may have closed it
+        """Break the connection, and close the duplicate descriptor."""
+        with suppress(OSError):  # the server may have closed the connection
             self._socket.shutdown(socket.SHUT_RDWR)
-        with suppress(OSError):  # else the watchdog's thread would end
+        with suppress(OSError):  # an error would end the watchdog's thread
             self._socket.close()
 
     def close(self) -> None:
-        """Forget the connection, which stays as it is."""
+        """Turn the guard off and close the duplicate descriptor. The connection stays usable."""
         self.turn_off()
         self._socket.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_socket"):  # not if the system had no descriptor left
+        if hasattr(self, "_socket"):  # __init__ fails if no file descriptors are left
             self._socket.close()
 
 
 class _Watchdog:
-    """One thread for all guards of the process; it starts with the first one that is turned on.
+    """One thread for all guards of the process. It starts when the first guard is turned on.
 
-    Each recording call turns a guard on and off, so neither takes a lock or wakes the thread. The
-    thread wakes by itself while calls are being made. It publishes when; only a guard whose
-    deadline is earlier wakes it.
+    Each recording call turns a guard on and off, so these operations are cheap: usually they take
+    no lock and do not wake the thread. While guards are on, the thread wakes by itself at least
+    once per second. It publishes its next wake-up in `_wakes_at`, and only a guard with an earlier
+    deadline wakes it.
     """
 
     _LONGEST_SLEEP = 1.0
@@ -146,7 +147,7 @@ class _Watchdog:
         register_for_fork(self)
 
     def reset_after_fork(self) -> None:
-        """Guard nothing, without a thread; in a forked child the connections are the parent's."""
+        """Drop all guards and the thread. In a forked child, they belong to the parent."""
         self._guards: dict[SocketGuard, Deadline] = {}
         self._wakes_at = inf
         self._alarm: SimpleQueue[None] = SimpleQueue()  # signal handlers may use it, unlike Event
@@ -160,7 +161,7 @@ class _Watchdog:
 
     def remove(self, guard: SocketGuard) -> None:
         if self._guards.pop(guard, None) is None:
-            with self._lock:  # it was off, or the thread is looking at it
+            with self._lock:  # either it was off, or the thread is in _enforce()
                 self._guards.pop(guard, None)
 
     def _wake(self) -> None:
@@ -171,12 +172,12 @@ class _Watchdog:
             self._thread = Thread(target=self._watch, name="jobhistory-deadlines", daemon=True)
             try:
                 self._thread.start()
-            except RuntimeError:  # the system has no thread left: this call has no limit
+            except RuntimeError:  # no more threads can be started, so this call has no time limit
                 self._thread = None
 
     def _watch(self) -> None:
         while True:
-            # Before the look at the guards: one that comes later compares with this.
+            # Set before reading the guards, because a guard that is added later compares with it.
             self._wakes_at = monotonic() + self._LONGEST_SLEEP
             for guard, deadline in self._guards.copy().items():
                 if deadline.has_passed:
@@ -185,7 +186,7 @@ class _Watchdog:
                 self._wakes_at = min([self._wakes_at, *(each.at for each in guards.values())])
             else:
                 self._wakes_at = inf
-                if self._guards:  # one came in between
+                if self._guards:  # one was added in between
                     continue
             self._sleep()
 
@@ -196,7 +197,7 @@ class _Watchdog:
             if guard.is_silent():
                 deadline.expire()
                 guard.shut_down()
-            else:  # The answer is there. This process is late, as if its event loop is blocked.
+            else:  # The answer has arrived. This process is late: its event loop may be blocked.
                 deadline.restart()
                 self._guards[guard] = deadline
 
@@ -210,8 +211,8 @@ _watchdog = _Watchdog()
 
 
 def guard_of(driver_connection: Any) -> SocketGuard | None:
-    """Return a guard for a driver's connection; `None` if it has no socket or shows none."""
-    transport = getattr(driver_connection, "_transport", None)  # asyncpg has no public way
+    """Return a guard for a driver's connection; `None` if its socket is not accessible."""
+    transport = getattr(driver_connection, "_transport", None)  # asyncpg has no public attribute
     try:
         owner = driver_connection if transport is None else transport.get_extra_info("socket")
         return SocketGuard(owner.fileno())

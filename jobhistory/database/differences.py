@@ -1,4 +1,4 @@
-"""How the history table in a database differs from the model."""
+"""Comparison of the history table in a database with the model."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _TRIGGERS = {
 
 
 class Comparison(NamedTuple):
-    """What differs between the table and the model.
+    """The result of comparing the table with the model.
 
     Attributes:
-        differences: what is missing of the model, or is not as the model has it.
-        additions: what is in the table besides, such as an index that the app added.
+        differences: the parts of the model that the table lacks or defines differently.
+        additions: the parts of the table that are not in the model, such as an app's index.
     """
 
     differences: tuple[str, ...]
@@ -38,11 +38,11 @@ class Comparison(NamedTuple):
 
 
 def compare(connection: Connection, schema: str | None) -> Comparison:
-    """Compare the history table, which must exist, with the model; read catalogs only."""
+    """Compare the history table, which must exist, with the model. Reads only the catalogs."""
     differences: list[str] = []
     additions: list[str] = []
     with warnings.catch_warnings():
-        # The app's own columns and indexes may be of kinds that SQLAlchemy cannot reflect.
+        # The app's columns and indexes may be of kinds that SQLAlchemy cannot reflect.
         warnings.simplefilter("ignore", SAWarning)
         found = _found_by_alembic(connection, schema)
         _compare_constraints(connection, schema, differences, additions)
@@ -64,7 +64,7 @@ def compare(connection: Connection, schema: str | None) -> Comparison:
 
 
 def comparison_options(connection: Connection, schema: str | None) -> dict[str, Any]:
-    """Return the options with which Alembic compares the history table and nothing else."""
+    """Return Alembic's options for comparing the history table and nothing else."""
     own_schema = None if schema == connection.dialect.default_schema_name else schema
 
     def include_name(name: str | None, type_: str, parents: Any) -> bool:
@@ -95,10 +95,10 @@ def _found_by_alembic(connection: Connection, schema: str | None) -> list[tuple[
 def _compare_constraints(
     connection: Connection, schema: str | None, differences: list[str], additions: list[str]
 ) -> None:
-    """Compare the primary key and the CHECK constraints, as Alembic does not."""
+    """Compare the primary key and the CHECK constraints, which Alembic ignores."""
     inspector = inspect(connection)
     key = inspector.get_pk_constraint(TABLE_NAME, schema=schema)["constrained_columns"]
-    if "id" not in key:  # a partitioned table's has further columns
+    if "id" not in key:  # the key of a partitioned table has more columns
         differences.append("the primary key is missing")
     checks = {
         check["name"]: check["sqltext"]
@@ -115,7 +115,7 @@ def _compare_constraints(
 
 
 def _other_predicates(connection: Connection, schema: str | None) -> Iterable[str]:
-    """Compare the predicates of partial indexes, as Alembic does not."""
+    """Compare the predicates of partial indexes, which Alembic ignores."""
     dialect = connection.dialect.name
 
     def condition(options: Any) -> str:
@@ -130,7 +130,7 @@ def _other_predicates(connection: Connection, schema: str | None) -> Iterable[st
     for index in Base.metadata.tables[TABLE_NAME].indexes:
         wanted = condition(index.dialect_kwargs)
         if found.get(index.name, wanted) != wanted:
-            yield f"index {index.name} holds other rows"
+            yield f"index {index.name} has another predicate"
 
 
 def _modifications(modification: Any, dialect: Dialect) -> Iterable[str]:
@@ -140,7 +140,7 @@ def _modifications(modification: Any, dialect: Dialect) -> Iterable[str]:
     elif kind == "modify_type":
         yield (
             f"column {column} is {found.compile(dialect=dialect)} "
-            f"and not {wanted.compile(dialect=dialect)}"
+            f"instead of {wanted.compile(dialect=dialect)}"
         )
     elif kind != "modify_comment":
         yield f"column {column} differs"
@@ -156,7 +156,7 @@ def _described(kind: str, item: Any) -> str:
 
 
 def _name(item: Any) -> str:
-    # SQLite's unique constraints may have no name.
+    # On SQLite, unique constraints may be unnamed.
     return item.name or f"({', '.join(item.columns.keys())})"
 
 

@@ -1,4 +1,4 @@
-"""What an error of a database means, whichever driver raised it."""
+"""Classification of database errors, for all drivers."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _CONFLICT_STATES = frozenset(
 _REFUSAL_STATES = frozenset(
     {
         "P0001",  # raised by a trigger
-        "21000",  # two rows of one statement have the same id
-        "54000",  # too large for an index of the app
+        "21000",  # cardinality violation: two rows of one statement have the same id
+        "54000",  # limit exceeded: a value is too large for an index of the app
     }
 )
 _REFUSING_FUNCTIONS = frozenset(
     {
-        "ExecWithCheckOptions",  # row-level security; a missing grant has the same sqlstate
-        "exec_stmt_raise",  # RAISE in a trigger, which may choose any sqlstate
+        "ExecWithCheckOptions",  # row-level security, whose sqlstate is that of a missing grant
+        "exec_stmt_raise",  # RAISE in a trigger, with any sqlstate
     }
 )
 
@@ -52,44 +52,44 @@ def is_missing_object(error: DBAPIError) -> bool:
 
 
 def is_conflict(error: DBAPIError) -> bool:
-    """Return whether the database gave up a transaction that may succeed when it is repeated."""
+    """Return whether the database aborted a transaction that may succeed on a retry."""
     return sqlstate(error) in _CONFLICT_STATES
 
 
 def is_in_aborted_transaction(error: DBAPIError) -> bool:
-    """Return whether PostgreSQL refuses all but a rollback, as an earlier statement has failed."""
+    """Return whether PostgreSQL accepts only a rollback, because an earlier statement failed."""
     return sqlstate(error) == "25P02"
 
 
 def is_time_out(error: DBAPIError) -> bool:
-    """Return whether PostgreSQL gave up a statement after `lock_timeout` or `statement_timeout`."""
+    """Return whether `lock_timeout` or `statement_timeout` of PostgreSQL aborted a statement."""
     return sqlstate(error) in ("55P03", "57014")
 
 
 def is_busy(error: DBAPIError) -> bool:
-    """Return whether SQLite gave up because another connection was at work in the database."""
+    """Return whether SQLite failed because another connection was using the database."""
     code: int | None = getattr(error.orig, "sqlite_errorcode", None)
-    # The low byte is the kind; the others tell whether it was, say, a snapshot that was too old.
+    # The low byte is the primary result code. The other bytes add details.
     return code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def is_no_answer(error: Exception) -> bool:
-    """Return whether an error that took long may be due to a database that does not answer."""
+    """Return whether an error, if it took long, suggests that the database does not answer."""
     if not isinstance(error, DBAPIError):
         return isinstance(error, (PoolTimeout, TimeoutError))  # asyncpg raises the latter
     if is_busy(error):
         return False
-    # An error without a statement is one of connecting; the state that of `statement_timeout`.
+    # Errors while connecting have no statement. 57014 is the sqlstate of `statement_timeout`.
     is_of_connection = error.connection_invalidated or error.statement is None
     return is_of_connection or sqlstate(error) == "57014"
 
 
 def is_refusal(error: DBAPIError) -> bool:
-    """Return whether the database refuses a row because of its values, now and later."""
-    # Names in the server's source code are not translated, as its messages are.
+    """Return whether the database refuses a row because of its values, so a retry is futile."""
+    # The server translates its messages, but not the names of functions in its source code.
     diagnostics = getattr(error.orig, "diag", None)
     function = getattr(diagnostics, "source_function", None)
     if isinstance(error, (DataError, IntegrityError)):
-        # A partition that is missing can be made; PostgreSQL calls that a check violation.
+        # PostgreSQL reports a missing partition as a check violation, but one can be created.
         return function != "ExecFindPartition"
     return sqlstate(error) in _REFUSAL_STATES or function in _REFUSING_FUNCTIONS

@@ -1,4 +1,4 @@
-"""Engines that the library makes from a URL, and therefore owns and sets up."""
+"""Engines that the library creates from a URL, and therefore owns and configures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _SQLITE: dict[str, Any] = {
     "connect_args": {"isolation_level": "IMMEDIATE", "timeout": 5},
-    "hide_parameters": True,  # payloads are among them; SQLAlchemy would log them
+    "hide_parameters": True,  # SQLAlchemy would log payloads
 }
 
 _EXTRAS = {
@@ -44,7 +44,7 @@ _CONNECT_TIMEOUTS = {
     "psycopg2": "connect_timeout",
     "asyncpg": "timeout",
 }
-"""What each driver calls its limit for connecting, in seconds, in a URL and as an argument."""
+"""The name of each driver's option for the connect timeout in seconds."""
 
 _GUARD = "jobhistory.guard"
 _LAST_USED = "jobhistory.last_used"
@@ -56,19 +56,20 @@ _EXAMPLE = "write it like 'sqlite:///history.db' or 'postgresql://user@host/app'
 
 
 def engine_from_url(url: str | URL, limits: TimeLimits = TimeLimits()) -> Engine:  # noqa: B008
-    """Make an engine whose settings suit short, independent writes; nothing connects yet.
+    """Return an engine with settings for short, independent writes, without connecting.
 
-    SQLite: WAL mode, `synchronous=NORMAL`, a busy timeout of 5 seconds, `BEGIN IMMEDIATE` before
-    writes; a file that does not exist is created with mode 0600. Elsewhere connections are tested
-    before they are used, by a round trip if they have been idle for a second; with psycopg each
-    statement is a transaction, which saves two round trips.
+    On SQLite: WAL mode, `synchronous=NORMAL`, a busy timeout of 5 seconds, and `BEGIN IMMEDIATE`
+    before writes. A missing file is created with mode 0600. On PostgreSQL, connections are tested
+    before use: by a round trip if they have been idle for a second, otherwise by a look at the
+    socket. With psycopg, each statement is a transaction, which saves two round trips.
 
-    Connecting has a time limit; `connect_timeout` in the URL (`timeout` with asyncpg) sets another.
-    So has the wait for a free connection of the pool. What runs on a connection has the limit of
-    the current deadline, if there is one.
+    Connecting has a time limit, which `connect_timeout` in the URL (`timeout` with asyncpg)
+    overrides. So has the wait for a free connection from the pool. Statements have the limit of the
+    current deadline, if there is one.
 
     Raises:
-        InvalidInput: if it is no URL, or one of a database that would be gone with its connection.
+        InvalidInput: if the URL is invalid, or names a database in memory, which would vanish with
+            its connection.
         ModuleNotFoundError: if the database's driver is not installed.
     """
     parsed = _read(url)
@@ -89,15 +90,15 @@ def async_engine_from_url(
     url: str | URL,
     limits: TimeLimits = TimeLimits(),  # noqa: B008 - it is frozen
 ) -> AsyncEngine:
-    """Make an engine for asyncio with the same settings; nothing connects yet.
+    """Return an engine for asyncio with the same settings, without connecting.
 
-    A URL that names no driver gets aiosqlite on SQLite, and psycopg on PostgreSQL.
+    A URL without a driver uses aiosqlite for SQLite and psycopg for PostgreSQL.
 
     Raises:
-        InvalidInput: as `engine_from_url`; and if the URL names a driver that is not for asyncio.
+        InvalidInput: as for `engine_from_url`, and if the URL names a driver without asyncio.
         ModuleNotFoundError: if the database's driver is not installed.
     """
-    from sqlalchemy.ext.asyncio import create_async_engine  # it needs greenlet
+    from sqlalchemy.ext.asyncio import create_async_engine  # needs greenlet, which is optional
 
     parsed = _read(url)
     if parsed.drivername == "sqlite":
@@ -121,7 +122,7 @@ def check_dialect(engine: Engine, argument: str) -> None:
     """Check that the library supports the database of an engine.
 
     Raises:
-        InvalidInput: if it does not; it names the argument and the dialect.
+        InvalidInput: if it does not. The error names the argument and the dialect.
     """
     _check_dialect(engine.dialect.name, engine.url, argument)
 
@@ -141,12 +142,12 @@ def _read(url: str | URL) -> URL:
     except (ArgumentError, ValueError):
         raise InvalidInput("bind", shown_url(url), f"is not a database URL; {_EXAMPLE}") from None
     if isinstance(url, str) and parsed.password is not None and url.count("@") > 1:
-        # The password ends at the first one, so the rest of it would be the host or the database.
+        # SQLAlchemy ends the password at the first @ and takes the rest for the host or database.
         raise InvalidInput(
             "bind", shown_url(url), "has an @ that is not encoded; write %40, as in 'p%40ssword'"
         )
     name, plus, driver = parsed.drivername.partition("+")
-    if name == "postgres":  # as hosting platforms write it, and libpq reads it
+    if name == "postgres":  # hosting platforms write it so, and libpq accepts it
         name = "postgresql"
         parsed = parsed.set(drivername=f"{name}{plus}{driver}")
     _check_dialect(name, parsed, "bind")
@@ -154,7 +155,7 @@ def _read(url: str | URL) -> URL:
         parsed.get_dialect()
     except NoSuchModuleError:
         raise InvalidInput(
-            "bind", shown_url(url), f"names no driver that SQLAlchemy has; {_EXAMPLE}"
+            "bind", shown_url(url), f"names a driver that SQLAlchemy does not know; {_EXAMPLE}"
         ) from None
     return parsed
 
@@ -163,21 +164,21 @@ def _settings(dialect: type[Dialect], limits: TimeLimits) -> dict[str, Any]:
     settings: dict[str, Any] = {"pool_timeout": limits.pool, "hide_parameters": True}
     option = _CONNECT_TIMEOUTS.get(dialect.driver)
     if option is not None and limits.connect != inf:
-        # libpq takes whole seconds.
+        # libpq accepts only whole seconds.
         seconds = limits.connect if dialect.driver == "asyncpg" else ceil(limits.connect)
         settings["connect_args"] = {option: seconds}
-    # With psycopg, what is several statements is sent as one transaction all the same.
+    # Transactions of several statements are still sent as one, see `Transaction`.
     if dialect.driver == "psycopg":
         settings |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
     return settings
 
 
 def _prepare_without_pooler(engine: Engine) -> None:
-    """Keep psycopg from preparing statements behind a pooler such as PgBouncer.
+    """Disable psycopg's prepared statements on connections through a pooler such as PgBouncer.
 
-    In transaction mode, a pooler runs each transaction on any of its server connections, and a
-    prepared statement exists on only one of them. A pooler shows by the process id that it gives
-    to the client: it is not the id of the server process that answers.
+    In transaction mode, a pooler runs each transaction on any of its server connections, but a
+    prepared statement exists on only one of them. A pooler is recognized by the backend process id
+    that it reports to the client, which differs from that of the server process.
     """
 
     def compare(connection: Any, record: ConnectionPoolEntry) -> None:
@@ -193,7 +194,7 @@ def _prepare_without_pooler(engine: Engine) -> None:
 
 
 def _limits_of(url: URL, dialect: type[Dialect], limits: TimeLimits) -> TimeLimits:
-    """The limits, with the one that the URL sets for connecting."""
+    """Return the limits, with the connect timeout of the URL if it has one."""
     option = _CONNECT_TIMEOUTS.get(dialect.driver, "")
     given = url.query.get(option)
     if given is None:
@@ -201,21 +202,21 @@ def _limits_of(url: URL, dialect: type[Dialect], limits: TimeLimits) -> TimeLimi
     try:
         seconds = float(str(given))
     except ValueError:
-        raise InvalidInput(option, given, "is no number of seconds; write it like 2") from None
+        raise InvalidInput(option, given, "is not a number of seconds; write it like 2") from None
     return replace(limits, connect=seconds if seconds > 0 else inf)
 
 
 @dataclass(frozen=True)
 class _Limited:
-    """The connections of an engine that connects, tests them and answers in time, or not at all."""
+    """The time limits of an engine's connections, enforced by event listeners."""
 
     engine: Engine
     limits: TimeLimits
 
     def listen(self) -> None:
-        """Set the engine up."""
+        """Register the listeners."""
         event.listen(self.engine, "do_connect", self._connect)
-        # SQLAlchemy's own listeners, in between, ask the server for its settings.
+        # Between these two run SQLAlchemy's own listeners, which query the server's settings.
         event.listen(self.engine, "connect", self._begin_setup, insert=True)
         event.listen(self.engine, "connect", self._end_setup)
         event.listen(self.engine, "checkout", self._begin_use)
@@ -227,14 +228,15 @@ class _Limited:
     ) -> Any:
         deadline = current_deadline.get()
         if deadline is not None and deadline.has_passed:
-            # It waited for a connection, and the one that it got is broken: the database hangs.
+            # The call has waited for a connection, which turned out to be broken: the database
+            # hangs, so do not wait for another one.
             deadline.expire()
             raise dialect.loaded_dbapi.OperationalError(deadline.failure)
         begun = monotonic()
         try:
             return dialect.connect(*args, **options)
         except Exception as error:
-            if monotonic() - begun < 0.9 * self.limits.connect:  # clocks differ
+            if monotonic() - begun < 0.9 * self.limits.connect:  # the driver's clock may differ
                 raise
             message = f"could not connect within the time limit of {self.limits.connect:g} s"
             if deadline is not None:
@@ -252,10 +254,10 @@ class _Limited:
             guard.turn_off()
 
     def _begin_use(self, connection: Any, record: ConnectionPoolEntry, proxy: object) -> None:
-        # SQLAlchemy's `pool_pre_ping` makes a round trip each time, which our short calls feel.
+        # Not SQLAlchemy's `pool_pre_ping`, whose round trip per checkout slows down short calls.
         guard: SocketGuard | None = record.info.get(_GUARD)
         last_used = record.info.get(_LAST_USED)
-        if last_used is not None:  # else it is new
+        if last_used is not None:  # None if the connection is new
             is_silent = guard is not None and guard.is_silent()
             if not is_silent or monotonic() - last_used >= _IDLE_SECONDS:
                 self._test(connection, guard)
@@ -265,7 +267,7 @@ class _Limited:
             guard.turn_on(deadline)
 
     def _test(self, connection: Any, guard: SocketGuard | None) -> None:
-        """Test a connection by a round trip; if it fails, the pool makes a new one."""
+        """Test a connection by a round trip. If it fails, the pool opens a new one."""
         if guard is not None:
             guard.turn_on(Deadline(self.limits.ping))
         try:
@@ -284,7 +286,7 @@ class _Limited:
     def _close(self, connection: Any, record: ConnectionPoolEntry) -> None:
         if (guard := record.info.pop(_GUARD, None)) is None:
             return
-        if self.engine.dialect.is_async:  # asyncpg waits until the server hangs up
+        if self.engine.dialect.is_async:  # asyncpg waits until the server closes the connection
             guard.turn_on(Deadline(self.limits.connect))
         else:
             guard.close()
@@ -292,7 +294,7 @@ class _Limited:
 
 @contextmanager
 def _remedies() -> Iterator[None]:
-    """Say how to install what is missing."""
+    """Add the `pip install` command to the error for a missing driver."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -305,9 +307,9 @@ def _remedies() -> Iterator[None]:
 
 
 def shown_url(url: str | URL) -> str:
-    """The scheme of a URL, which is all of it that an error message may show."""
-    # The rest may hold a password, and so may all of it where there is no scheme, as in
-    # "host=db password=...", which libpq would understand.
+    """Return the scheme of a URL, the only part that is safe in an error message."""
+    # The rest may contain a password. Text without a scheme may as well, as in libpq's
+    # "host=db password=...".
     scheme = re.match(r"[\w+.-]+://", str(url))
     return f"{scheme[0]}..." if scheme else "..."
 
@@ -317,8 +319,8 @@ def _file(url: URL) -> URL:
         raise InvalidInput(
             "bind",
             str(url),
-            "is a database of one connection, and gone with it; "
-            "name a file, as in 'sqlite:///history.db', or give None for a store in memory",
+            "is a database in memory, which vanishes with its connection; "
+            "name a file, as in 'sqlite:///history.db', or pass None for a store in memory",
         )
     return url
 
@@ -332,19 +334,24 @@ def _set_up(engine: Engine) -> Engine:
 def _create_file(
     dialect: Dialect, record: ConnectionPoolEntry, args: Any, options: dict[str, Any]
 ) -> None:
-    """Create the file for its owner alone; SQLite gives its mode to the files beside it."""
-    if options.get("uri"):  # it may name anything, and not create it
+    """Create a missing file with access for its owner only.
+
+    SQLite gives the file's mode to the files that it creates next to it.
+    """
+    if options.get("uri"):  # it may name a database in memory, or forbid creating a file
         return
     path = Path(args[0])
-    with suppress(OSError):  # SQLite tells why it cannot open it
+    with suppress(OSError):  # SQLite's own error says why it cannot open the file
         if create_private_file(path) or path.exists() or not path.is_symlink():
             return
-        # SQLite would create the file that the link leads to.
-        raise dialect.loaded_dbapi.OperationalError(f"{path} is a symbolic link that leads nowhere")
+        # SQLite would create the link's target.
+        raise dialect.loaded_dbapi.OperationalError(
+            f"{path} is a symbolic link whose target does not exist"
+        )
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:
     for setting in ("journal_mode = WAL", "synchronous = NORMAL"):
-        cursor = connection.cursor()  # the one way that drivers for asyncio have, too
+        cursor = connection.cursor()
         cursor.execute(f"PRAGMA {setting}")
         cursor.close()

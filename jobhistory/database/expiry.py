@@ -1,4 +1,4 @@
-"""Expiry in a database: delete in batches, table by table, and step over rows that are kept."""
+"""Expiry in a database: batches of deletes, table by table, which skip rows that must stay."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from jobhistory.schema import TABLE_NAME
 
 logger = logging.getLogger(__name__)
 
-# The classes of the errors that a trigger of the app raises or causes: "triggered data change
-# violation", as if it has updated the row; "unhandled user-defined exception"; PL/pgSQL's own.
+# The sqlstate classes of errors due to an app's trigger: "triggered data change violation", as when
+# it has updated the row; "unhandled user-defined exception"; errors of PL/pgSQL.
 _REFUSALS = ("27", "45", "P0")
 _SHRINK = 4
 
@@ -30,7 +30,7 @@ def expire(history: RunsTransactions, now: datetime, batches: Batches) -> int:
     """Delete expired rows in batches, oldest first, and return their number.
 
     Raises:
-        UnsafeExpiry: if a batch would delete more rows than it found; that batch deletes none.
+        UnsafeExpiry: if a batch would delete more rows than it found. That batch deletes nothing.
     """
     plan = history.run(Purpose.MAINTAIN, partial(plan_expiry, now=now))
     expiring = Expiring(history, plan, batches.size)
@@ -40,12 +40,12 @@ def expire(history: RunsTransactions, now: datetime, batches: Batches) -> int:
 
 
 class Expiring:
-    """Deletes expired rows, branch by branch, and steps over rows that are kept.
+    """One call of `expire()`, which deletes branch by branch and skips rows that cannot be deleted.
 
-    A batch that deletes all that it finds lets the next one start at the moment at which its last
-    row expired. Once rows are kept, that place would not move on where many rows expire at the same
-    moment. From then on the place is exact: a moment and an id. It is not exact from the start, as
-    each batch would have to sort the many rows of one moment.
+    If a batch deletes every row that it finds, the next batch starts at the expiry time of its last
+    row. If rows remain, such a start could find the same rows again and again, because many rows
+    can expire at the same time. From then on the start is exact: a time and an id. It is not exact
+    from the beginning, because then each batch would have to sort all rows of one time.
     """
 
     def __init__(self, history: RunsTransactions, plan: Expiry, batch_size: int) -> None:
@@ -60,7 +60,10 @@ class Expiring:
         self._refusal = ""
 
     def delete_batch(self) -> tuple[int, bool]:
-        """Make one batch; return the number of deleted rows, and whether this was the last one."""
+        """Delete one batch; return the number of deleted rows, and whether it was the last batch.
+
+        Errors because of a foreign key or a trigger make the batch smaller. Others propagate.
+        """
         size = self._size
         try:
             batch = self._history.run(Purpose.MAINTAIN, self._delete)
@@ -71,17 +74,17 @@ class Expiring:
             return 0, self._step_back(error)
         self._size = min(self._batch_size, size * _SHRINK)
         if batch.deleted < batch.found and self._low.id is None:
-            self._low = self._low.exact()  # and look at those that were kept once more
+            self._low = self._low.exact()  # this finds the remaining rows once more
             return batch.deleted, False
         self._kept += max(0, batch.found - batch.deleted)
         self._low = batch.last or self._low
         return batch.deleted, batch.found < size and self._next_branch()
 
     def report(self) -> None:
-        """Log the number of kept rows, and the likely reasons."""
+        """Log the number of expired rows that are left, and the likely reasons."""
         kept = self._kept
         if self._plan.has_policies and not self._branches:
-            # Policies hide rows from a batch that a read may see.
+            # Policies may hide rows from a batch, which locks them, but show them to a read.
             left = self._history.run(Purpose.READ, partial(count_expired, now=self._cutoff))
             kept = max(kept, left - self._refused)
         why = []
@@ -92,35 +95,35 @@ class Expiring:
             )
         if kept:
             why.append(
-                f"a trigger, or row-level security without a policy for UPDATE and DELETE, "
-                f"keeps {kept}"
+                f"{kept} are kept by a trigger, or by row-level security without a policy for "
+                "UPDATE and DELETE"
             )
         if why:
             logger.warning(
-                "expire() left %d of the expired rows; %s", self._refused + kept, "; ".join(why)
+                "expire() left %d of the expired rows: %s", self._refused + kept, "; ".join(why)
             )
 
     def _delete(self, transaction: Transaction) -> Deleted:
         return delete_expired(transaction, self._branches[0], self._cutoff, self._low, self._size)
 
     def _next_branch(self) -> bool:
-        """Go on to the next branch; return whether there is none."""
+        """Continue with the next branch; return whether there is none."""
         del self._branches[0]
         self._low, self._size = BEGINNING, self._batch_size
         return not self._branches
 
     def _step_back(self, error: DBAPIError) -> bool:
-        """Make the next batch smaller, or step over a row that cannot be deleted by itself.
+        """Make the next batch smaller, or skip a row that cannot be deleted even alone.
 
-        A row that is refused makes its whole batch fail. So batches get smaller until the row is
-        alone in one, and get larger again after it.
+        One such row makes its whole batch fail. Batches shrink until it is alone in one, and grow
+        again after it. Return whether there is nothing left to delete.
         """
         self._low = self._low.exact()
         if self._size > 1:
             self._size = max(1, self._size // _SHRINK)
             return False
         first = self._history.run(Purpose.MAINTAIN, self._first)
-        if first is None:  # another session has deleted it, or holds it locked
+        if first is None:  # another session has deleted or locked it
             return self._next_branch()
         self._low = first
         self._refused += 1
@@ -132,9 +135,9 @@ class Expiring:
 
 
 def earlier(transaction: Transaction, now: datetime) -> datetime:
-    """Return the earlier of a moment and the clock of the database, so that a wrong clock is safe.
+    """Return the earlier of `now` and the database's clock, so that a wrong clock does no harm.
 
-    SQLite's clock is that of this machine.
+    On SQLite, the database's clock is that of this machine.
     """
     if transaction.dialect != "postgresql":
         return min(now, utc_now())
@@ -143,7 +146,7 @@ def earlier(transaction: Transaction, now: datetime) -> datetime:
 
 
 def plan_expiry(transaction: Transaction, now: datetime) -> Expiry:
-    """Return which tables to delete from, and up to which moment."""
+    """Return the tables to delete from, and the cutoff."""
     if transaction.dialect != "postgresql":
         return Expiry(earlier(transaction, now))
     quote = transaction.connection.dialect.identifier_preparer.quote
@@ -153,7 +156,7 @@ def plan_expiry(transaction: Transaction, now: datetime) -> Expiry:
 
 
 def count_expired(transaction: Transaction, now: datetime) -> int:
-    """Return the number of rows that have expired."""
+    """Return the number of expired rows."""
     parameters = {"cutoff": earlier(transaction, now)}
     count: int = transaction.execute(statements.COUNT_EXPIRED, parameters).scalar_one()
     return count
@@ -162,13 +165,13 @@ def count_expired(transaction: Transaction, now: datetime) -> int:
 def delete_expired(
     transaction: Transaction, branch: Branch | None, cutoff: datetime, low: Place, batch_size: int
 ) -> Deleted:
-    """Delete one batch of a branch from a place on, oldest first.
+    """Delete one batch of a branch, starting at a place, oldest first.
 
-    Rows that other sessions hold locked are not found. Rows that were found and not deleted are
-    kept by a trigger or by row-level security, or were being updated at that moment.
+    The batch does not find rows that another session has locked. Rows that it finds but does not
+    delete are kept by a trigger or by row-level security, or have just been updated.
 
     Raises:
-        UnsafeExpiry: if it would have deleted more rows than it found; then it deletes none.
+        UnsafeExpiry: if it would delete more rows than it found. Then it deletes nothing.
     """
     is_exact = low.id is not None
     parameters = _parameters(low, cutoff, batch_size)
@@ -208,6 +211,6 @@ def _parameters(low: Place, cutoff: datetime, batch_size: int) -> dict[str, Any]
 def _execute(
     transaction: Transaction, statement: Any, parameters: dict[str, Any], branch: Branch | None
 ) -> Any:
-    # A branch has the name that the database gives it, which no map may translate.
+    # A branch has its actual name, which a map must not translate.
     options: dict[str, Any] = {} if branch is None else {"schema_translate_map": {}}
     return transaction.execute(statement, parameters, **options)

@@ -1,4 +1,4 @@
-"""SQL functions that mean the same on every database."""
+"""SQL functions with the same results on every database."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jobhistory.schema import UTCDateTime
 
 
 class later(GenericFunction[datetime]):  # noqa: N801
-    """The later of two moments."""
+    """The later of two times."""
 
     type = UTCDateTime()
     package = "jobhistory"  # keeps the name out of the app's own `func`
@@ -38,7 +38,7 @@ def _later_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
 
 
 class elapsed_ms(GenericFunction[int]):  # noqa: N801
-    """The whole milliseconds from one moment to another; 0 if the second is the earlier one."""
+    """The whole milliseconds from a start to an end; 0 if the end is before the start."""
 
     type = BigInteger()
     package = "jobhistory"  # keeps the name out of the app's own `func`
@@ -54,12 +54,12 @@ def _elapsed_ms_on_postgresql(function: Any, compiler: Any, **options: Any) -> s
 @compiles(elapsed_ms)
 def _elapsed_ms_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
     start, end = (compiler.process(each, **options) for each in function.clauses)
-    # SQLite counts days in floating point, but reads moments to the millisecond.
+    # SQLite computes with days in floating point, which are exact to the millisecond.
     return f"max(0, CAST(round((julianday({end}) - julianday({start})) * 86400000) AS INTEGER))"
 
 
 class utc_text(GenericFunction[str]):  # noqa: N801
-    """A moment as ISO 8601 text, in UTC, to the second."""
+    """A time as ISO 8601 text, in UTC, with seconds."""
 
     type = String()
     package = "jobhistory"  # keeps the name out of the app's own `func`
@@ -79,7 +79,7 @@ def _utc_text_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
 
 
 class start_of_bucket(GenericFunction[datetime]):  # noqa: N801
-    """When the period of so many seconds began that a moment is in, counted from the year 1 on."""
+    """The start of the bucket of N seconds that contains a time, counted from the year 1."""
 
     type = UTCDateTime()
     package = "jobhistory"  # keeps the name out of the app's own `func`
@@ -95,13 +95,14 @@ def _start_of_bucket_on_postgresql(function: Any, compiler: Any, **options: Any)
 @compiles(start_of_bucket)
 def _start_of_bucket_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
     moment, seconds = (compiler.process(each, **options) for each in function.clauses)
-    # To the second, as SQLite would round; shifted from its own epoch, 1970, as it cuts towards 0.
+    # Cut to whole seconds, because SQLite would round. Counted from the year 1 and not from 1970,
+    # because integer division truncates towards 0.
     since = f"(strftime('%s', substr({moment}, 1, 19)) + 62135596800)"
     return f"datetime({since} / {seconds} * {seconds} - 62135596800, 'unixepoch')"
 
 
 class contains(GenericFunction[bool]):  # noqa: N801
-    """Whether a text has another one in it, with A to Z in either case; that one in lower case."""
+    """Whether a text contains another, which must be in lower case. Ignores the case of A to Z."""
 
     type = Boolean()
     package = "jobhistory"  # keeps the name out of the app's own `func`
@@ -121,7 +122,7 @@ def _contains_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
 
 
 class greatest_id(GenericFunction[Any]):  # noqa: N801
-    """The greatest UUID; PostgreSQL has no maximum of them before version 18."""
+    """The greatest UUID. PostgreSQL has no `max(uuid)` before version 18."""
 
     type = Uuid()
     package = "jobhistory"  # keeps the name out of the app's own `func`
@@ -140,11 +141,11 @@ def _greatest_id_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
 
 
 FINGERPRINT = "jobhistory_fingerprint"
-"""`fingerprint` as a function of SQL, which a connection needs that has no regular expressions."""
+"""The name of the SQL function that SQLite connections need, as SQLite cannot replace by regex."""
 
 
 class fingerprint(GenericFunction[str]):  # noqa: N801
-    """A message with masks for its particulars."""
+    """The fingerprint of a message."""
 
     type = String()
     package = "jobhistory"  # keeps the name out of the app's own `func`

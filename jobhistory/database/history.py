@@ -1,4 +1,4 @@
-"""History in a database: each operation on it, in whatever transaction."""
+"""A history in a database: its operations, independent of how transactions are managed."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ Row = dict[str, Any]
 
 
 class DatabaseHistory(ABC):
-    """Writes and finds executions in a database. Subclasses decide in which transaction.
+    """The operations on executions in a database. Subclasses choose the transaction.
 
-    The ring buffer gets what has ended after the commit.
+    After the commit, ended executions are appended to the ring buffer.
     """
 
     def __init__(self, ring: RingBuffer[Row], schema: str | None) -> None:
@@ -50,10 +50,10 @@ class DatabaseHistory(ABC):
     ) -> HistoryRecord:
         """Write a new row and return its record.
 
-        With `may_exist`, a row with this id is returned as it is.
+        With `may_exist`, return the existing record with this id, if there is one.
 
         Raises:
-            InvalidInput: if that row is of another job or task.
+            InvalidInput: if the existing record belongs to another job or task.
         """
         if not may_exist:
             transaction.execute(INSERT, row)
@@ -65,14 +65,14 @@ class DatabaseHistory(ABC):
     def insert_ended(
         self, transaction: Transaction, row: Row, *, may_exist: bool = False
     ) -> HistoryRecord:
-        """Write the row of an execution that has ended and return its record.
+        """Write the row of an ended execution and return its record.
 
-        With `may_exist`, a started row with this id gets the outcome, and a row with the same
-        outcome is returned as it is.
+        With `may_exist`, write only the outcome if there is a started row with this id, and nothing
+        if that row already has the same outcome.
 
         Raises:
-            ExecutionAlreadyFinished: if the execution has ended with another outcome.
-            InvalidInput: if the row with its id is of another job or task.
+            ExecutionAlreadyFinished: if the existing row has another outcome.
+            InvalidInput: if the existing row belongs to another job or task.
         """
         transaction.survives = True
         if may_exist:
@@ -83,17 +83,17 @@ class DatabaseHistory(ABC):
 
     @in_transaction(Purpose.RECORD_MANY)
     def insert_many_ended(self, transaction: Transaction, rows: list[Row]) -> None:
-        """Write the rows of executions that have ended, in the fastest way."""
+        """Write the rows of ended executions in bulk."""
         writes.insert_many(transaction, rows)
         transaction.ended = rows
 
     @in_transaction(Purpose.RECORD)
     def end(self, transaction: Transaction, outcome: Outcome) -> HistoryRecord:
-        """Write an outcome and return the record; the same outcome again changes nothing.
+        """Write an outcome and return the record. Repeating the same outcome changes nothing.
 
         Raises:
             ExecutionNotFound: if no such execution has started.
-            ExecutionAlreadyFinished: if it has ended with another outcome.
+            ExecutionAlreadyFinished: if the execution has another outcome.
         """
         transaction.survives = True
         return writes.end(transaction, outcome)[0]
@@ -107,7 +107,7 @@ class DatabaseHistory(ABC):
         may_exist: bool,
         before_commit: Callable[[], None] = lambda: None,
     ) -> BatchResult:
-        """Write a batch of a `Recorder`; see `recorder_batch.write`.
+        """Write a batch of a `Recorder`, see `recorder_batch.write`.
 
         If `before_commit` raises, the transaction is rolled back.
         """
@@ -120,35 +120,35 @@ class DatabaseHistory(ABC):
     def find(
         self, transaction: Transaction, query: HistoryQuery, after: Cursor | None = None
     ) -> list[HistoryRecord]:
-        """Return the records that meet the criteria, in their order, from a cursor on."""
+        """Return the records that match the criteria, in order, starting after a cursor."""
         return transaction.find(records_of(query, after))
 
     @in_transaction(Purpose.READ)
     def count(self, transaction: Transaction, query: HistoryQuery, cap: int | None) -> Count:
-        """Return the number of executions that meet the criteria, up to a cap."""
+        """Return the number of executions that match the criteria, up to a cap."""
         return Count.up_to(transaction.execute(count_of(query, cap)).scalar_one(), cap)
 
     @in_transaction(Purpose.READ)
     def stats(
         self, transaction: Transaction, query: HistoryQuery, bucket: timedelta | None
     ) -> list[TaskStats]:
-        """Return the statistics of each task, in each bucket of time."""
+        """Return the statistics of each task, one per bucket of time if `bucket` is given."""
         values: list[tuple[Any, ...]] = [
             (*row[:7], Percentiles(*row[7:11]), Percentiles(*row[11:15]), *row[15:])
             for row in transaction.execute(stats_of(query, bucket, transaction.dialect))
         ]
         found = [TaskStats(*each) for each in values]
-        # The databases sort text in different ways.
+        # Sorted here, because databases collate text differently.
         return sorted(
             found, key=lambda stats: (stats.task_identifier, stats.bucket or FIRST_BUCKET)
         )
 
     @in_transaction(Purpose.READ)
     def failures(self, transaction: Transaction, query: HistoryQuery) -> list[FailureGroup]:
-        """Return the groups of failures, the most frequent one first."""
+        """Return the groups of failures, the most frequent group first."""
         connection = transaction.connection
-        # SQLite has no regular expressions. It refuses to replace a function while another
-        # statement of the connection runs, hence once.
+        # SQLite has no regular expressions. The function is created once per connection, because
+        # SQLite refuses to replace it while another statement is running.
         if transaction.dialect == "sqlite" and FINGERPRINT not in connection.info:
             connection.connection.create_function(FINGERPRINT, 1, fingerprint, deterministic=True)
             connection.info[FINGERPRINT] = True
@@ -160,15 +160,15 @@ class DatabaseHistory(ABC):
 
     @in_transaction(Purpose.READ)
     def count_expired(self, transaction: Transaction, now: datetime) -> int:
-        """Return the number of rows that have expired."""
+        """Return the number of expired rows."""
         return expiry.count_expired(transaction, now)
 
     def expire(self, now: datetime, batches: Batches) -> int:
-        """Delete expired rows in batches, and return their number; see `expiry.Expiring`."""
+        """Delete expired rows in batches and return their number, see `expiry.Expiring`."""
         return expiry.expire(self, now, batches)
 
     def reap_lost(
         self, query: HistoryQuery, older_than: timedelta, now: datetime, batches: Batches
     ) -> int:
-        """End the executions of lost workers in batches, and return their number."""
+        """End the executions of lost workers in batches and return their number."""
         return lost_workers.reap(self, query, older_than, now, batches)

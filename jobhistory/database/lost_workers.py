@@ -1,4 +1,4 @@
-"""The search for lost workers in a database: end their executions in batches."""
+"""The search for lost workers in a database, which ends their executions in batches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Reaped(NamedTuple):
-    """The result of a batch: how many rows it found, those it ended, and the last row it found."""
+    """The result of a batch: the number of rows found, the ended rows, and the last row found."""
 
     found: int
     rows: list[dict[str, Any]]
@@ -34,7 +34,7 @@ def reap(
     now: datetime,
     batches: Batches,
 ) -> int:
-    """End started executions that meet the criteria and are too old, and return their number."""
+    """End matching executions that started more than `older_than` ago, and return their number."""
     now = history.run(Purpose.MAINTAIN, partial(earlier, now=now))
     reaping = Reaping(history, replace(query, to=before(now, older_than)), now)
     reaped = batches.run(reaping.reap_batch)
@@ -43,7 +43,7 @@ def reap(
 
 
 class Reaping:
-    """Ends executions whose worker is lost, and steps over those that are kept as they are."""
+    """One call of `reap_lost()`, which skips executions that a trigger keeps unchanged."""
 
     def __init__(self, history: RunsTransactions, query: HistoryQuery, now: datetime) -> None:
         self._history = history
@@ -53,17 +53,17 @@ class Reaping:
         self._kept = 0
 
     def reap_batch(self) -> tuple[int, bool]:
-        """Make one batch; return the number of ended rows, and whether this was the last one."""
+        """End one batch; return the number of ended rows, and whether it was the last batch."""
         reaped = self._history.run(Purpose.MAINTAIN, self._reap)
         self._after = reaped.last or self._after
         self._kept += reaped.found - len(reaped.rows)
         return len(reaped.rows), reaped.found < (self._query.limit or 0)
 
     def report(self) -> None:
-        """Log the number of kept rows, and the likely reason."""
+        """Log the number of executions that are left, and the likely reason."""
         if self._kept:
             logger.warning(
-                "reap_lost() left %d of the lost executions as they are; a trigger keeps them",
+                "reap_lost() left %d of the lost executions unchanged: a trigger keeps them",
                 self._kept,
             )
 
@@ -74,10 +74,10 @@ class Reaping:
 def reap_batch(
     transaction: Transaction, query: HistoryQuery, now: datetime, after: Place
 ) -> Reaped:
-    """End one batch of started executions after a place as lost, in their order.
+    """End one batch of started executions after a place as lost, the oldest first.
 
-    Executions that other sessions hold locked are not found. Those that were found and not ended
-    are kept by a trigger or by row-level security.
+    On PostgreSQL, the batch does not find rows that another session has locked. Rows that it finds
+    but does not end are kept by a trigger or by row-level security.
     """
     place = after.exact()
     parameters = {"after_started_at": place.moment, "after_id": place.id}

@@ -1,4 +1,4 @@
-"""Many new rows at once by PostgreSQL's COPY, through psycopg: nothing there is faster."""
+"""Bulk inserts with PostgreSQL's COPY through psycopg, the fastest way to write many rows."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _NOT_SUPPORTED = "0A000"
 
 
 def is_allowed(connection: Connection, options: Mapping[str, Any]) -> bool:
-    """Return whether COPY may write to the table, which row-level security forbids.
+    """Return whether COPY may write to the table. It may not if row-level security is active.
 
-    The first call on a database connection asks the server; asking beforehand keeps the
-    transaction intact. The connection remembers the answer.
+    The first call on a connection queries the server, and caches the result on the connection. To
+    try COPY instead would abort the transaction if it is not allowed.
     """
     allowed: dict[str, bool] = connection.info.setdefault(_ALLOWED, {})
     table = _table(connection, options)
@@ -35,10 +35,12 @@ def is_allowed(connection: Connection, options: Mapping[str, Any]) -> bool:
 
 
 def copy_rows(connection: Connection, rows: list[Row], options: Mapping[str, Any]) -> None:
-    """Write new rows; those who have no value for a column get NULL.
+    """Write new rows. Columns without a value become NULL.
 
     Args:
-        options: those of the execution, of which the `schema_translate_map` matters.
+        connection: the connection, in the transaction to write in.
+        rows: values by column.
+        options: the execution options, of which only `schema_translate_map` is used.
     """
     statement = _copy_statement(connection, options)
     columns = _columns_for(connection.dialect)
@@ -55,9 +57,10 @@ def copy_rows(connection: Connection, rows: list[Row], options: Mapping[str, Any
                 for line in lines:
                     copy.write_row(line)
     except connection.dialect.loaded_dbapi.Error as error:
-        if getattr(error, "sqlstate", None) == _NOT_SUPPORTED:  # since the server was asked
+        if getattr(error, "sqlstate", None) == _NOT_SUPPORTED:
+            # Row-level security has been enabled since the server was queried.
             connection.info.pop(_ALLOWED, None)
-        raise _as_sqlalchemys(error, statement, connection) from error
+        raise _wrapped(error, statement, connection) from error
 
 
 async def _copy_async(driver: Any, statement: str, lines: list[list[Any]]) -> None:
@@ -77,21 +80,21 @@ def _table(connection: Connection, options: Mapping[str, Any]) -> str:
 
 
 def _quoted(name: str) -> str:
-    # The dialect's own preparer doubles percent signs, which only statements with parameters want.
+    # The dialect's preparer doubles percent signs, which is wrong without parameters.
     escaped = name.replace('"', '""')
     return f'"{escaped}"'
 
 
 def _columns_for(dialect: Dialect) -> list[tuple[str, Callable[[Any], Any] | None]]:
-    """The columns, each with what turns its values into what the driver takes, if they need it."""
+    """Return the columns, each with a function that converts its values for the driver, or None."""
     return [
         (name, _columns[name].type.dialect_impl(dialect).bind_processor(dialect))
         for name in COLUMN_NAMES
     ]
 
 
-def _as_sqlalchemys(error: Exception, statement: str, connection: Connection) -> Exception:
-    """The error as SQLAlchemy would have raised it; a lost connection is given up, too."""
+def _wrapped(error: Exception, statement: str, connection: Connection) -> Exception:
+    """Return SQLAlchemy's error for a driver's error, and invalidate a lost connection."""
     dialect = connection.dialect
     is_lost = dialect.is_disconnect(error, connection.connection, None)  # type: ignore[arg-type]
     if is_lost:

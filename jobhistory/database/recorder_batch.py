@@ -1,4 +1,4 @@
-"""Write a batch of a `Recorder` in a transaction."""
+"""Writing the batches of a `Recorder` in a transaction."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from jobhistory.schema import HistoryRecord, values_of
 
 
 def write(transaction: Transaction, batch: Batch, *, may_exist: bool) -> BatchResult:
-    """Write a batch; with `may_exist`, one that may have been written before.
+    """Write a batch and return its result.
 
-    Operations that contradict what history holds are refused. The others are written.
+    With `may_exist`, operations may have been written before. Those that contradict the history are
+    refused and the others are written.
     """
     result = BatchResult([row for row in batch.rows if row["status"].is_outcome], [])
     if not may_exist:
@@ -39,7 +40,7 @@ def write(transaction: Transaction, batch: Batch, *, may_exist: bool) -> BatchRe
 
 
 def _refuse_contradictions(transaction: Transaction, result: BatchResult) -> None:
-    """Refuse rows whose execution has another outcome, or whose id another job has."""
+    """Refuse rows whose execution has another outcome, or whose id belongs to another job."""
     parameters = {"key_ids": [row["id"] for row in result.ended]}
     records = {record.id: record for record in transaction.find(WITH_IDS, parameters)}
     for row in list(result.ended):
@@ -61,7 +62,7 @@ def _refuse_contradictions(transaction: Transaction, result: BatchResult) -> Non
 def _write_outcomes(
     transaction: Transaction, batch: Batch, result: BatchResult, *, may_exist: bool
 ) -> None:
-    """Write the outcomes of a batch, and put all that has ended in the order of the batch."""
+    """Write the outcomes of a batch, and list all ended rows in the order of the batch."""
     inserted = {row["id"] for row in result.ended}
     result.ended.clear()
     known = [outcome for outcome in batch.outcomes if outcome.row is not None]
@@ -95,10 +96,11 @@ def _end_many(transaction: Transaction, outcomes: list[Outcome]) -> int:
 def _end_once(
     transaction: Transaction, outcome: Outcome, *, may_exist: bool
 ) -> HistoryRecord | None:
-    """End an execution, unless this outcome, or an equal one of another caller, has ended it.
+    """End an execution, unless it already has the same outcome.
 
     Returns:
-        The record; `None` if another caller has recorded the same.
+        The record if this outcome ended the execution, now or in an earlier attempt; `None` if
+        another caller did.
     """
     if may_exist and outcome.row is None:
         at = {"key_completed_at": outcome.values["completed_at"]}

@@ -14,28 +14,28 @@ from jobhistory.schema import COLUMN_NAMES, TABLE_NAME
 
 VERSION_TABLE = "job_history_alembic_version"
 
-# Alembic can find it in the scripts, but takes longer to import than the rest of the library.
+# A constant, because Alembic takes longer to import than the rest of the library.
 HEAD = "jobhistory_0002"
-"""The revision that this version of the library needs."""
+"""The revision that this version of the library requires."""
 
 
 def current(bind: Engine | Connection, *, schema: str | None = None) -> str | None:
     """Return the revision of the history table; `None` if there is no table.
 
-    A table that something else made, such as `create_all`, has no revision either, until `upgrade`
-    adopts it.
+    A table that was not created by a migration, but for example by `create_all`, has no revision
+    either, until `upgrade` adopts it.
     """
     with connected(bind) as connection:
         return version_of(connection, schema) if has_table(connection, schema) else None
 
 
 def refuse_outdated(connection: Connection, *, schema: str | None = None) -> None:
-    """Refuse a table that is missing, at another revision, or lacks a column.
+    """Check that the history table exists, is at the required revision and has all columns.
 
-    Unlike `check`, this does not import Alembic.
+    Unlike `migrate.check`, this does not import Alembic.
 
     Raises:
-        SchemaOutOfDate: if it is.
+        SchemaOutOfDate: if it does not.
     """
     found = current(connection, schema=schema)
     if found is None and has_table(connection, schema):
@@ -50,7 +50,7 @@ def refuse_outdated(connection: Connection, *, schema: str | None = None) -> Non
 
 @contextmanager
 def connected(bind: Engine | Connection) -> Iterator[Connection]:
-    """Provide a connection of an engine, or the connection that a caller gives.
+    """Yield a connection of an engine, or the caller's connection.
 
     Raises:
         InvalidInput: if `bind` is neither.
@@ -67,7 +67,7 @@ def connected(bind: Engine | Connection) -> Iterator[Connection]:
 def _wrong_bind(bind: Any) -> tuple[object, str]:
     if hasattr(bind, "sync_engine"):
         return bind, (
-            "is for asyncio; hand the function to an AsyncConnection: "
+            "is for asyncio; pass the function to an AsyncConnection: "
             "await connection.run_sync(migrate.upgrade)"
         )
     if hasattr(bind, "engine"):
@@ -75,7 +75,7 @@ def _wrong_bind(bind: Any) -> tuple[object, str]:
             "only prints SQL, as 'alembic --sql' does; call jobhistory.migrate.write_sql instead"
         )
     shown = shown_url(bind) if isinstance(bind, str) else bind
-    return shown, "is neither an Engine nor a Connection; give create_engine(url)"
+    return shown, "is neither an Engine nor a Connection; pass create_engine(url)"
 
 
 def has_table(connection: Connection, schema: str | None, name: str = TABLE_NAME) -> bool:
@@ -84,12 +84,12 @@ def has_table(connection: Connection, schema: str | None, name: str = TABLE_NAME
 
 
 def version_table(schema: str | None) -> Table:
-    """Return the table in which Alembic keeps the revision."""
+    """Return the table in which Alembic stores the revision."""
     return Table(VERSION_TABLE, MetaData(schema=schema), Column("version_num", String(32)))
 
 
 def version_of(connection: Connection, schema: str | None) -> str | None:
-    """Return the revision in the version table; `None` without one."""
+    """Return the revision in the version table; `None` if there is no such table."""
     if not has_table(connection, schema, VERSION_TABLE):
         return None
     return connection.scalar(select(version_table(schema).c.version_num))

@@ -1,4 +1,4 @@
-"""The transactions of a store: its own ones, or the one that its caller is in."""
+"""The transactions of a store: separate ones, or the transaction of its caller."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from jobhistory.schema import HistoryRecord, record_from, values_of
 T = TypeVar("T")
 Row = dict[str, Any]
 
-_MOST_ATTEMPTS = 10
+_MAX_ATTEMPTS = 10
 _FIRST_PAUSE = 0.005
 
 
 class OwnTransactions(DatabaseHistory):
-    """Each operation in a session and a transaction of its own."""
+    """A history that runs each operation in a separate session and transaction."""
 
     def __init__(
         self,
@@ -59,30 +59,32 @@ class OwnTransactions(DatabaseHistory):
         self._engines = binds.Engines(session_factory)
 
     def joined(self, session: Session) -> CallersTransaction:
-        """Return the same history in the transaction of a caller's session."""
+        """Return a view of this history that runs in the transaction of a caller's session."""
         return CallersTransaction(session, self)
 
     def run(self, purpose: Purpose, operation: Callable[[Transaction], T]) -> T:
-        """Run an operation in a transaction of its own, within the time limits of its purpose.
+        """Run an operation in a separate transaction, within the time limit of its purpose.
+
+        Reads and maintenance have no time limit, and ignore the circuit breaker.
 
         Raises:
             HistoryUnavailable: if the circuit breaker is open.
             SchemaOutOfDate: if the table is missing or outdated.
-            OperationalError: if the call was cut off at its deadline.
+            OperationalError: if the call was aborted at its deadline.
         """
         if purpose in (Purpose.READ, Purpose.MAINTAIN):
-            return self._repeat(purpose, operation)
-        # The thread of a Recorder makes its batches, so these may try at any time.
+            return self._retry(purpose, operation)
+        # Batches of a Recorder ignore the breaker, because only the Recorder's thread waits.
         if self.breaker.is_open and purpose is not Purpose.RECORD_LATER:
             self.breaker.check()
         begun = self.breaker.clock()
-        # The connections of our own engines know it. Those of an app obey its driver's settings.
+        # Engines of the library enforce the deadline. Those of an app follow its driver's settings.
         deadline = Deadline(self.limits.call if purpose is Purpose.RECORD else self.limits.bulk)
         token = current_deadline.set(deadline)
         try:
-            result = self._repeat(purpose, operation)
+            result = self._retry(purpose, operation)
         except Exception as error:
-            self._judge(error, deadline, self.breaker.clock() - begun)
+            self._update_breaker(error, deadline, self.breaker.clock() - begun)
             raise
         finally:
             current_deadline.reset(token)
@@ -93,14 +95,15 @@ class OwnTransactions(DatabaseHistory):
     def refuse_wrong_schema(
         self, error: DBAPIError, transaction: Transaction | None = None
     ) -> None:
-        """Raise `SchemaOutOfDate` if an error is due to the schema.
+        """Raise `SchemaOutOfDate` if an error is due to a missing or outdated schema.
 
-        It asks for the revision only if a table, a column or a schema does not exist, so other
-        errors cost no query.
+        The revision is queried only if the error says that a table, a column or a schema does not
+        exist.
 
         Args:
-            transaction: the transaction to ask in, so that no second connection is needed; without
-                it, a new session asks.
+            error: the error of a statement.
+            transaction: the transaction to query in, so that no second connection is needed;
+                `None` means a new session.
         """
         if not is_missing_object(error):
             return
@@ -115,13 +118,13 @@ class OwnTransactions(DatabaseHistory):
         except SchemaOutOfDate as wrong:
             raise wrong from error
         except SQLAlchemyError:
-            return  # the first error is the one to raise
+            return  # the caller raises the original error
 
-    def _judge(self, error: Exception, deadline: Deadline, seconds: float) -> None:
+    def _update_breaker(self, error: Exception, deadline: Deadline, seconds: float) -> None:
         """Open or close the circuit breaker after an error.
 
         Raises:
-            OperationalError: if the call was cut off at its deadline.
+            OperationalError: if the call was aborted at its deadline.
         """
         if deadline.failure is not None:
             self.breaker.open(deadline.failure)
@@ -131,8 +134,8 @@ class OwnTransactions(DatabaseHistory):
         else:
             self.breaker.close()
 
-    def _repeat(self, purpose: Purpose, operation: Callable[[Transaction], T]) -> T:
-        """Run an operation; retry it after a conflict, and while SQLite is busy."""
+    def _retry(self, purpose: Purpose, operation: Callable[[Transaction], T]) -> T:
+        """Run an operation, with retries after conflicts and while SQLite is busy."""
         is_writer = purpose is not Purpose.READ
         as_one = purpose in (Purpose.RECORD_MANY, Purpose.RECORD_LATER)
         is_maintenance = purpose is Purpose.MAINTAIN
@@ -151,37 +154,38 @@ class OwnTransactions(DatabaseHistory):
                         else:
                             with wait.impatience(transaction.connection):
                                 result = operation(transaction)
-                    # Before the session closes: giving back its connection may fail.
+                    # Done before the session closes, because returning its connection may fail.
                     if transaction.ended:
                         self.ring.extend(transaction.ended)
                     return result
             except DBAPIError as error:
                 longest = self._longest_pause(error, wait, attempt)
-            # Chance decides which of those that were in each other's way is next.
+            # A random pause, so that sessions that conflicted do not collide again.
             _sleep(uniform(0, longest))  # noqa: S311
         raise AssertionError("unreachable")
 
     def _longest_pause(self, error: DBAPIError, wait: busy.Wait | None, attempt: int) -> float:
-        """Return the maximum number of seconds to wait before a retry.
+        """Return the maximum pause before a retry, in seconds.
 
         Raises:
-            DBAPIError: the error, if a retry cannot help.
-            SchemaOutOfDate: in its place, if it is due to the schema.
+            DBAPIError: the given error, if the operation should not be retried.
+            SchemaOutOfDate: if the error is due to a missing or outdated schema.
         """
         hide_values(error)
         self.refuse_wrong_schema(error)
-        if wait is not None and wait.goes_on(error):
+        if wait is not None and wait.should_retry(error):
             return busy.LONGEST_PAUSE
-        if is_conflict(error) and attempt < _MOST_ATTEMPTS:
+        if is_conflict(error) and attempt < _MAX_ATTEMPTS:
             return _FIRST_PAUSE * attempt**2
         raise error
 
 
 class CallersTransaction(DatabaseHistory):
-    """Each operation in the transaction of a caller's session.
+    """A history that runs each operation in the transaction of a caller's session.
 
-    On PostgreSQL it is in a savepoint, so that its errors leave that transaction usable. Failures
-    are recorded even if the transaction is rolled back: after its end, in one of our own.
+    On PostgreSQL, operations run in a savepoint, so that their errors leave the transaction usable.
+    Failures are recorded even if the transaction is rolled back: after its end, in a separate
+    transaction.
     """
 
     def __init__(self, session: Session, own: OwnTransactions) -> None:
@@ -190,14 +194,14 @@ class CallersTransaction(DatabaseHistory):
         self._own = own
 
     def insert(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
-        """Write a new row, and remember it in case that the transaction is lost."""
+        """Write a new row, and remember it in case the transaction fails."""
         record = super().insert(row, may_exist=may_exist)
         if record.status is Status.STARTED:
             self._hooks.remember(ExecutionKey.of_row(row), row["id"], value=values_of(record))
         return record
 
     def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
-        """Write the row of an ended execution; a failure later, if the transaction is lost."""
+        """Write the row of an ended execution, or a failure later if the transaction has failed."""
         try:
             return super().insert_ended(row, may_exist=may_exist)
         except SQLAlchemyError as error:
@@ -206,7 +210,7 @@ class CallersTransaction(DatabaseHistory):
             raise
 
     def end(self, outcome: Outcome) -> HistoryRecord:
-        """Write an outcome; a failure later, if the transaction is lost."""
+        """Write an outcome, or a failure later if the transaction has failed."""
         try:
             return super().end(outcome)
         except SQLAlchemyError as error:
@@ -226,8 +230,8 @@ class CallersTransaction(DatabaseHistory):
     def run(self, purpose: Purpose, operation: Callable[[Transaction], T]) -> T:
         """Run an operation in the caller's transaction."""
         connection = self._session.connection(bind_arguments=dict(binds.WRITING))
-        # A session of our own on the caller's connection, as the records in the caller's session
-        # are the caller's. Only a rollback of it would affect the transaction.
+        # A separate session on the caller's connection, because the caller's session and the
+        # objects in it belong to the caller. Only its rollback would affect the transaction.
         session = Session(connection, join_transaction_mode="rollback_only")
         transaction = Transaction(session, self.options)
         try:
@@ -242,7 +246,7 @@ class CallersTransaction(DatabaseHistory):
         return result
 
     def _follow(self, connection: Connection, rows: list[Row], *, survives: bool) -> None:
-        """Put rows into the ring buffer when they are committed, or record their failures later."""
+        """Append rows to the ring buffer after the commit, or record failures after a rollback."""
         if not _is_in_transaction(connection):
             self.ring.extend(rows)
             return
@@ -255,25 +259,25 @@ class CallersTransaction(DatabaseHistory):
         write = PendingWrite(
             on_commit=lambda: self.ring.extend(rows),
             on_rollback=on_rollback,
-            is_committed=lambda: self._aside().holds(rows),
+            is_committed=lambda: self._later().holds(rows),
         )
         self._hooks.add(connection, write)
 
     def _record_later(self, row: Row) -> HistoryRecord:
-        """Record a failure once the caller's transaction, which is lost, has ended."""
-        self._hooks.at_end(lambda: self._aside().insert_ended(row, may_exist=True))
+        """Record a failure after the end of the caller's transaction, which has failed."""
+        self._hooks.at_end(lambda: self._later().insert_ended(row, may_exist=True))
         return record_from(row)
 
-    def _aside(self) -> Aside:
-        """Return transactions on the bind of the caller's session, for after its own has ended."""
+    def _later(self) -> LaterTransactions:
+        """Return separate transactions on the bind of the caller's session."""
         bind = self._session.get_bind(**binds.WRITING)
-        return Aside(bind, self._own)
+        return LaterTransactions(bind, self._own)
 
 
-class Aside(OwnTransactions):
-    """Transactions on the bind of a caller's session, once its own transaction has ended.
+class LaterTransactions(OwnTransactions):
+    """A history on the bind of a caller's session, for use after the caller's transaction.
 
-    If that bind is a connection, as in many test suites, they are part of its transaction.
+    If the bind is a connection, as in many test suites, operations are part of its transaction.
     """
 
     def __init__(self, bind: Engine | Connection, own: OwnTransactions) -> None:
@@ -285,7 +289,7 @@ class Aside(OwnTransactions):
         self.limits, self.breaker = own.limits, own.breaker
 
     def holds(self, rows: list[Row]) -> bool:
-        """Return whether rows are in history as they are here."""
+        """Return whether the history contains these rows with the same `completed_at`."""
         ids = [row["id"] for row in rows]
         found = self.run(
             Purpose.RECORD, lambda transaction: transaction.find(WITH_IDS, {"key_ids": ids})
@@ -300,7 +304,7 @@ def _refuse_outdated(transaction: Transaction) -> None:
 
 @contextmanager
 def _savepoint(connection: Connection) -> Iterator[None]:
-    """Let an error within leave the transaction as it was, where errors abort transactions."""
+    """Run the block in a savepoint if errors abort transactions, that is, on PostgreSQL."""
     if connection.dialect.name != "postgresql" or not _is_in_transaction(connection):
         yield
         return
@@ -309,7 +313,7 @@ def _savepoint(connection: Connection) -> Iterator[None]:
 
 
 def _is_in_transaction(connection: Connection) -> bool:
-    """Return whether a connection will commit what it has written, rather than has done so."""
+    """Return whether writes on a connection await a commit; `False` in AUTOCOMMIT mode."""
     if connection.dialect.name == "sqlite":
         driver_connection: Any = connection.connection.driver_connection
         return bool(driver_connection.in_transaction)
@@ -318,8 +322,8 @@ def _is_in_transaction(connection: Connection) -> bool:
 
 
 def _can_be_written_later_only(error: SQLAlchemyError) -> bool:
-    """Return whether a failure that met an error can be written after the transaction only."""
-    if isinstance(error, InvalidRequestError):  # as after a flush that failed
+    """Return whether, after an error, a failure can be written only after the transaction."""
+    if isinstance(error, InvalidRequestError):  # for example, after a failed flush
         return True
     if not isinstance(error, DBAPIError):
         return False
@@ -332,7 +336,7 @@ def _can_be_written_later_only(error: SQLAlchemyError) -> bool:
 
 
 def _sleep(seconds: float) -> None:
-    if in_greenlet():  # of a store for asyncio, whose event loop must go on
+    if in_greenlet():  # a store for asyncio must not block the event loop
         await_(asyncio.sleep(seconds))
     else:
         time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""One transaction of the library: its connection, and what all its statements share."""
+"""A transaction of the library: its connection and its execution options."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Row = dict[str, Any]
 
-# Does not cost a round trip. A higher level would only add conflicts to what the library does.
+# Setting it costs no round trip, and the library would gain only conflicts from a higher level.
 _ISOLATION = {"isolation_level": "READ COMMITTED"}
 
 
 class Purpose(Enum):
-    """The purpose of a transaction, which decides about time limits and retries."""
+    """The purpose of a transaction, which determines its time limits and retries."""
 
     RECORD = auto()
-    """A recording call of a job, which must not wait for long."""
+    """A recording call. The job that makes it must not wait long."""
 
     RECORD_MANY = auto()
-    """Many rows at once that a job waits for."""
+    """A call that records many rows, and for which the caller waits."""
 
     RECORD_LATER = auto()
-    """A batch of a `Recorder`: no job waits for it, and the `Recorder` retries it."""
+    """A batch of a `Recorder`. No job waits for it, and the `Recorder` retries it."""
 
     READ = auto()
     """A read."""
@@ -42,15 +42,15 @@ class Purpose(Enum):
 
 
 class Transaction:
-    """A transaction in a session of the library, in which nobody else's objects are.
+    """A transaction in a session of the library, which contains no objects of the app.
 
     Operations neither commit nor close it.
 
     Attributes:
-        connection: the connection that all statements run on.
-        ended: the rows of executions that ended in this transaction. The ring buffer gets them
-            after the commit.
-        survives: whether the failures among these are recorded even if the caller's transaction is
+        connection: the connection of all statements.
+        ended: the rows of executions that ended in this transaction. After the commit, they are
+            appended to the ring buffer.
+        survives: whether failures among these are recorded even if the caller's transaction is
             rolled back.
     """
 
@@ -67,22 +67,22 @@ class Transaction:
         """Prepare the session.
 
         Args:
-            session: a session that has not run anything yet.
+            session: a session that has not executed any statement.
             options: the execution options of all statements.
-            bind: the engine or connection that the statements run on, for a session with a choice.
-            as_one: make the statements one transaction of the database, also if the engine is in
-                AUTOCOMMIT mode. PostgreSQL engines that the library makes are in this mode, as it
-                saves round trips for single rows.
+            bind: the engine or connection to use; `None` if the session has only one connection.
+            as_one: run the statements in one database transaction, even if the engine is in
+                AUTOCOMMIT mode. PostgreSQL engines of the library are in this mode, which saves
+                round trips for single statements.
         """
         self._session = session
-        # SQLAlchemy 2.1 has options of the session, too.
+        # Since SQLAlchemy 2.1, sessions also have execution options.
         self._options = {**getattr(session, "execution_options", {}), **options}
         self.ended: list[Row] = []
         self.survives = False
         if bind is None:
             self.connection = session.connection()
             return
-        # A connection is in a transaction already.
+        # If the bind is a connection, it is already in a transaction.
         is_free = as_one and isinstance(bind, Engine)
         is_postgresql = bind.dialect.name == "postgresql"
         self.connection = session.connection(
@@ -118,23 +118,23 @@ class Transaction:
     def find(
         self, statement: Select[HistoryRecord], parameters: dict[str, Any] | None = None
     ) -> list[HistoryRecord]:
-        """Return the records that a statement selects, in its order."""
+        """Return the records that a statement selects, in order and detached."""
         session = self.loader
         records = list(session.scalars(statement, parameters, execution_options=self._options))
-        session.expunge_all()  # before the commit, which might expire them
+        session.expunge_all()  # before the commit, which may expire them
         return records
 
     @property
     def loader(self) -> Session:
-        """A session that loads records over the connection."""
+        """A session that loads records on the connection."""
         if type(self._session).get_bind is Session.get_bind:
             return self._session
-        # It would choose an engine again, perhaps a follower that lacks what we just wrote.
+        # A session that routes would choose again, perhaps a replica that lacks recent writes.
         return Session(self.connection, join_transaction_mode="rollback_only")
 
 
 class RunsTransactions(Protocol):
-    """An object that decides in which transaction its operations run."""
+    """An object that chooses the transaction in which operations run."""
 
     def run(self, purpose: Purpose, operation: Callable[[Transaction], T]) -> T:
         """Run an operation in a transaction and return its result."""
@@ -161,9 +161,10 @@ def in_transaction(
 
 
 def _begin_unless_begun(connection: Connection) -> None:
-    """Begin a transaction on SQLite, if neither its driver nor a listener of the app does so.
+    """Begin a transaction on SQLite, unless its driver or a listener of the app does so.
 
-    The driver's commit and rollback end it. To change the mode and back would lose the app's.
+    The driver's commit and rollback end it. Changing the isolation level instead would lose the
+    app's setting.
     """
     driver_connection: Any = connection.connection.driver_connection
     if driver_connection.isolation_level is None and not driver_connection.in_transaction:

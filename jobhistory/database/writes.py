@@ -1,4 +1,4 @@
-"""Write rows and outcomes in a transaction, and find those that are there already."""
+"""Writing rows and outcomes in a transaction, and finding those that already exist."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from jobhistory.schema import COLUMN_NAMES, COLUMNS, HistoryRecord, record_from,
 
 Row = dict[str, Any]
 
-_MOST_ROWS = 10_000
-"""The maximum number of rows in one statement: the time limit of a call is for these."""
+_MAX_ROWS = 10_000
+"""The maximum number of rows per statement. The time limit of a call restarts after each."""
 
 _OTHER_OUTCOME_COLUMNS = [
     name for name in OUTCOME_COLUMNS if name not in ("completed_at", "execution_time_ms")
@@ -39,30 +39,30 @@ _OTHER_OUTCOME_COLUMNS = [
 
 
 def insert_many(transaction: Transaction, rows: list[Row]) -> None:
-    """Write new rows in the fastest way that the database has."""
+    """Write new rows, with COPY if the driver is psycopg and the table allows it."""
     if not rows:
         return
     connection, options = transaction.connection, transaction.options
     is_psycopg = connection.dialect.driver == "psycopg"
     copies = is_psycopg and postgresql_copy.is_allowed(connection, options)
-    for first in range(0, len(rows), _MOST_ROWS):
-        some = rows[first : first + _MOST_ROWS]
+    for first in range(0, len(rows), _MAX_ROWS):
+        some = rows[first : first + _MAX_ROWS]
         if copies:
             postgresql_copy.copy_rows(connection, some, options)
         else:
             transaction.execute(INSERT, [complete(row) for row in some])
         if (deadline := current_deadline.get()) is not None:
-            deadline.restart()  # the database answers
+            deadline.restart()  # the database has answered
 
 
 def insert_or_end(transaction: Transaction, row: Row) -> HistoryRecord:
-    """Write the row of an ended execution, or its outcome into the started row with its id.
+    """Write the row of an ended execution, or only its outcome if there is a row with its id.
 
-    If the execution has ended with the same outcome, nothing changes.
+    If that row already has the same outcome, it stays unchanged.
 
     Raises:
-        ExecutionAlreadyFinished: if the execution has ended with another outcome.
-        InvalidInput: if the row with its id is of another job or task.
+        ExecutionAlreadyFinished: if the existing row has another outcome.
+        InvalidInput: if the existing row belongs to another job or task.
     """
     statement = INSERT_OR_FINISH[transaction.dialect].returning(*COLUMNS)
     written = transaction.execute(statement, complete(row)).mappings().one_or_none()
@@ -75,26 +75,27 @@ def insert_or_end(transaction: Transaction, row: Row) -> HistoryRecord:
 
 
 def find_same(transaction: Transaction, row: Row) -> HistoryRecord:
-    """Return the record with the id of a row.
+    """Return the existing record with the id of a row.
 
     Raises:
-        InvalidInput: if it is of another job or task.
+        ExecutionNotFound: if it has just been deleted.
+        InvalidInput: if it belongs to another job or task.
     """
     records = transaction.find(WITH_IDS, {"key_ids": [row["id"]]})
-    if not records:  # it has just expired
+    if not records:  # for example, it has just expired
         raise ExecutionNotFound(None, None, None, execution_id=row["id"])
     check_same_job(row, records[0])
     return records[0]
 
 
 def end(transaction: Transaction, outcome: Outcome) -> tuple[HistoryRecord, bool]:
-    """Write an outcome; return the record, and whether it was written now.
+    """Write an outcome; return the record, and whether this call has written it.
 
-    If the execution has ended with the same outcome, nothing changes.
+    If the execution already has the same outcome, it stays unchanged.
 
     Raises:
         ExecutionNotFound: if no such execution has started.
-        ExecutionAlreadyFinished: if it has ended with another outcome.
+        ExecutionAlreadyFinished: if the execution has another outcome.
     """
     ids: dict[str, Any]
     values = dict(outcome.values)
@@ -114,7 +115,7 @@ def end(transaction: Transaction, outcome: Outcome) -> tuple[HistoryRecord, bool
         row = transaction.execute(REPLACE_LOST, ids | values).mappings().one_or_none()
         if row is not None:
             return _ended(transaction, row), True
-        # Another outcome has just replaced it.
+        # A concurrent call has replaced the presumed outcome.
         record = _only(transaction.find(FINISHED_BY_ID, ids), outcome)
     if not outcome.agrees_with(record):
         raise ExecutionAlreadyFinished(record)
@@ -122,7 +123,7 @@ def end(transaction: Transaction, outcome: Outcome) -> tuple[HistoryRecord, bool
 
 
 def key_parameters(key: ExecutionKey) -> dict[str, str]:
-    """Return the parameters of the statements that find executions by a key."""
+    """Return the parameters of statements that find executions by their key."""
     return {
         "key_job_id": key.job_id,
         "key_worker_id": key.worker_id,
@@ -131,7 +132,7 @@ def key_parameters(key: ExecutionKey) -> dict[str, str]:
 
 
 def complete(row: Row) -> Row:
-    """Return a row with a value for each column, as many sets of parameters must be alike."""
+    """Return a row with a value for each column, because executemany() needs uniform parameters."""
     return {name: row.get(name) for name in COLUMN_NAMES}
 
 
