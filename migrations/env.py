@@ -1,7 +1,7 @@
-"""How the `alembic` command runs the revisions in a checkout.
+"""The environment in which the `alembic` command runs the revisions in a checkout.
 
-The database is that of JOBHISTORY_URL, the schema that of `-x schema=NAME`. The installed package
-does not need this file: `jobhistory.migrate` runs the revisions without Alembic's global state.
+The database is that of JOBHISTORY_URL, and `-x schema=NAME` selects a schema. The installed package
+does not use this file: `jobhistory.migrate` runs the revisions without Alembic's global state.
 """
 
 import os

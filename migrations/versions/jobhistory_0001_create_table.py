@@ -18,7 +18,8 @@ depends_on = None
 def upgrade(op=op) -> None:
     name = sa.String(255)
     moment = sa.DateTime(timezone=True)
-    # SQLite would make a lone number of its own out of JSON in a column that is declared JSON.
+    # TEXT on SQLite, where a column declared as JSON has numeric affinity: a document that is a
+    # single number would become a number of SQLite.
     json = sa.JSON().with_variant(JSONB(), "postgresql").with_variant(sa.Text(), "sqlite")
     op.create_table(
         "job_history",

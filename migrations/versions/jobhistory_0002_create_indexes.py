@@ -1,4 +1,4 @@
-"""Index the history table: for expiry, and for each kind of question.
+"""Create the indexes of the history table, for expiry and for each kind of read.
 
 Revision ID: jobhistory_0002
 Revises: jobhistory_0001
@@ -14,7 +14,7 @@ branch_labels = None
 depends_on = None
 
 TABLE = "job_history"
-# Name, columns, and the column whose values select the rows of a partial index.
+# Name, indexed column, and the column that is not NULL in the rows of a partial index.
 BY_TIME = [
     ("ix_job_history_expires_at", "expires_at", None),
     ("ix_job_history_started_at", "started_at", None),
@@ -33,7 +33,7 @@ BY_VALUE_AND_TIME = [
 
 
 def upgrade(op=op) -> None:
-    # PostgreSQL must not read the index of all executions instead, which has another order.
+    # A different order keeps PostgreSQL from using the index of all executions instead.
     is_postgresql = op.get_context().dialect.name == "postgresql"
     started_at = sa.text("started_at NULLS FIRST") if is_postgresql else "started_at"
     for name, column, only in BY_TIME:
