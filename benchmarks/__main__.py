@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks import expiry, plot, questions, recording, storage
+from benchmarks import expiry, plot, reads, recording, storage
 from benchmarks.measuring import machine, server
 
 
@@ -43,10 +43,10 @@ def main() -> None:
         expired, latencies = expiry.measure(url, to_expire, 1 if quick else 4)
         tables.append(expiry.report(expired, latencies, to_expire))
         print(tables[-1].markdown(), flush=True)
-        times = questions.measure(url, sizes, 2 if quick else 40, 1 if quick else 5)
-        tables.append(questions.report(times, sizes))
+        times = reads.measure(url, sizes, 2 if quick else 40, 1 if quick else 5)
+        tables.append(reads.report(times, sizes))
         print(tables[-1].markdown(), flush=True)
-    growing, slow = questions.beyond(times)
+    growing, slow = reads.beyond(times)
     told += f"; {(perf_counter() - begun) / 60:.0f} minutes"
     print(f"pages that take more than twice their time in the smallest history and 1 ms: {growing}")
     print(f"pages that take more than 5 ms: {slow}")
