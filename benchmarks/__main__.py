@@ -1,6 +1,6 @@
-"""Measure everything, and write the tables and a chart: `python -m benchmarks`.
+"""Run all benchmarks and write their tables and a chart: `python -m benchmarks`.
 
-It takes about ten minutes on two cores, and starts a temporary PostgreSQL server unless `--url`
+This takes about ten minutes on two cores. It starts a temporary PostgreSQL server unless `--url`
 names one. See README.md in this folder.
 """
 
@@ -15,14 +15,21 @@ from benchmarks.measuring import machine, server
 
 
 def main() -> None:
-    """Measure everything, print the tables, and write them and a chart to a folder."""
+    """Run all benchmarks, print the tables, and write them and a chart to a folder."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--url", help="a PostgreSQL server on which databases may be created")
     parser.add_argument(
         "--rows", type=int, default=1_000_000, help="the size of the largest history"
     )
-    parser.add_argument("--quick", action="store_true", help="only check that it works")
-    parser.add_argument("--output", type=Path, default=Path("benchmark-results"))
+    parser.add_argument(
+        "--quick", action="store_true", help="only check that the benchmarks work, with few rows"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("benchmark-results"),
+        help="the folder for the results (default: %(default)s)",
+    )
     options = parser.parse_args()
     quick = options.quick
     rows = 20_000 if quick else options.rows
@@ -30,8 +37,8 @@ def main() -> None:
     rounds, pairs, many = (1, 20, 200) if quick else (21, 120, 2500)
     begun = perf_counter()
     with server(options.url) as url:
-        told = machine(url)
-        print(told, flush=True)
+        conditions = machine(url)
+        print(conditions, flush=True)
         speeds = recording.measure(url, rounds, pairs, many)
         tables = [recording.report(speeds)]
         print(tables[-1].markdown(), flush=True)
@@ -47,12 +54,12 @@ def main() -> None:
         tables.append(reads.report(times, sizes))
         print(tables[-1].markdown(), flush=True)
     growing, slow = reads.beyond(times)
-    told += f"; {(perf_counter() - begun) / 60:.0f} minutes"
-    print(f"pages that take more than twice their time in the smallest history and 1 ms: {growing}")
+    conditions += f"; {(perf_counter() - begun) / 60:.0f} minutes"
+    print(f"pages that take more than 1 ms plus twice the time in the smallest history: {growing}")
     print(f"pages that take more than 5 ms: {slow}")
     options.output.mkdir(parents=True, exist_ok=True)
     parts = "\n".join(table.markdown() for table in tables)
-    (options.output / "results.md").write_text(f"{told}\n\n{parts}")
+    (options.output / "results.md").write_text(f"{conditions}\n\n{parts}")
     plot.draw(parts, options.output / "results.png")
     print(f"written to {options.output}/results.md and results.png")
 

@@ -1,4 +1,4 @@
-"""How fast expired rows are deleted, and how that affects a process that records meanwhile."""
+"""The speed of expiry, and its effect on a process that records at the same time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUIET_SECONDS = 4
 
 
 def record_steadily(url: URL, pipe: Connection) -> None:
-    """Record at a steady pace until the pipe has a message; then send the times of the calls."""
+    """Record at a steady pace until a message arrives, then send the times of all calls."""
     calls: list[tuple[float, float]] = []
     with create_store(url) as store:
         due = perf_counter()
@@ -46,7 +46,7 @@ def record_steadily(url: URL, pipe: Connection) -> None:
 def measure(
     server: URL, rows: int, rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Return the rows per second of each way, by round, and the milliseconds of recording calls."""
+    """Return two dicts by way: rows per second by round, and milliseconds of recording calls."""
     ways = ("quiet", "expire()", "one DELETE")
     speeds: dict[str, list[float]] = {way: [] for way in ways[1:]}
     spans: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
@@ -54,7 +54,7 @@ def measure(
         url = stack.enter_context(new_database(server, "expiry"))
         engine = stack.enter_context(new_engine(url))
         fill(engine, rows)
-        # All but a tenth, in as many slices as there are rounds of two ways.
+        # Each round deletes two equal slices, one per way. One tenth of the rows is left.
         cutoffs = (
             NOW - SPAN + timedelta(days=35) + SPAN * 0.9 * number / (2 * rounds)
             for number in range(1, 2 * rounds + 1)
@@ -64,7 +64,7 @@ def measure(
             target=record_steadily, args=(url, theirs)
         )
         process.start()
-        time.sleep(3)  # until it is under way
+        time.sleep(3)  # let the process start
         for _ in range(rounds):
             begun = perf_counter()
             time.sleep(QUIET_SECONDS)
@@ -104,8 +104,9 @@ def report(speeds: dict[str, list[float]], latencies: dict[str, list[float]], ro
     quiet = percentile(latencies["quiet"], 99)
     return Table(
         "Expiry",
-        f"{rows * 0.9 / (2 * rounds):,.0f} of {rows:,} rows at a time, while a process "
-        f"records {PAIRS_PER_SECOND} pairs per second: the milliseconds that its calls take.",
+        f"Each way deletes {rows * 0.9 / (2 * rounds):,.0f} of {rows:,} rows at a time, while "
+        f"another process records {PAIRS_PER_SECOND} pairs of start and outcome per second. "
+        "Its latencies are in milliseconds.",
         ["way", "rows/s", "recording p50", "p99", "p99 / quiet p99", "worst"],
         [
             [

@@ -1,4 +1,4 @@
-"""Measurements that survive a noisy machine: interleaved rounds, medians, and ratios."""
+"""Measurements that are reliable on a noisy machine: interleaved rounds, medians and ratios."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from sqlalchemy import URL, Engine, create_engine, make_url, text
 from tests.servers import wheel_server
 
 Way = tuple[str, Callable[[int], None], int]
-"""A name, a function that does something a number of times, and that number in a round."""
+"""A name, a function that repeats an operation, and the number of repetitions per round."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A part of the report: a heading, a description, and the figures."""
+    """A section of the report: a heading, a description and a table."""
 
     title: str
-    told: str
+    description: str
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
 
     def markdown(self) -> str:
-        """Return the part as Markdown."""
+        """Return the section as Markdown."""
         lines = [self.headings, ["---"] * len(self.headings), *self.rows]
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        return f"### {self.title}\n\n{self.told}\n\n{table}\n"
+        return f"### {self.title}\n\n{self.description}\n\n{table}\n"
 
 
 def in_turn(ways: Sequence[Way], rounds: int, after: Callable[[], None]) -> dict[str, list[float]]:
-    """Return the speed of each way in each round, per second, after one round to warm up."""
+    """Return the operations per second of each way by round, after one round to warm up."""
     speeds: dict[str, list[float]] = {name: [] for name, _, _ in ways}
     for number in range(rounds + 1):
         for name, do, count in ways:
@@ -51,7 +51,7 @@ def in_turn(ways: Sequence[Way], rounds: int, after: Callable[[], None]) -> dict
 
 
 def ratios(figures: Sequence[float], others: Sequence[float]) -> list[float]:
-    """Return the ratio of the figures of each round."""
+    """Return the ratios of two series of figures, round by round."""
     return [figure / other for figure, other in zip(figures, others, strict=True)]
 
 
@@ -68,7 +68,7 @@ def percentile(figures: Sequence[float], percent: int) -> float:
 
 @contextmanager
 def server(url: str | None) -> Iterator[URL]:
-    """Yield the server to measure on: the one at the URL, or a temporary one."""
+    """Yield the URL of the server to measure: the given one, or that of a temporary server."""
     if url is not None:
         yield make_url(url).set(drivername="postgresql+psycopg")
         return
@@ -78,7 +78,7 @@ def server(url: str | None) -> Iterator[URL]:
 
 @contextmanager
 def new_database(server: URL, name: str) -> Iterator[URL]:
-    """Create a database on the server, and drop it at the end."""
+    """Yield the URL of a new database on the server, and drop it at the end."""
     admin = create_engine(server, isolation_level="AUTOCOMMIT")
     name = f"jobhistory_benchmark_{name}"
     with admin.connect() as connection:

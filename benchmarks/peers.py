@@ -1,4 +1,4 @@
-"""Alternatives with their default settings; each records an execution from start to outcome."""
+"""Alternatives with their default settings, each recording executions from start to outcome."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ Record = Callable[[int], None]
 
 
 def celery_backend(url: URL) -> Record:
-    """Return Celery's SQLAlchemy result backend, with extended results and a pooled engine."""
+    """Return a function that records with Celery's SQLAlchemy result backend.
+
+    Results are extended, and the engine has a pool.
+    """
     from celery import Celery
     from celery.app.task import Context
     from celery.backends.database import DatabaseBackend
@@ -26,7 +29,7 @@ def celery_backend(url: URL) -> Record:
     app = Celery("benchmark", set_as_current=False)
     app.conf.result_extended = True
     backend = DatabaseBackend(url=url.render_as_string(hide_password=False), app=app)
-    backend.session_manager.forked = True  # else each call makes an engine and a connection
+    backend.session_manager.forked = True  # otherwise each call creates an engine and a connection
 
     def record(count: int) -> None:
         for _ in range(count):
@@ -41,7 +44,7 @@ def celery_backend(url: URL) -> Record:
 
 
 def django_celery_results(url: URL) -> Record:
-    """Return django-celery-results on a persistent connection."""
+    """Return a function that records with django-celery-results on a persistent connection."""
     import django
     from django.conf import settings
 
@@ -80,7 +83,7 @@ def django_celery_results(url: URL) -> Record:
 
 
 def procrastinate_events(url: URL) -> Record:
-    """Return Procrastinate's job events, written when it fetches and finishes a job."""
+    """Return a function that fetches and finishes jobs of Procrastinate, which writes events."""
     import procrastinate
     from procrastinate import sql
     from procrastinate.exceptions import ConnectorException
@@ -92,7 +95,7 @@ def procrastinate_events(url: URL) -> Record:
     try:
         app.schema_manager.apply_schema()
     except ConnectorException as error:
-        raise RuntimeError("Procrastinate's schema needs a database without it") from error
+        raise RuntimeError("the database must not contain Procrastinate's schema yet") from error
     (worker_id,) = connector.execute_query_one(sql.queries["register_worker"]).values()
 
     def defer(count: int) -> None:

@@ -1,7 +1,7 @@
 """Draw the tables of a report as a chart: `python -m benchmarks.plot REPORT PICTURE`.
 
-`python -m benchmarks.plot benchmarks/README.md docs/images/benchmark.svg` draws the chart of the
-README again. The format is that of the picture's suffix.
+`python -m benchmarks.plot benchmarks/README.md docs/images/benchmark.svg` redraws the chart of the
+README. The suffix of the picture determines its format.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Rows = list[list[str]]
 
 
 def tables(report: str) -> dict[str, Rows]:
-    """Return the tables of a report by heading, each with its headings as the first row."""
+    """Return the tables of a report by section title. The first row has the column headings."""
     found: dict[str, Rows] = {}
     for part in re.split(r"^#{2,3} ", report, flags=re.MULTILINE)[1:]:
         title, _, body = part.partition("\n")
@@ -35,12 +35,12 @@ def draw(report: str, picture: Path) -> None:
     from matplotlib import pyplot as plt
 
     mpl.rcParams |= {"font.size": 11, "svg.hashsalt": "jobhistory", "axes.titlesize": 12}
-    figure, ((recording, asking), (storing, expiring)) = plt.subplots(
+    figure, ((recording, reading), (storing, expiring)) = plt.subplots(
         2, 2, figsize=(12, 7.2), layout="constrained", height_ratios=[3, 1.1]
     )
     found = tables(report)
     _draw_recording(recording, found["Recording"][1:])
-    _draw_questions(asking, found["Questions"])
+    _draw_reads(reading, found["Reads"])
     storage = found["What an execution costs the server"][1:]
     _draw_bars(
         storing,
@@ -55,7 +55,7 @@ def draw(report: str, picture: Path) -> None:
         "Recording p99 while old rows are deleted",
         [(way, float(p99), f"{p99} ms") for way, _, _, p99, *_ in found["Expiry"][1:]],
     )
-    for axes in (recording, asking, storing, expiring):
+    for axes in (recording, reading, storing, expiring):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(picture, dpi=110, metadata={"Date": None} if picture.suffix == ".svg" else None)
     plt.close(figure)
@@ -74,17 +74,17 @@ def _draw_recording(axes: Any, rows: Rows) -> None:
     axes.margins(x=0.15)
 
 
-def _draw_questions(axes: Any, rows: Rows) -> None:
+def _draw_reads(axes: Any, rows: Rows) -> None:
     sizes = [_figure(heading) for heading in rows[0][1:-1]]
     color = OURS
     for name, *times, _ in rows[1:]:
         if name:
             axes.plot(sizes, [*map(_figure, times)], color=color, alpha=0.5, marker=".")
-        else:  # the empty line
+        else:  # an empty line separates the two kinds
             color = GROWING
     axes.plot([], [], color=OURS, label="a page, a lookup, or a capped count")
-    axes.plot([], [], color=GROWING, label="reads its whole window, or all of history")
-    axes.set(xscale="log", yscale="log", xlabel="rows in history", title="Questions, milliseconds")
+    axes.plot([], [], color=GROWING, label="scans its window, or the whole history")
+    axes.set(xscale="log", yscale="log", xlabel="rows in the history", title="Reads, milliseconds")
     axes.set_ylim(top=30_000)
     axes.legend(frameon=False, loc="upper left")
 
@@ -103,7 +103,7 @@ def _figure(text: str) -> float:
 
 
 def main() -> None:
-    """Draw a chart of the report that the command line names."""
+    """Draw a chart of the report that is named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.plot", description=__doc__)
     parser.add_argument("report", type=Path)
     parser.add_argument("picture", type=Path)

@@ -1,4 +1,4 @@
-"""How long answers take, in histories of several sizes."""
+"""The duration of reads in histories of several sizes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from benchmarks.measuring import Table, new_database, new_engine, raw
 from jobhistory import HistoryQuery, HistoryStore, create_store
 from jobhistory.query.cursor import Cursor
 
-Ask = Callable[[HistoryStore], object]
+Read = Callable[[HistoryStore], object]
 
 DAY = {"from_": NOW - timedelta(days=1), "to": NOW}
 HOUR = {"from_": NOW - timedelta(hours=1), "to": NOW}
 
 
-def deep(**criteria: object) -> Ask:
-    """Ask for a page after nine tenths of history."""
+def deep(**criteria: object) -> Read:
+    """Return a read of the page after nine tenths of the history."""
     query = HistoryQuery(**criteria)
     cursor = Cursor(NOW - timedelta(days=30), UUID(int=0)).to_text(query)
     return lambda store: store.page(query, after=cursor)
@@ -39,7 +39,7 @@ def fetch_raw(connection: psycopg.Connection) -> list[object]:
     return connection.execute(query, prepare=True).fetchall()
 
 
-PAGES: dict[str, Ask] = {
+PAGES: dict[str, Read] = {
     "newest 100": lambda store: store.query(),
     "newest 100 of a task": lambda store: store.query(task_identifier="task_3"),
     "newest 100 of a rare task": lambda store: store.query(task_identifier="rare_task"),
@@ -67,9 +67,9 @@ PAGES: dict[str, Ask] = {
     "the same of failures": deep(status="failed"),
     "count, capped at 10,000": lambda store: store.count(cap=10_000),
 }
-"""Those whose cost must not grow with history."""
+"""Reads whose cost must not grow with the history."""
 
-WINDOWS: dict[str, Ask] = {
+WINDOWS: dict[str, Read] = {
     "running, of 24 h": lambda store: store.running(**DAY),
     "statistics of 24 h": lambda store: store.stats(**DAY),
     "statistics of 24 h, by the hour": lambda store: store.stats(**DAY, bucket="1h"),
@@ -78,36 +78,36 @@ WINDOWS: dict[str, Ask] = {
     "running, of all history": lambda store: store.running(),
     "count of failures, exact": lambda store: store.count(status="failed"),
 }
-"""Those that read a window, or all."""
+"""Reads of a whole window, or of the whole history."""
 
 
 def measure(
     server: URL, sizes: Sequence[int], rounds: int, window_rounds: int
 ) -> dict[str, list[float]]:
-    """Return for each question its median milliseconds in each size of history."""
+    """Return the median milliseconds of each read, by size of the history."""
     times: dict[str, list[list[float]]] = {
         name: [[] for _ in sizes] for name in (RAW, *PAGES, *WINDOWS)
     }
     with ExitStack() as stack:
         stores, connections = [], []
         for rows in sizes:
-            url = stack.enter_context(new_database(server, f"questions_{rows}"))
+            url = stack.enter_context(new_database(server, f"reads_{rows}"))
             with new_engine(url) as engine:
                 fill(engine, rows)
             stores.append(stack.enter_context(create_store(url)))
             connections.append(stack.enter_context(raw(url)))
-        for number in range(rounds + 6):  # the first ones until statements are prepared
+        for number in range(rounds + 6):  # psycopg prepares statements in the first six rounds
             for place, store in enumerate(stores):
-                for name, ask in {RAW: fetch_raw, **PAGES}.items():
+                for name, read in {RAW: fetch_raw, **PAGES}.items():
                     begun = perf_counter()
-                    ask(connections[place] if name == RAW else store)
+                    read(connections[place] if name == RAW else store)
                     if number >= 6:
                         times[name][place].append((perf_counter() - begun) * 1000)
         for _ in range(window_rounds):
-            for name, ask in WINDOWS.items():
+            for name, read in WINDOWS.items():
                 for place, store in enumerate(stores):
                     begun = perf_counter()
-                    ask(store)
+                    read(store)
                     times[name][place].append((perf_counter() - begun) * 1000)
     return {
         name: [statistics.median(figures) for figures in of_sizes]
@@ -116,12 +116,13 @@ def measure(
 
 
 def report(times: dict[str, list[float]], sizes: Sequence[int]) -> Table:
-    """Return the table of milliseconds by question and size."""
+    """Return the table of milliseconds by read and size."""
     return Table(
-        "Questions",
-        "Median milliseconds. Each history spans 33 days, so a larger one is denser. Questions "
-        "below the empty line read their whole window, or all of history, and grow with it.",
-        ["question", *(f"{rows:,} rows" for rows in sizes), "last / first"],
+        "Reads",
+        "Median milliseconds. Each history spans 33 days, so a larger one is denser. Reads below "
+        "the empty line scan their whole window, or the whole history, and take longer as it "
+        "grows.",
+        ["read", *(f"{rows:,} rows" for rows in sizes), "last / first"],
         [
             *(_line(name, times[name]) for name in (RAW, *PAGES)),
             ["", *[""] * len(sizes), ""],
@@ -135,7 +136,7 @@ def _line(name: str, figures: Sequence[float]) -> list[str]:
 
 
 def beyond(times: dict[str, list[float]]) -> tuple[list[str], list[str]]:
-    """Return the pages that grow by more than twice and 1 ms, and those over 5 ms."""
+    """Return the pages that grow to more than 1 ms plus twice the time, and those over 5 ms."""
     return (
         [name for name in PAGES if times[name][-1] > 2 * times[name][0] + 1],
         [name for name in PAGES if times[name][-1] > 5],

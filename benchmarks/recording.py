@@ -1,4 +1,4 @@
-"""How fast executions are recorded: one by one, in the background, in bulk, and by others."""
+"""The speed of recording: one by one, in the background, in bulk, and by alternatives."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ def raw_pairs(connection: psycopg.Connection, count: int) -> None:
 
 
 def raw_executemany(connection: psycopg.Connection, count: int) -> None:
-    """Execute one INSERT many times in one transaction."""
+    """Insert ended executions with one executemany() in one transaction."""
     with connection.transaction(), connection.cursor() as cursor:
         rows = [row(number, ended=True) for number in itertools.islice(_numbers, count)]
         cursor.executemany(INSERT, rows)
 
 
 def raw_copy(connection: psycopg.Connection, count: int) -> None:
-    """Copy ended executions."""
+    """Insert ended executions with one COPY."""
     statement = f"COPY job_history ({COLUMNS}) FROM STDIN"
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         for number in itertools.islice(_numbers, count):
@@ -80,7 +80,7 @@ def raw_copy(connection: psycopg.Connection, count: int) -> None:
 
 
 def orm(sessions: sessionmaker[Session], count: int) -> None:
-    """Do what an app does by hand: `session.add`, then an ORM update, each in a transaction."""
+    """Record as apps do by hand: `session.add`, then an ORM update, each in a transaction."""
     for number in itertools.islice(_numbers, count):
         with sessions() as session, session.begin():
             values = dict(zip(COLUMNS.split(", "), row(number, ended=False), strict=True))
@@ -129,7 +129,7 @@ def bulk(store: HistoryStore, count: int) -> None:
 
 
 def measure(server: URL, rounds: int, pairs: int, many: int) -> dict[str, list[float]]:
-    """Return the executions per second of each way, by round."""
+    """Return the executions per second of each way by round."""
     with ExitStack() as stack:
         url = stack.enter_context(new_database(server, "recording"))
         engine = stack.enter_context(new_engine(url))

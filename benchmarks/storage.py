@@ -1,4 +1,4 @@
-"""What an execution costs the server: WAL bytes, and updates that change no index."""
+"""The cost of an execution for the server: WAL bytes, and updates that change no index."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ UPDATE common_history SET status = %s, completed_at = %s, execution_time_ms = 5,
 
 
 def record_ours(url: URL, count: int, first: int) -> None:
-    """Record pairs of start and outcome with jobhistory; one in twenty is a failure."""
+    """Record pairs of start and outcome with jobhistory. One in twenty is a failure."""
     with create_store(url) as store:
         for number in range(first, first + count):
             ids = (uuid4().hex, "worker-1", uuid4().hex)
@@ -71,19 +71,19 @@ def record_common(url: URL, count: int, first: int) -> None:
 
 
 def _updates(engine: Engine, table: str, at_least: int) -> tuple[int, int]:
-    """Return the number of updates of a table, and how many of them were heap-only."""
+    """Return the numbers of all updates and of heap-only updates of a table."""
     query = text("SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = :table")
-    for _ in range(200):  # until the session that made them, and has ended, has been counted
+    for _ in range(200):  # the server counts the updates of an ended session with some delay
         with engine.connect() as connection:
             every, hot = connection.execute(query, {"table": table}).one()
         if every >= at_least:
             return every, hot
         time.sleep(0.05)
-    raise RuntimeError(f"{table} has seen {every} updates only, not {at_least}")
+    raise RuntimeError(f"the server has counted {every} updates of {table}, not {at_least}")
 
 
 def measure(server: URL, rounds: int, pairs: int, rows: int) -> dict[str, list[list[float]]]:
-    """Return for each design the WAL bytes per pair and the heap-only share, by round."""
+    """Return, by design, the WAL bytes per pair and the share of heap-only updates, by round."""
     designs: dict[str, tuple[str, Callable[[URL, int, int], None]]] = {
         "jobhistory": ("job_history", record_ours),
         "the common design": ("common_history", record_common),
@@ -107,7 +107,8 @@ def measure(server: URL, rounds: int, pairs: int, rows: int) -> dict[str, list[l
             for name, (table, record) in designs.items():
                 seen = _updates(engine, table, 0)
                 with engine.connect() as connection:
-                    connection.execute(text("CHECKPOINT"))  # a page is written whole after it
+                    # After a checkpoint, the first change of a page writes the whole page.
+                    connection.execute(text("CHECKPOINT"))
                     before = connection.scalar(text("SELECT pg_current_wal_insert_lsn()"))
                 record(url, pairs, number * pairs)
                 with engine.connect() as connection:
@@ -126,9 +127,9 @@ def report(figures: dict[str, list[list[float]]], rows: int) -> Table:
     base = figures["the common design"][0]
     return Table(
         "What an execution costs the server",
-        f"Pairs of INSERT and UPDATE beside {rows:,} rows, job and correlation ids random, "
-        f"{1 / FAILURE_EVERY:.0%} of them failures. The common design has a random key and an "
-        "index that contains the status.",
+        f"Pairs of INSERT and UPDATE in a table with {rows:,} rows. Job and correlation ids are "
+        f"random, and {1 / FAILURE_EVERY:.0%} of the pairs are failures. The common design has a "
+        "random key and an index that contains the status.",
         ["design", "WAL bytes per pair", "of the common design's", "heap-only updates"],
         [
             [
