@@ -107,7 +107,7 @@ def measure(server: URL, rounds: int, pairs: int, rows: int) -> dict[str, list[l
             for name, (table, record) in designs.items():
                 seen = _updates(engine, table, 0)
                 with engine.connect() as connection:
-                    # After a checkpoint, the first change of a page writes the whole page.
+                    # Start equally: the first change of a page after a checkpoint logs all of it.
                     connection.execute(text("CHECKPOINT"))
                     before = connection.scalar(text("SELECT pg_current_wal_insert_lsn()"))
                 record(url, pairs, number * pairs)

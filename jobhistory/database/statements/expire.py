@@ -163,8 +163,8 @@ def delete_expired(branch: Branch | None, *, exact: bool) -> Select[*tuple[Any, 
     addresses = func.array(select(batch.c.address).scalar_subquery())
     deleted = _only(delete(rows), rows, branch).where(address == any_(addresses))
     if branch is None or not branch.is_table:
-        # Here addresses may not be unique, so a live row could share one with an expired row. The
-        # check is omitted elsewhere because it is slow: expires_at is the last column of a row.
+        # Several rows may have the same address here, so check that no live row is deleted. An
+        # ordinary table does without the check, which is slow: expires_at is a row's last column.
         deleted = deleted.where(rows.c.expires_at <= bindparam("cutoff"))
     deleted = deleted.returning(literal_column("1")).cte("deleted")
     search = _found(batch, exact=exact).subquery("search")
