@@ -228,8 +228,8 @@ def partial_predicate(index):
     return "all" if predicate is None else f"`{predicate}`"
 
 
-def test_the_figures_for_questions_are_those_of_the_benchmarks():
-    measured = table_rows(BENCHMARKS, "Questions", level=3)
+def test_the_figures_for_reads_are_those_of_the_benchmarks():
+    measured = table_rows(BENCHMARKS, "Reads", level=3)
     shown = table_rows(DOCS / "reads.md", "Figures")
 
     assert len(shown) > 5
