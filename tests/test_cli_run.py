@@ -293,7 +293,7 @@ def test_another_reason_at_the_end_is_told(environment, bare_database):
         ("--url", "sqlite://", "name a file, as in 'sqlite:///history.db'"),
         ("--task", "", "write it like 'send_email'"),
         ("--job-id", "", "write it like 'order-42'"),
-        ("--job-id", "j" * 256, "is longer than 255 characters; write a short one"),
+        ("--job-id", "j" * 256, "is longer than 255 characters; use a short one like 'order-42'"),
         ("--job-id", b"\xff", "is not readable text; write it like 'order-42'"),
         ("--correlation-id", b"\xff", "is not readable text; write it like 'order-42'"),
     ],
