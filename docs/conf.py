@@ -50,6 +50,7 @@ smartquotes = False  # they would change options and arguments
 napoleon_numpy_docstring = False
 napoleon_attr_annotations = False
 napoleon_use_ivar = True
+napoleon_use_param = False
 napoleon_use_rtype = False
 
 myst_enable_extensions = ["colon_fence", "deflist"]

@@ -13,17 +13,27 @@ from sphinx.application import Sphinx
 CONSTANT = re.compile(r"(?<= = )(?:(\d+) \* )?(_?[A-Z][A-Z_]{2,})\b")
 SEVERAL_NAMES = re.compile(r"^( {4}\w+(?:, \w+)+): ")
 FROM = re.compile(r"^( {4}from)_(?=: )")
-# Sphinx takes the first of two words in front of a colon for a type, and drops the underscore at
-# the end of a name. These characters stand in for the space and the underscore.
+# Sphinx takes the first of two words in front of a colon for a type, drops the underscore at the
+# end of a name, and takes what is in front of a colon below "Returns:" for a type. These characters
+# stand in for the space, the underscore and the colon.
 JOINT = "\N{BRAILLE PATTERN BLANK}"
 UNDERSCORE = "\N{FULLWIDTH LOW LINE}"
+COLON = "\N{FULLWIDTH COLON}"
+DASH = re.compile(r"^ -- ")  # what Sphinx writes behind the name of an argument
+STAND_INS = str.maketrans({JOINT: " ", UNDERSCORE: "_", COLON: ":"})
 
 
 def join_names(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
 ) -> None:
-    """Keep together names that one sentence describes, as in `job_id, worker_id: the ids`."""
+    """Keep together names that one sentence describes, as in `job_id, worker_id: the ids`.
+
+    Keep the sentence below "Returns:" a sentence, too.
+    """
     for number, line in enumerate(lines):
+        if lines[number - 1 : number] == ["Returns:"]:
+            lines[number] = line.replace(":", COLON)
+            continue
         lines[number] = FROM.sub(rf"\1{UNDERSCORE}", line)
         if names := SEVERAL_NAMES.match(line):
             lines[number] = (
@@ -36,10 +46,9 @@ def join_names(
 def finish_names(app: Sphinx, tree: nodes.document) -> None:
     """Restore spaces and underscores, and replace two of Sphinx's own texts."""
     for text in list(tree.findall(nodes.Text)):
-        new = {" -- ": " \N{EN DASH} ", "Variables": "Attributes"}.get(text)
-        if JOINT in text or UNDERSCORE in text:
-            new = text.replace(JOINT, " ").replace(UNDERSCORE, "_")
-        if new is not None:
+        new = "Attributes" if text == "Variables" else text.translate(STAND_INS)
+        new = DASH.sub(" \N{EN DASH} ", new)
+        if new != text:
             text.parent.replace(text, nodes.Text(new))
 
 
