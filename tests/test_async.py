@@ -186,8 +186,15 @@ def test_every_call_that_uses_the_database_is_cancelled_below():
     assert CALLS.keys() == methods(AsyncHistoryStore).keys() - others
 
 
-@pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("how", ["once", "again and again"])
+def at_every_step():
+    """Yield each call, and how to cancel it; by default, a few are cancelled again and again."""
+    for call in CALLS:
+        yield call, "once"
+        is_usual = call in ("record_start", "record_many", "iterate")
+        yield pytest.param(call, "again and again", marks=() if is_usual else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("call", "how"), at_every_step())
 def test_a_call_may_be_cancelled_at_every_step(database, clock, call, how):
     """No connection stays checked out, and the row is either complete or missing."""
 

@@ -123,5 +123,5 @@ def machine(url):
 def test_memory_and_a_database_answer_alike(sqlite_file):
     run_state_machine_as_test(
         machine(URL.create("sqlite", database=str(sqlite_file))),
-        settings=settings(max_examples=40, stateful_step_count=25),
+        settings=settings(stateful_step_count=25),
     )
