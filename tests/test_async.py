@@ -194,7 +194,7 @@ def at_every_step():
         yield pytest.param(call, "again and again", marks=() if is_usual else pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("call", "how"), at_every_step())
+@pytest.mark.parametrize(("call", "how"), list(at_every_step()))
 def test_a_call_may_be_cancelled_at_every_step(database, clock, call, how):
     """No connection stays checked out, and the row is either complete or missing."""
 
