@@ -168,6 +168,11 @@ def test_every_block_of_a_page_runs_or_says_that_it_does_not(page):
         assert all(len(line) <= 84 for line in block.splitlines()), block
 
 
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_link_has_a_text_that_can_be_read_in_the_repository(page):
+    assert "[](" not in page.read_text()
+
+
 def test_every_test_that_the_fault_table_names_exists():
     file, named = "", []
     for name, test in re.findall(r"`(\w+\.py)?(?:::([\w:]+))?`", (DOCS / "faults.md").read_text()):
