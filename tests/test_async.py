@@ -106,7 +106,7 @@ def test_a_url_gets_an_engine_of_the_librarys_own_for_asyncio(database, named):
     [
         (42, "is not an async_sessionmaker"),
         (create_engine("sqlite://"), "is not for asyncio; pass it to create_store"),
-        ("sqlite://", "is a database of one connection"),
+        ("sqlite://", "is a database in memory"),
         ("sqlite+pysqlite:///x.db", "names no asyncio driver"),
         ("postgresql+psycopg2://u:hunter2@h/d", "bind"),
         ("not a url with hunter2", "is not a database URL"),
