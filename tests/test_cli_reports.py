@@ -281,6 +281,9 @@ def test_the_command_for_the_next_page_shows_no_password(
     ("url", "is_shown"),
     [
         ("sqlite:///history.db", True),
+        ("postgresql://app@host/db?sslmode=require&connect_timeout=2", True),
+        ("postgresql://app@host/db?options=-csome.secret%3Dhunter2", False),
+        ("postgresql://app@host/db?conninfo=password%3Dhunter2", False),
         ("postgresql://app@host/db", True),
         ("postgresql://app:hunter2@host/db", False),
         ("postgresql://:hunter2@host/db", False),

@@ -214,3 +214,8 @@ def test_the_error_quotes_no_more_of_a_long_text_than_helps():
     with pytest.raises(InvalidInput) as caught:
         Cursor.from_text(CURSOR.to_text(FAILURES) + "A" * 10_000, FAILURES, "after")
     assert len(str(caught.value)) < 300
+
+
+def test_a_cursor_heeds_the_case_of_letters_as_little_as_the_search_does():
+    assert is_of(CURSOR, HistoryQuery(error_contains="Boom"), HistoryQuery(error_contains="bOOM"))
+    assert not is_of(CURSOR, HistoryQuery(error_contains="Ä"), HistoryQuery(error_contains="ä"))

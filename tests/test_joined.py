@@ -27,6 +27,7 @@ from jobhistory import (
     Status,
     create_async_store,
     create_store,
+    new_execution_id,
 )
 from tests.conftest import async_engine
 
@@ -678,3 +679,42 @@ def test_for_asyncio_it_is_the_same(database, clock):
             await coroutine
 
     asyncio.run(scenario())
+
+
+def test_the_ring_buffer_has_the_order_of_the_outcomes_of_a_transaction(engine, store):
+    with Session(engine) as session:
+        joined = store.joined(session)
+        first, second = (joined.record_start(Job(id_, "t"), *IDS[1:]) for id_ in ("1", "2"))
+        joined.record_completion(second)
+        joined.record_completion(first)
+        session.commit()
+    assert jobs(store.recent()) == ["2", "1"]
+
+
+def test_the_commit_of_a_start_does_not_commit_the_outcome_of_another_session(clock):
+    """In memory, others see a start before its commit; in a database they cannot."""
+    store = create_store(clock=clock)
+    with Session() as one, Session() as other:
+        started = store.joined(one).record_start(Job("1", "t"), *IDS[1:])
+        store.joined(other).record_completion(started)
+        one.commit()
+        assert store.recent() == []
+        other.rollback()
+    assert [r.status for r in store.query()] == ["started"]
+    assert store.recent() == []
+
+
+def test_many_executions_with_an_id_in_use_are_refused_as_a_whole(engine, store):
+    started = store.record_start(Job("1", "t"), *IDS[1:])
+    ended = {"worker_id": "w", "correlation_id": "c", "task_identifier": "t", "job_id": "1"}
+    new = {**ended, "status": "completed"}
+    for twice in (started.id, new_execution_id(started.started_at)):
+        many = [new, {**new, "id": twice}, {**new, "id": twice}]
+        with pytest.raises(IntegrityError):
+            store.record_many(many)
+    with Session(engine) as session:
+        with pytest.raises(IntegrityError):
+            store.joined(session).record_many([new, {**new, "id": started.id}])
+        session.rollback()
+    assert [(r.id, r.status) for r in store.query()] == [(started.id, "started")]
+    assert store.recent() == []

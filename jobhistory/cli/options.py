@@ -13,7 +13,6 @@ from sqlalchemy import make_url
 from jobhistory._runtime.clock import utc_now
 from jobhistory._runtime.durations import parse_duration
 from jobhistory.errors import InvalidInput
-from jobhistory.sanitize.secret_names import looks_secret
 
 Url = Annotated[
     str | None,
@@ -75,6 +74,10 @@ OPTIONS = {
 """For each argument of a store, the option for it."""
 
 _URL_FROM_ENVIRONMENT = '"$JOBHISTORY_URL"'
+_HARMLESS_PARAMETERS = frozenset(
+    {"application_name", "connect_timeout", "host", "mode", "port", "sslmode", "timeout", "uri"}
+)
+"""Parameters of URLs that never contain a secret. Any other one may."""
 
 
 def read_window(since: str | None, until: str | None) -> dict[str, datetime | None]:
@@ -125,10 +128,10 @@ def repeated(context: typer.Context, **values: str) -> str:
 
 
 def quoted_url(url: str) -> str:
-    """Return a URL, quoted for a shell, or `"$JOBHISTORY_URL"` if it contains a password."""
+    """Return a URL, quoted for a shell, or `"$JOBHISTORY_URL"` if it may contain a secret."""
     parts = make_url(url)
-    has_password = bool(parts.password) or any(map(looks_secret, parts.query))
-    return _URL_FROM_ENVIRONMENT if has_password else _quoted(url)
+    may_have_secret = bool(parts.password) or not _HARMLESS_PARAMETERS.issuperset(parts.query)
+    return _URL_FROM_ENVIRONMENT if may_have_secret else _quoted(url)
 
 
 def _quoted(text: str) -> str:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.orm import Session
 
 from jobhistory._runtime.batches import Batches
@@ -108,9 +108,19 @@ class MemoryHistory:
         return record_from(row)
 
     def insert_many_ended(self, rows: list[Row]) -> None:
-        """Add the rows of ended executions."""
+        """Add the rows of ended executions.
+
+        Raises:
+            IntegrityError: if a row with one of the ids exists, as in a database.
+        """
         connection = self._connection()
         with self._rows.lock:
+            ids = {row["id"] for row in self._rows.all()}
+            for row in rows:
+                if row["id"] in ids:
+                    duplicate = ValueError(f"there are two executions with the id {row['id']}")
+                    raise IntegrityError(None, None, duplicate)
+                ids.add(row["id"])
             for row in rows:
                 self._put(row, None, connection, survives=False)
 
@@ -246,7 +256,7 @@ class MemoryHistory:
             if survives and row["status"] is Status.FAILED:
                 self._record_later(row)
 
-        write = PendingWrite(partial(self._rows.commit, row["id"]), undo, lambda: False)
+        write = PendingWrite(partial(self._rows.commit, row), undo, lambda: False)
         self._hooks.add(connection, write)
 
     def _end_later(self, outcome: Outcome, error: InvalidRequestError) -> HistoryRecord:

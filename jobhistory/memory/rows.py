@@ -46,11 +46,11 @@ class Rows:
             else:
                 self._ring.append(row)
 
-    def commit(self, id_: UUID) -> None:
-        """Move a pending row into the ring buffer, unless it has been removed."""
+    def commit(self, row: Row) -> None:
+        """Move a pending row to the ring buffer, unless it was removed or replaced."""
         with self.lock:
-            if id_ in self._pending:
-                self.put(self._pending[id_])
+            if self._pending.get(row["id"]) is row:
+                self.put(row)
 
     def remove(self, id_: UUID) -> None:
         """Remove the started or pending row with an id."""

@@ -15,6 +15,7 @@ from zlib import crc32
 
 from jobhistory.errors import InvalidInput
 from jobhistory.query.criteria import HistoryQuery
+from jobhistory.sanitize.truncate import ascii_lower
 
 if TYPE_CHECKING:
     from jobhistory.schema import HistoryRecord
@@ -107,7 +108,7 @@ def _digest(query: HistoryQuery) -> bytes:
     """Return 8 bytes that are the same for equivalent criteria, in any process."""
     # Without those that are not given, so that new kinds of criteria leave the digest unchanged.
     criteria = {
-        field.name: _canonical(value)
+        field.name: _canonical(ascii_lower(value) if field.name == "error_contains" else value)
         for field in fields(HistoryQuery)
         if field.name != "limit" and (value := getattr(query, field.name)) is not None
     }

@@ -26,8 +26,8 @@ Row = Mapping[str, Any]
 class Count:
     """A number of executions, shown as `"10000+"` if there are more than that.
 
-    It is not an `int`: `value` and `int()` return the number, which comparisons and arithmetic
-    need. It is false if there are no executions.
+    It is not an `int`: compare and compute with `value`, as a count never equals a number. It is
+    false if there are no executions.
 
     Attributes:
         value: the number of executions, or the cap if there are more.
