@@ -150,6 +150,7 @@ def test_options_of_the_apps_sessions(bare_database, clock):
     exercise(create_store(sessions, clock=clock), clock)
 
 
+@pytest.mark.slow
 def test_transactions_in_two_phases(clock):
     """The server of the other tests allows none."""
     try:

@@ -183,6 +183,7 @@ def cron(home, only=""):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="cron and sh are of POSIX systems")
+@pytest.mark.slow
 def test_the_cron_machine_records_its_jobs_and_mails_failures_only(machine):
     (machine / "documents" / "letter.txt").write_text("Dear Ann")
     assert cron(machine) == ["", "", ""]  # the nightly job, reap and expire

@@ -561,6 +561,7 @@ def test_run_runs_its_command_next_to_a_database_that_hangs(environment):
     assert "could not connect within the time limit of 2 s" in listed.stderr
 
 
+@pytest.mark.slow
 def test_run_runs_its_command_next_to_a_stopped_server(environment, server):
     with frozen(server):
         url = server.get_uri()

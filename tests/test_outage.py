@@ -78,7 +78,8 @@ def server():
         pytest.skip(f"there is no server that may be killed: {error}")
 
 
-@pytest.mark.parametrize("bind", ["url", pytest.param("engine", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("bind", ["url", "engine"])
 def test_the_server_is_killed_and_started_again(server, bind):
     url = server.get_uri()
     engine = create_engine(url, pool_pre_ping=True)

@@ -164,8 +164,8 @@ class Spool:
         with self._connection:
             self._connection.executemany(
                 "INSERT INTO rejected (body, reason) "
-                "SELECT body, ?2 FROM operations WHERE number = ?1",
-                self._unreadable.items(),
+                "SELECT body, ? FROM operations WHERE number = ?",
+                [(reason, number) for number, reason in self._unreadable.items()],
             )
             self._connection.execute(
                 "DELETE FROM operations WHERE number <= ?", (self._written_up_to,)
