@@ -78,7 +78,8 @@ def test_without_a_thread_a_full_recorder_raises_and_close_writes(database_store
     assert sorted(r.job_id for r in database_store.query()) == ["1", "2"]
 
 
-def test_a_dead_thread_is_replaced_although_the_queue_is_full(database_store, monkeypatch, recwarn):
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dead_thread_is_replaced_although_the_queue_is_full(database_store, monkeypatch):
     """Callers that wait for room start a new thread, and so does `flush`."""
     wait, deaths = Intake.wait_for_work, threading.Semaphore(3)
 
