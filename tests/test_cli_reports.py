@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -222,13 +223,23 @@ def test_list_without_a_cursor_is_as_it_was_in_a_pipe(run, url, history):
     assert len(run("list", "--url", url, "--limit", "2", "--json")[1].splitlines()) == 2
 
 
+def pasted(hint, url):
+    """The arguments that a shell makes of a hint, whose URL may be in the environment."""
+    command = f"printf '%s\\0' {hint.removeprefix('more: jobhistory ')}"
+    environment = os.environ | {"JOBHISTORY_URL": url}
+    shell = subprocess.run(
+        ["bash", "-c", command], env=environment, capture_output=True, text=True, check=True
+    )
+    return shell.stdout.split("\0")[:-1]
+
+
 def test_a_terminal_shows_the_command_for_the_next_page(run, url, history, terminal):
     options = ["--status", "completed", "--status", "started", "--since", "9h", "--worker", "w-1"]
     _, out, _ = run("list", "--url", url, *options, "--limit", "2")
     assert (" job-0\n" in out, " job-1\n" in out) == (True, True)
 
     hint = out.splitlines()[-1]
-    command = shlex.split(hint.removeprefix("more: jobhistory "))
+    command = pasted(hint, url)
     assert hint.startswith("more: jobhistory list --since 20")
     assert command[0] == "list"
     assert {"--status", "--worker", "--url"} < set(command)
@@ -236,7 +247,7 @@ def test_a_terminal_shows_the_command_for_the_next_page(run, url, history, termi
     assert (" job-3\n" in out, " job-4\n" in out) == (True, True)
     hint = out.splitlines()[-1]
     assert hint.count("--after") == 1
-    _, out, _ = run(*shlex.split(hint.removeprefix("more: jobhistory ")))
+    _, out, _ = run(*pasted(hint, url))
     assert " job-6\n" in out
     assert "more:" not in run("list", "--url", url)[1]
 
@@ -253,13 +264,7 @@ def test_the_command_for_the_next_page_can_be_pasted(run, url, history, terminal
     _, out, _ = run("list", "--url", url, "--task", task, "--limit", "1")
     hint = out.splitlines()[-1]
     assert hint.isprintable()
-    words = subprocess.run(
-        ["bash", "-c", f"printf '%s\\0' {hint.removeprefix('more: jobhistory ')}"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split("\0")[:-1]
-    _, out, _ = run(*words)
+    _, out, _ = run(*pasted(hint, url))
     assert " 0\n" in out
 
 
