@@ -73,7 +73,7 @@ WINDOWS: dict[str, Read] = {
     "running, of 24 h": lambda store: store.running(**DAY),
     "statistics of 24 h": lambda store: store.stats(**DAY),
     "statistics of 24 h, by the hour": lambda store: store.stats(**DAY, bucket="1h"),
-    "failure groups of 24 h": lambda store: store.failures(**DAY),
+    "failure groups of 24 h": lambda store: store.failure_groups(**DAY),
     "a text that no error of 24 h has": lambda store: store.query(**DAY, error_contains="nowhere"),
     "running, of all history": lambda store: store.running(),
     "count of failures, exact": lambda store: store.count(status="failed"),

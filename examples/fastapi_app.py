@@ -124,5 +124,5 @@ async def list_history(
 @app.get("/history/failures")
 async def list_failures(hours: Annotated[int, Query(ge=1, le=24 * 90)] = 24) -> list[FailureGroup]:
     """Return the failures of the last hours, grouped, the most frequent first."""
-    groups = await history.failures(from_=datetime.now(UTC) - timedelta(hours=hours))
+    groups = await history.failure_groups(from_=datetime.now(UTC) - timedelta(hours=hours))
     return [FailureGroup.model_validate(group) for group in groups]

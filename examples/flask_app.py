@@ -75,7 +75,7 @@ def create_app() -> Flask:
 def ship(order: Order, run_id: str) -> None:
     """Ship an order: its new state and its history are one transaction."""
     job = Job(f"ship-{order.id}", "ship_order", {"order": order.id})
-    with history().joined(db.session).track(job, WORKER, correlation_id=run_id):
+    with history().in_session(db.session).track(job, WORKER, correlation_id=run_id):
         if order.id == 13:
             raise LookupError(f"no address for order {order.id}")
         order.is_shipped = True

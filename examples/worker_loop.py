@@ -156,7 +156,7 @@ def report(store: HistoryStore) -> None:
     for stats in store.stats(from_=last_day):
         rate = "-" if stats.failure_rate is None else f"{stats.failure_rate:.0%}"
         print(f"{stats.task_identifier}: {stats.executions} executions, {rate} failed")
-    for group in store.failures(from_=last_day):
+    for group in store.failure_groups(from_=last_day):
         print(f"{group.count} x {group.task_identifier}: {group.error_type}: {group.message}")
 
 

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from jobhistory import migrate
+from jobhistory.base_store import BaseStore
 from jobhistory.errors import (
     ExecutionAlreadyFinished,
     ExecutionNotFound,
@@ -18,7 +19,6 @@ from jobhistory.errors import (
 from jobhistory.execution.ids import new_execution_id
 from jobhistory.execution.job import Job, PartialResults
 from jobhistory.execution.status import Status
-from jobhistory.joined_store import JoinedStore
 from jobhistory.query.criteria import HistoryQuery
 from jobhistory.query.cursor import Page
 from jobhistory.query.reports import Count, FailureGroup, Percentiles, TaskStats
@@ -30,14 +30,15 @@ from jobhistory.store import HistoryStore, create_store
 from jobhistory.tracking import TrackedExecution, current_execution
 
 if TYPE_CHECKING:
+    from jobhistory.aio import AsyncBaseStore as AsyncBaseStore
     from jobhistory.aio import AsyncHistoryStore as AsyncHistoryStore
-    from jobhistory.aio import AsyncJoinedStore as AsyncJoinedStore
     from jobhistory.aio import create_async_store as create_async_store
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "AsyncRecorder",
+    "BaseStore",
     "Count",
     "ExecutionAlreadyFinished",
     "ExecutionNotFound",
@@ -49,7 +50,6 @@ __all__ = [
     "InvalidInput",
     "Job",
     "JobHistoryError",
-    "JoinedStore",
     "Limits",
     "NotWritten",
     "Page",
@@ -72,7 +72,7 @@ __all__ = [
 ]
 
 # Not in __all__: `from jobhistory import *` works without the extra.
-_ASYNC = ("AsyncHistoryStore", "AsyncJoinedStore", "create_async_store")
+_ASYNC = ("AsyncHistoryStore", "AsyncBaseStore", "create_async_store")
 
 
 def __getattr__(name: str) -> Any:

@@ -20,10 +20,10 @@ from sqlalchemy.util import greenlet_spawn
 
 from jobhistory._runtime.cancellation import run_to_completion
 from jobhistory._runtime.clock import utc_now
+from jobhistory.base_store import BaseStore, Criteria
 from jobhistory.database.binds import READING, engine_of
 from jobhistory.database.engines import async_engine_from_url, check_dialect
 from jobhistory.errors import InvalidInput
-from jobhistory.joined_store import Criteria, JoinedStore
 from jobhistory.sanitize.json_values import Limits
 from jobhistory.sanitize.secrets import redact_secrets
 from jobhistory.schema import HistoryRecord
@@ -32,7 +32,7 @@ from jobhistory.tracking import AsyncTracker, TrackOptions
 from jobhistory.typing import Clock, Duration, Id, OnHistoryError, Redact
 
 P = ParamSpec("P")
-S = TypeVar("S", bound=JoinedStore)
+S = TypeVar("S", bound=BaseStore)
 T = TypeVar("T")
 
 
@@ -112,49 +112,49 @@ class _SynchronousSessions:
 
 def _awaited(
     method: Callable[Concatenate[S, P], T],
-) -> Callable[Concatenate[AsyncJoinedStore, P], Coroutine[Any, Any, T]]:
+) -> Callable[Concatenate[AsyncBaseStore, P], Coroutine[Any, Any, T]]:
     """Return a method that awaits the same method of the synchronous store inside.
 
     It has the same arguments, type of result and documentation.
     """
 
     @wraps(method)
-    async def awaited(self: AsyncJoinedStore, /, *args: P.args, **named: P.kwargs) -> T:
+    async def awaited(self: AsyncBaseStore, /, *args: P.args, **named: P.kwargs) -> T:
         return await self._run(partial(method, cast("S", self._store), *args, **named))
 
     return awaited
 
 
-class AsyncJoinedStore:
-    """`JoinedStore` for asyncio: records, reads and tracks in the caller's transaction.
+class AsyncBaseStore:
+    """`BaseStore` for asyncio: records, reads and tracks in the caller's transaction.
 
-    `AsyncHistoryStore.joined` returns one. The methods are those of `JoinedStore`, awaited. Like
+    `AsyncHistoryStore.in_session` returns one. The methods are those of `BaseStore`, awaited. Like
     its session, it is for one task at a time.
     """
 
-    def __init__(self, store: JoinedStore, make_session: Callable[[], AsyncSession] | None) -> None:
+    def __init__(self, store: BaseStore, make_session: Callable[[], AsyncSession] | None) -> None:
         self._store = store
         self._make_session = make_session
 
-    record_start = _awaited(JoinedStore.record_start)
-    record_completion = _awaited(JoinedStore.record_completion)
-    record_failure = _awaited(JoinedStore.record_failure)
-    record_partial_success = _awaited(JoinedStore.record_partial_success)
-    record_execution = _awaited(JoinedStore.record_execution)
-    record_many = _awaited(JoinedStore.record_many)
-    get_by_job_id = _awaited(JoinedStore.get_by_job_id)
-    get_by_correlation_id = _awaited(JoinedStore.get_by_correlation_id)
-    query = _awaited(JoinedStore.query)
-    page = _awaited(JoinedStore.page)
-    count = _awaited(JoinedStore.count)
-    stats = _awaited(JoinedStore.stats)
-    failures = _awaited(JoinedStore.failures)
-    running = _awaited(JoinedStore.running)
+    record_start = _awaited(BaseStore.record_start)
+    record_completion = _awaited(BaseStore.record_completion)
+    record_failure = _awaited(BaseStore.record_failure)
+    record_partial_success = _awaited(BaseStore.record_partial_success)
+    record_execution = _awaited(BaseStore.record_execution)
+    record_many = _awaited(BaseStore.record_many)
+    get_by_job_id = _awaited(BaseStore.get_by_job_id)
+    get_by_correlation_id = _awaited(BaseStore.get_by_correlation_id)
+    query = _awaited(BaseStore.query)
+    page = _awaited(BaseStore.page)
+    count = _awaited(BaseStore.count)
+    stats = _awaited(BaseStore.stats)
+    failure_groups = _awaited(BaseStore.failure_groups)
+    running = _awaited(BaseStore.running)
 
     def iterate(
         self, /, criteria: Criteria = None, *, batch_size: int = 500, **named: Any
     ) -> AsyncIterator[HistoryRecord]:
-        """Return an iterator for `async for`; the rest is as for `JoinedStore.iterate`."""
+        """Return an iterator for `async for`; the rest is as for `BaseStore.iterate`."""
         records = self._store.iterate(criteria, batch_size=batch_size, **named)
         return self._in_batches(records, batch_size)
 
@@ -177,7 +177,7 @@ class AsyncJoinedStore:
         """Record the start and the outcome of an `async with` block or a coroutine.
 
         If the task is cancelled while a start or an outcome is being recorded, the recording
-        finishes first. The rest is as for `JoinedStore.track`.
+        finishes first. The rest is as for `BaseStore.track`.
         """
         return AsyncTracker(
             self._store.internals.rows,
@@ -202,7 +202,7 @@ class AsyncJoinedStore:
         return session.get_bind(**READING).dialect.name != "sqlite"
 
 
-class AsyncHistoryStore(AsyncJoinedStore):
+class AsyncHistoryStore(AsyncBaseStore):
     """`HistoryStore` for asyncio: the same methods with the same effects, awaited.
 
     It is for the tasks of one event loop. `observe` and `recent` do not use the database, but are
@@ -252,12 +252,12 @@ class AsyncHistoryStore(AsyncJoinedStore):
         self._store: HistoryStore = store
         self._owned_engine = owned_engine
 
-    def joined(
+    def in_session(
         self, session: AsyncSession | async_scoped_session[AsyncSession]
-    ) -> AsyncJoinedStore:
+    ) -> AsyncBaseStore:
         """Return a store that records, reads and tracks in the transaction of your `AsyncSession`.
 
-        The call itself is not awaited. The rest is as for `HistoryStore.joined`.
+        The call itself is not awaited. The rest is as for `HistoryStore.in_session`.
         """
         if isinstance(session, async_scoped_session):
             session = session()
@@ -268,7 +268,7 @@ class AsyncHistoryStore(AsyncJoinedStore):
                 "is not an AsyncSession; pass the one that you are using, or pass a Session to a "
                 "HistoryStore",
             )
-        return AsyncJoinedStore(self._store.joined(session.sync_session), self._make_session)
+        return AsyncBaseStore(self._store.in_session(session.sync_session), self._make_session)
 
     async def observe(self, record: HistoryRecord | Mapping[str, Any]) -> None:
         """Do what `HistoryStore.observe` does."""

@@ -15,12 +15,12 @@ from jobhistory._runtime.batches import Batches
 from jobhistory._runtime.clock import utc_now
 from jobhistory._runtime.durations import parse_duration, parse_retention
 from jobhistory._runtime.ring import RingBuffer
+from jobhistory.base_store import BaseStore, Internals
 from jobhistory.database.binds import engine_of
 from jobhistory.database.engines import check_dialect, engine_from_url
 from jobhistory.database.sessions import OwnTransactions
 from jobhistory.errors import InvalidInput, check_count
 from jobhistory.execution.rows import RowBuilder
-from jobhistory.joined_store import Internals, JoinedStore
 from jobhistory.memory.history import MemoryHistory
 from jobhistory.query.criteria import HistoryQuery
 from jobhistory.sanitize.json_values import Limits, Sanitizer
@@ -45,8 +45,8 @@ def create_store(
 
     A store on the app's engine needs a second connection while the app holds one. With
     `pool_size=1, max_overflow=0` and a session in a transaction, a call waits for `pool_timeout`
-    and then raises. A store made from a URL has its own connections. `HistoryStore.joined` uses the
-    connection of the session.
+    and then raises. A store made from a URL has its own connections. `HistoryStore.in_session` uses
+    the connection of the session.
 
     Behind a pooler in transaction mode, such as PgBouncer, an app's engine with psycopg needs
     `connect_args={"prepare_threshold": None}`. An engine made from a URL needs no setting.
@@ -107,7 +107,7 @@ def _refuse_asyncio(argument: str, value: object, instead: str) -> None:
         raise InvalidInput(argument, value, f"is for asyncio; pass it to {instead}")
 
 
-class HistoryStore(JoinedStore):
+class HistoryStore(BaseStore):
     """Records executions in a database, reads them, and keeps the latest ones in memory.
 
     An app creates one store. Any number of threads may call its methods at the same time. Each
@@ -198,7 +198,7 @@ class HistoryStore(JoinedStore):
         super().__init__(Internals(rows, self._history, session_factory), asyncio.to_thread)
         self._owned_engine = owned_engine
 
-    def joined(self, session: Session | scoped_session[Session]) -> JoinedStore:
+    def in_session(self, session: Session | scoped_session[Session]) -> BaseStore:
         """Return a store that records, reads and tracks in the transaction of your session.
 
         It writes at once and never commits. When the session's transaction commits, the ring buffer
@@ -227,7 +227,7 @@ class HistoryStore(JoinedStore):
                 "is not a Session; pass the one that you are using, or pass an AsyncSession to an "
                 "AsyncHistoryStore",
             )
-        return JoinedStore(Internals(self._rows, self._history.joined(session)))
+        return BaseStore(Internals(self._rows, self._history.in_session(session)))
 
     def observe(self, record: HistoryRecord | Mapping[str, Any]) -> None:
         """Add an ended execution, recorded elsewhere, to the ring buffer, without the database.

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async
 from sqlalchemy.orm import sessionmaker
 
 from jobhistory import HistoryStore, create_async_store, create_store, migrate
-from tests.facades import AsyncJoined, EventLoop, Joined, Synchronous
+from tests.facades import AsyncInSession, EventLoop, InSession, Synchronous
 from tests.servers import Server, running_postgres
 
 # A database is slow to a fuzzer, and shared by the examples of one test.
@@ -239,9 +239,9 @@ def async_engine(
 
 EVERY_STORE = [
     *("memory", "sqlite", "postgresql"),
-    *("joined-memory", "joined-sqlite", "joined-postgresql"),
+    *("in-session-memory", "in-session-sqlite", "in-session-postgresql"),
     *("async-memory", "async-sqlite", "async-postgresql"),
-    *("async-joined-memory", "async-joined-sqlite", "async-joined-postgresql"),
+    *("async-in-session-memory", "async-in-session-sqlite", "async-in-session-postgresql"),
 ]
 
 
@@ -303,10 +303,10 @@ def _stores(
         def make(**options: Any) -> Any:
             if "async" not in how:
                 plain = create_store(engine, clock=clock, **options)
-                return Joined(plain, sessionmaker(engine)) if how else plain
+                return InSession(plain, sessionmaker(engine)) if how else plain
             awaited: Any = create_async_store(bind, clock=clock, **options)
-            if "joined" in how:
-                awaited = AsyncJoined(awaited, async_sessionmaker(bind))
+            if "in-session" in how:
+                awaited = AsyncInSession(awaited, async_sessionmaker(bind))
             return Synchronous(awaited, loop)
 
         yield make
@@ -319,7 +319,7 @@ def make_store(
     """Makes stores of every kind in turn, which go by a fake clock.
 
     They are in memory and on each kind of database; for threads and for asyncio; with transactions
-    of their own, and joined to a caller's.
+    of their own, and in the session of a caller.
     """
     with _stores(request.param, request, clock) as make:
         yield make

@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator, Iterator
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from jobhistory import JoinedStore
+from jobhistory import BaseStore
 
-JOINED = [name for name in vars(JoinedStore) if not name.startswith("_") and name != "track"]
+IN_SESSION = [name for name in vars(BaseStore) if not name.startswith("_") and name != "track"]
 
 
-class Joined:
+class InSession:
     """A store that runs each call in a caller's transaction, which commits at once."""
 
     def __init__(self, store, session_factory=Session):
@@ -23,19 +23,19 @@ class Joined:
         self._session_factory = session_factory
 
     def __getattr__(self, name):
-        if name not in JOINED:
+        if name not in IN_SESSION:
             return getattr(self._store, name)
 
-        def joined(*args, **named):
+        def in_session(*args, **named):
             with self._session_factory() as session, session.begin():
-                result = getattr(self._store.joined(session), name)(*args, **named)
+                result = getattr(self._store.in_session(session), name)(*args, **named)
                 # While the session lasts.
                 return iter(list(result)) if isinstance(result, Iterator) else result
 
-        return joined
+        return in_session
 
 
-class AsyncJoined:
+class AsyncInSession:
     """The same for a store for asyncio."""
 
     def __init__(self, store, session_factory=AsyncSession):
@@ -43,14 +43,14 @@ class AsyncJoined:
         self._session_factory = session_factory
 
     def __getattr__(self, name):
-        if name not in JOINED:
+        if name not in IN_SESSION:
             return getattr(self._store, name)
 
-        async def joined(*args, **named):
+        async def in_session(*args, **named):
             async with self._session_factory() as session, session.begin():
-                return await _result(getattr(self._store.joined(session), name)(*args, **named))
+                return await _result(getattr(self._store.in_session(session), name)(*args, **named))
 
-        return joined
+        return in_session
 
 
 async def _result(result):

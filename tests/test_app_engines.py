@@ -63,7 +63,7 @@ def exercise(store, clock):
     assert sum(1 for _ in store.iterate(batch_size=10)) == total
     assert store.count().value == total
     assert {s.task_identifier: s.executions for s in store.stats()} == {"t": 4, "u": MANY + 2}
-    assert [f.count for f in store.failures()] == [1]
+    assert [f.count for f in store.failure_groups()] == [1]
     assert [r.job_id for r in store.running()] == ["5"]
     clock.advance(hours=2)
     assert store.reap_lost("1h") == 1
@@ -73,27 +73,27 @@ def exercise(store, clock):
     assert len(store.recent()) == total
 
 
-def exercise_joined(store, sessions):
+def exercise_in_session(store, sessions):
     """Record in the transactions of an app's sessions, of which one is rolled back."""
     for job_id, ends in (("kept", "commit"), ("gone", "rollback")):
         with sessions() as session:
-            joined = store.joined(session)
-            joined.record_start(Job(job_id, "joined"), "w", "c")
-            joined.record_completion(job_id, "w", "c", 1)
-            joined.record_many(
+            inside = store.in_session(session)
+            inside.record_start(Job(job_id, "in_session"), "w", "c")
+            inside.record_completion(job_id, "w", "c", 1)
+            inside.record_many(
                 [
                     {
                         "job_id": f"{job_id}-too",
-                        "task_identifier": "joined",
+                        "task_identifier": "in_session",
                         "worker_id": "w",
                         "correlation_id": "c",
                         "status": "completed",
                     }
                 ]
             )
-            assert len(joined.get_by_job_id(job_id)) == 1
+            assert len(inside.get_by_job_id(job_id)) == 1
             getattr(session, ends)()
-    found = store.query(task_identifier="joined")
+    found = store.query(task_identifier="in_session")
     assert sorted(r.job_id for r in found) == ["kept", "kept-too"]
 
 
@@ -127,7 +127,7 @@ def test_every_operation_on_an_engine_of_the_app(postgres_database, clock, kind)
         store = create_store(engine, clock=clock)
         exercise(store, clock)
         if kind != "AUTOCOMMIT":  # where a rollback takes nothing back
-            exercise_joined(store, sessionmaker(engine))
+            exercise_in_session(store, sessionmaker(engine))
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
@@ -235,7 +235,7 @@ def test_a_routing_session_writes_to_the_leader_and_reads_from_followers(routing
     assert asked
     assert all(statement.lstrip().startswith("SELECT") for statement in asked)
     assert any(statement.startswith("INSERT") for statement in on_leader)
-    exercise_joined(store, lambda: session_class())
+    exercise_in_session(store, lambda: session_class())
 
 
 def test_what_a_write_reads_comes_from_the_leader(routing, clock):
@@ -276,7 +276,7 @@ def test_engines_by_class(database, clock, tmp_path):
         binds = {HistoryRecord: database.engine}
         store = create_store(sessionmaker(other, binds=binds), clock=clock)
         exercise(store, clock)
-        exercise_joined(store, sessionmaker(other, binds=binds))
+        exercise_in_session(store, sessionmaker(other, binds=binds))
 
 
 # Isolation levels
@@ -357,7 +357,7 @@ def test_a_conflict_in_the_callers_transaction_is_the_callers(postgres_database)
         store = create_store(engine)
         remaining = conflicting(engine, 1000)
         with Session(engine) as session, pytest.raises(Exception, match="conflict"):
-            store.joined(session).record_start(Job("1", "t"), "w", "c")
+            store.in_session(session).record_start(Job("1", "t"), "w", "c")
         assert remaining == [999]
 
 
@@ -412,7 +412,7 @@ def test_a_missing_table_is_told_without_a_second_connection(bare_database):
     with engine_for(bare_database.url, **options) as engine:
         given = connections(engine)
         with Session(engine) as session, pytest.raises(SchemaOutOfDate):
-            create_store(engine).joined(session).record_start(Job("1", "t"), "w", "c")
+            create_store(engine).in_session(session).record_start(Job("1", "t"), "w", "c")
         assert len(given) == 1
 
 
@@ -467,7 +467,7 @@ def test_a_role_that_owns_nothing(postgres_database, app_role, clock, driver, ro
         url = as_role(of_driver(postgres_database.url, driver), app_role)
         engine = stack.enter_context(engine_for(url))
         exercise(create_store(engine, clock=clock), clock)
-        exercise_joined(create_store(engine, clock=clock), sessionmaker(engine))
+        exercise_in_session(create_store(engine, clock=clock), sessionmaker(engine))
 
 
 def many(name, count=2):

@@ -26,7 +26,7 @@ PUBLIC = {
     "InvalidInput",
     "Job",
     "JobHistoryError",
-    "JoinedStore",
+    "BaseStore",
     "Limits",
     "NotWritten",
     "Page",
@@ -47,7 +47,7 @@ PUBLIC = {
     "new_execution_id",
     "redact_secrets",
 }
-PUBLIC_FOR_ASYNCIO = {"AsyncHistoryStore", "AsyncJoinedStore", "create_async_store"}
+PUBLIC_FOR_ASYNCIO = {"AsyncHistoryStore", "AsyncBaseStore", "create_async_store"}
 PUBLIC_TYPES = {"Clock", "Duration", "Id", "Milliseconds", "OnHistoryError", "Order", "Redact"}
 
 NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}

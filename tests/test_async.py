@@ -18,12 +18,12 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from jobhistory import (
+    AsyncBaseStore,
     AsyncHistoryStore,
-    AsyncJoinedStore,
+    BaseStore,
     HistoryStore,
     InvalidInput,
     Job,
-    JoinedStore,
     SchemaOutOfDate,
     Status,
     create_async_store,
@@ -51,16 +51,16 @@ def methods(cls):
 
 
 @pytest.mark.parametrize(
-    ("plain", "awaited"), [(HistoryStore, AsyncHistoryStore), (JoinedStore, AsyncJoinedStore)]
+    ("plain", "awaited"), [(HistoryStore, AsyncHistoryStore), (BaseStore, AsyncBaseStore)]
 )
 def test_both_kinds_of_store_have_the_same_methods_with_the_same_signatures(plain, awaited):
     assert methods(plain).keys() == methods(awaited).keys()
     for name, method in methods(plain).items():
         ours, theirs = (inspect.signature(each) for each in (method, methods(awaited)[name]))
         assert ours.parameters.keys() == theirs.parameters.keys(), name
-        if name != "joined":  # its session is of the other kind
+        if name != "in_session":  # its session is of the other kind
             assert ours.parameters == theirs.parameters, name
-        if name not in ("joined", "track", "iterate"):  # what these return is awaited
+        if name not in ("in_session", "track", "iterate"):  # what these return is awaited
             assert ours.return_annotation == theirs.return_annotation, name
             assert inspect.iscoroutinefunction(methods(awaited)[name]), name
 
@@ -174,7 +174,7 @@ CALLS = {
     "iterate": lambda store: all_of(store.iterate(batch_size=1)),
     "count": lambda store: store.count(cap=10),
     "stats": lambda store: store.stats(bucket="1h"),
-    "failures": lambda store: store.failures(),
+    "failure_groups": lambda store: store.failure_groups(),
     "running": lambda store: store.running(),
     "expire": lambda store: store.expire(batch_size=1),
     "reap_lost": lambda store: store.reap_lost("1 second", batch_size=1),
@@ -182,7 +182,7 @@ CALLS = {
 
 
 def test_every_call_that_uses_the_database_is_cancelled_below():
-    others = {"observe", "recent", "close", "joined", "track"}
+    others = {"observe", "recent", "close", "in_session", "track"}
     assert CALLS.keys() == methods(AsyncHistoryStore).keys() - others
 
 

@@ -106,11 +106,11 @@ def assert_shows_no_value_of_a_row(error):
     assert "4111" not in "".join(traceback.format_exception(error))
 
 
-@pytest.mark.parametrize("kind", ["own", "joined"])
+@pytest.mark.parametrize("kind", ["own", "in_session"])
 def test_an_error_shows_no_value_of_a_row(refusing, kind):
     store = create_store(refusing.engine)
     with Session(refusing.engine) as session:
-        history = store if kind == "own" else store.joined(session)
+        history = store if kind == "own" else store.in_session(session)
         with pytest.raises(IntegrityError) as caught:
             history.record_start(Job("1", "no", CARD), "w", "c")
 

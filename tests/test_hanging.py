@@ -482,7 +482,7 @@ def test_a_store_in_memory_and_a_callers_session_never_find_it_open(database, ap
     with pytest.raises(HistoryUnavailable):
         start(app_store)
     with app_store._history._session_factory() as session, session.begin():
-        app_store.joined(session).record_start(Job("2", "t"), "w", "c")
+        app_store.in_session(session).record_start(Job("2", "t"), "w", "c")
     start(create_store())
 
 

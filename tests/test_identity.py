@@ -334,7 +334,7 @@ def test_a_backfilled_failure_is_seen_when_it_happened(database):
         WHOLE, status=None, error="x", started_at=DAY, execution_time_ms=50, job_id="backfilled"
     )
 
-    (group,), (stats,) = store.failures(), store.stats()
+    (group,), (stats,) = store.failure_groups(), store.stats()
     assert group.last_seen == stats.last_failure == DAY + timedelta(milliseconds=50)
 
 

@@ -173,7 +173,7 @@ QUESTIONS = {
         "(task_identifier_)?started_at",
     ),
     "what failed in an hour": (
-        lambda s: s.failures(**HOUR),
+        lambda s: s.failure_groups(**HOUR),
         "(failed_)?started_at",
     ),
     "what runs of an hour": (lambda s: s.running(**HOUR), "started_at"),

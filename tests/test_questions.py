@@ -527,13 +527,13 @@ def test_databases_compute_what_follows_from_the_rows(database, given_executions
         executions(store, *each, correlation_id=correlation_id)
         for task in started:
             store.record_start(Job("s", task), "w", correlation_id)
-        groups = store.failures(correlation_id=correlation_id)
+        groups = store.failure_groups(correlation_id=correlation_id)
         answers.append(
             (
                 store.stats(correlation_id=correlation_id, bucket=bucket),
                 [{**vars(group), "example": fields(group.example)} for group in groups],
                 [r.job_id for r in store.running(correlation_id=correlation_id)],
-                len(store.failures(correlation_id=correlation_id, limit=1)),
+                len(store.failure_groups(correlation_id=correlation_id, limit=1)),
             )
         )
     assert answers[0] == answers[1]
@@ -570,7 +570,7 @@ def test_failures_are_grouped_by_what_their_messages_have_in_common(store):
         {},
         {"status": "failed"},
     )
-    groups = store.failures()
+    groups = store.failure_groups()
     assert all(isinstance(group, FailureGroup) for group in groups)
     assert [(g.task_identifier, g.error_type, g.message, g.count) for g in groups] == [
         ("t", "ValueError", "no order <number>", 3),
@@ -585,23 +585,25 @@ def test_failures_are_grouped_by_what_their_messages_have_in_common(store):
     assert (orders.example.job_id, orders.example.error_message) == ("job-5", "no order -3.5")
     assert "ValueError: no order -3.5" in orders.example.error_stack
 
-    assert [g.count for g in store.failures(limit=2)] == [3, 1]
-    assert [g.message for g in store.failures(error_type="TypeError")] == ["no order <number>"]
-    assert [g.count for g in store.failures(task_identifier="other")] == [1]
-    assert store.failures(from_=NOON + timedelta(hours=1)) == []
+    assert [g.count for g in store.failure_groups(limit=2)] == [3, 1]
+    assert [g.message for g in store.failure_groups(error_type="TypeError")] == [
+        "no order <number>"
+    ]
+    assert [g.count for g in store.failure_groups(task_identifier="other")] == [1]
+    assert store.failure_groups(from_=NOON + timedelta(hours=1)) == []
 
 
 def test_long_messages_are_told_apart_by_their_beginning(store):
     executions(store, {"error": "x" * 500 + "a"}, {"error": "x" * 500 + "b"})
 
-    (group,) = store.failures()
+    (group,) = store.failure_groups()
     assert (group.count, group.message) == (2, "x" * 500)
 
 
 def test_failures_refuse_what_makes_no_difference(store):
     for key in ("status", "order"):
         with pytest.raises(InvalidInput, match=f"criteria '{key}' has no effect here"):
-            store.failures({key: "failed"})
+            store.failure_groups({key: "failed"})
 
 
 # -- what runs -----------------------------------------------------------------------------------
@@ -641,20 +643,20 @@ def test_running_refuses_what_makes_no_difference(store):
 # -- together ------------------------------------------------------------------------------------
 
 
-def test_questions_in_a_joined_session_see_what_it_has_not_committed(database):
+def test_questions_in_a_session_see_what_it_has_not_committed(database):
     store = create_store(database.engine)
     with Session(database.engine) as session:
-        joined = store.joined(session)
-        joined.record_start(Job("job-0", "t"), "w", "c")
-        joined.record_execution(ENDED, job_id="job-1", error=ValueError("no 7"))
-        assert joined.count().value == 2
-        assert [s.executions for s in joined.stats()] == [2]
-        (group,) = joined.failures()
+        inside = store.in_session(session)
+        inside.record_start(Job("job-0", "t"), "w", "c")
+        inside.record_execution(ENDED, job_id="job-1", error=ValueError("no 7"))
+        assert inside.count().value == 2
+        assert [s.executions for s in inside.stats()] == [2]
+        (group,) = inside.failure_groups()
         assert (group.message, group.example.job_id) == ("no <number>", "job-1")
         assert group.example not in session
-        assert jobs(joined.running()) == [0]
-        assert len(list(joined.iterate(batch_size=1))) == 2
-        assert len(joined.page().records) == 2
+        assert jobs(inside.running()) == [0]
+        assert len(list(inside.iterate(batch_size=1))) == 2
+        assert len(inside.page().records) == 2
         session.rollback()
     assert [r.job_id for r in store.query()] == ["job-1"], "failures survive"
 
@@ -666,6 +668,6 @@ def test_failures_may_be_asked_for_while_the_caller_reads_from_the_connection(da
         for _ in range(2):
             rows = session.connection().exec_driver_sql("SELECT id FROM job_history")
             rows.fetchone()
-            assert len(store.joined(session).failures()) == 2
+            assert len(store.in_session(session).failure_groups()) == 2
             rows.fetchone()
         session.rollback()

@@ -94,7 +94,7 @@ def test_reports_count_upgraded_rows(upgraded):
     for status in Status:
         assert sum(getattr(task, status.value) for task in stats) == statuses.count(status)
         assert upgraded.store.count(status=status).value == statuses.count(status)
-    groups = upgraded.store.failures()
+    groups = upgraded.store.failure_groups()
     assert sum(group.count for group in groups) == statuses.count("failed")
     assert {group.error_type for group in groups} == {
         row["error_type"] for row in upgraded.rows if row["status"] == "failed"

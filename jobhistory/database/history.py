@@ -144,7 +144,7 @@ class DatabaseHistory(ABC):
         )
 
     @in_transaction(Purpose.READ)
-    def failures(self, transaction: Transaction, query: HistoryQuery) -> list[FailureGroup]:
+    def failure_groups(self, transaction: Transaction, query: HistoryQuery) -> list[FailureGroup]:
         """Return the groups of failures, the most frequent group first."""
         connection = transaction.connection
         # SQLite has no regular expressions. The function is created once per connection, because

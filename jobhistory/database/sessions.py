@@ -58,7 +58,7 @@ class OwnTransactions(DatabaseHistory):
         self._session_factory = session_factory
         self._engines = binds.Engines(session_factory)
 
-    def joined(self, session: Session) -> CallersTransaction:
+    def in_session(self, session: Session) -> CallersTransaction:
         """Return a view of this history that runs in the transaction of a caller's session."""
         return CallersTransaction(session, self)
 

@@ -62,7 +62,7 @@ class MemoryHistory:
         """Return a history that appends ended executions to a ring buffer."""
         return cls(Rows(ring))
 
-    def joined(self, session: Session) -> MemoryHistory:
+    def in_session(self, session: Session) -> MemoryHistory:
         """Return a view of this history that writes in the transaction of a caller's session."""
         return MemoryHistory(self._rows, session)
 
@@ -191,7 +191,7 @@ class MemoryHistory:
         """Return the statistics of each task, one per bucket of time if `bucket` is given."""
         return stats_of(self._matching(query), bucket)
 
-    def failures(self, query: HistoryQuery) -> list[FailureGroup]:
+    def failure_groups(self, query: HistoryQuery) -> list[FailureGroup]:
         """Return the groups of failures, the most frequent group first."""
         return failures_of(self._matching(query), query.limit)
 

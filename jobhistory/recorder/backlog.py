@@ -96,7 +96,7 @@ class StartedRows:
     def __len__(self) -> int:
         return self._count
 
-    def joined(self, operation: Operation, size: int) -> tuple[Operation, int]:
+    def in_session(self, operation: Operation, size: int) -> tuple[Operation, int]:
         """Remember a started row, or add the row to its outcome. Return what to queue."""
         if isinstance(operation, Outcome):
             rows = self._rows.get(operation.key)

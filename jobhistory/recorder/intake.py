@@ -172,7 +172,7 @@ class Intake:
             self._notify()
             return False
         bytes_before = backlog.bytes
-        backlog.add(*self._started.joined(operation, size))
+        backlog.add(*self._started.in_session(operation, size))
         self._accepted += 1
         count = len(backlog)
         if count in (1, options.batch_size) or bytes_before < options.batch_bytes <= backlog.bytes:

@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 import jobhistory
 from jobhistory import (
+    AsyncBaseStore,
     AsyncHistoryStore,
-    AsyncJoinedStore,
+    BaseStore,
     Count,
     ExecutionAlreadyFinished,
     FailureGroup,
@@ -22,7 +23,6 @@ from jobhistory import (
     HistoryRecord,
     HistoryStore,
     Job,
-    JoinedStore,
     Limits,
     Page,
     PartialResults,
@@ -88,8 +88,8 @@ store.count() + 1  # type: ignore[operator]
 assert_type(store.stats(bucket=timedelta(hours=1)), list[TaskStats])
 assert_type(store.stats()[0].failure_rate, float | None)
 assert_type(store.stats()[0].execution_time_ms, Percentiles)
-assert_type(store.failures(from_=datetime.now(UTC)), list[FailureGroup])
-assert_type(store.failures()[0].example, HistoryRecord)
+assert_type(store.failure_groups(from_=datetime.now(UTC)), list[FailureGroup])
+assert_type(store.failure_groups()[0].example, HistoryRecord)
 assert_type(store.running(), list[HistoryRecord])
 HistoryQuery(order="oldest", error_contains="x", min_execution_time_ms=5, job_id=uuid.uuid4())
 HistoryQuery(order="sideways")  # type: ignore[arg-type]
@@ -118,18 +118,18 @@ assert_type(store.record_many([record, {"job_id": 1}]), int)
 assert_type(store.reap_lost("2h", task_identifier=["a"], worker_id=5), int)
 
 with Session(engine) as session:
-    assert_type(store.joined(session), JoinedStore)
-    assert_type(store.joined(session).record_completion("1", "w", "c", 1), HistoryRecord)
+    assert_type(store.in_session(session), BaseStore)
+    assert_type(store.in_session(session).record_completion("1", "w", "c", 1), HistoryRecord)
 
 
-def count_with_either_kind_of_store(history: JoinedStore) -> Count:
+def count_with_either_kind_of_store(history: BaseStore) -> Count:
     return history.count()
 
 
 count_with_either_kind_of_store(store)
-count_with_either_kind_of_store(store.joined(session))
-store.joined(scoped_session(sessionmaker(engine)))
-store.joined(engine)  # type: ignore[arg-type]
+count_with_either_kind_of_store(store.in_session(session))
+store.in_session(scoped_session(sessionmaker(engine)))
+store.in_session(engine)  # type: ignore[arg-type]
 
 with store.track(Job(1, "t"), "worker") as execution:
     assert_type(execution, TrackedExecution)
@@ -170,7 +170,7 @@ async def use_asyncio() -> None:
         async with history.track(Job(1, "t"), "w") as execution:
             assert_type(execution, TrackedExecution)
         async with sessions() as session:
-            assert_type(history.joined(session), AsyncJoinedStore)
+            assert_type(history.in_session(session), AsyncBaseStore)
     assert_type(await triple(2), int)
 
 

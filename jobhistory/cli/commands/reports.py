@@ -82,7 +82,7 @@ def failures(
         "limit": limit,
     }
     with open_store(url, schema) as store:
-        groups = store.failures(read_window(since, until) | criteria)
+        groups = store.failure_groups(read_window(since, until) | criteria)
     if json:
         for group in groups:
             output.print_json(render.failures_json(group))

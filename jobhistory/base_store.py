@@ -43,7 +43,7 @@ class _History(Protocol):
 
     def stats(self, query: HistoryQuery, bucket: timedelta | None) -> list[TaskStats]: ...
 
-    def failures(self, query: HistoryQuery) -> list[FailureGroup]: ...
+    def failure_groups(self, query: HistoryQuery) -> list[FailureGroup]: ...
 
 
 H_co = TypeVar("H_co", bound=_History, covariant=True)
@@ -58,11 +58,11 @@ class Internals(Generic[H_co]):
     session_factory: Callable[[], Session] | None = None
 
 
-class JoinedStore:
+class BaseStore:
     """Records, reads and tracks executions in the caller's transaction.
 
-    `HistoryStore.joined` returns one. Like its session, it is for one thread at a time. It never
-    commits. Its records are detached and fully loaded.
+    `HistoryStore.in_session` returns one. Like its session, it is for one thread at a time. It
+    never commits. Its records are detached and fully loaded.
 
     `HistoryStore` extends this class: there, each call has its own transaction. Annotate a function
     that accepts either kind of store with this class.
@@ -324,7 +324,7 @@ class JoinedStore:
     ) -> Iterator[HistoryRecord]:
         """Return an iterator over all executions that meet all criteria, in bounded memory.
 
-        It reads in batches. Each batch has its own short transaction, unless the store is joined to
+        It reads in batches. Each batch has its own short transaction, unless the store is in
         yours; no connection is held between batches. As with pages, executions that are recorded or
         deleted in the meantime may or may not appear.
 
@@ -380,7 +380,7 @@ class JoinedStore:
         query = coerce(criteria, named, without=("limit", "order"))
         return self._history.stats(query, parse_bucket(bucket))
 
-    def failures(self, /, criteria: Criteria = None, **named: Any) -> list[FailureGroup]:
+    def failure_groups(self, /, criteria: Criteria = None, **named: Any) -> list[FailureGroup]:
         """Return failures in groups: task, error type, fingerprint of the message, and count.
 
         Messages have the same fingerprint if they differ only in numbers, ids, addresses and quoted
@@ -399,7 +399,7 @@ class JoinedStore:
             InvalidInput: if a criterion is unknown or invalid.
         """
         query = coerce(criteria, named, without=("status", "order"))
-        return self._history.failures(replace(query, status=(Status.FAILED,)))
+        return self._history.failure_groups(replace(query, status=(Status.FAILED,)))
 
     def running(self, /, criteria: Criteria = None, **named: Any) -> list[HistoryRecord]:
         """Return executions that have not ended, longest running first; at most 100 by default.
@@ -444,7 +444,7 @@ class JoinedStore:
         a function that returns an awaitable ends when the awaitable does. A forked child that
         leaves the block of its parent records nothing.
 
-        A `JoinedStore` records in the caller's transaction, and records a failure even if that is
+        A `BaseStore` records in the caller's transaction, and records a failure even if that is
         rolled back. It tracks coroutines only with an `AsyncSession`.
 
         Args:

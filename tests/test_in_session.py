@@ -72,9 +72,9 @@ def store(request, engine, clock):
     return create_store(engine if request.param == "database" else None, clock=clock)
 
 
-def complete(joined, job_id="job-1"):
-    joined.record_start(Job(job_id, "t"), *IDS[1:])
-    return joined.record_completion(job_id, *IDS[1:], 5)
+def complete(inside, job_id="job-1"):
+    inside.record_start(Job(job_id, "t"), *IDS[1:])
+    return inside.record_completion(job_id, *IDS[1:], 5)
 
 
 def jobs(records):
@@ -84,7 +84,7 @@ def jobs(records):
 def test_history_commits_with_the_work_and_is_buffered_then(engine, store):
     with Session(engine) as session:
         session.execute(text("INSERT INTO orders VALUES (1)"))
-        record = complete(store.joined(session))
+        record = complete(store.in_session(session))
         assert store.recent() == []
         assert session.in_transaction()
         session.commit()
@@ -99,11 +99,11 @@ def test_history_vanishes_with_the_work(engine, store, end):
     store.record_start(Job("before", "t"), *IDS[1:])
     session = Session(engine)
     with suppress(ZeroDivisionError), session:
-        joined = store.joined(session)
+        inside = store.in_session(session)
         session.execute(text("INSERT INTO orders VALUES (1)"))
-        complete(joined)
-        joined.record_completion("before", *IDS[1:], 1)
-        joined.record_execution(
+        complete(inside)
+        inside.record_completion("before", *IDS[1:], 1)
+        inside.record_execution(
             job_id="e", worker_id="w", correlation_id="c", task_identifier="t", status="completed"
         )
         if end == "rollback":
@@ -119,18 +119,18 @@ def test_history_vanishes_with_the_work(engine, store, end):
 
 def test_a_savepoint_that_is_rolled_back_takes_its_history_along(engine, store):
     with Session(engine) as session, session.begin():
-        joined = store.joined(session)
-        complete(joined, "before")
+        inside = store.in_session(session)
+        complete(inside, "before")
         with session.begin_nested():
-            complete(joined, "kept")
+            complete(inside, "kept")
             with session.begin_nested():
-                complete(joined, "kept, too")
+                complete(inside, "kept, too")
         savepoint = session.begin_nested()
-        complete(joined, "gone")
+        complete(inside, "gone")
         with session.begin_nested():
-            complete(joined, "gone, too")
+            complete(inside, "gone, too")
         savepoint.rollback()
-        complete(joined, "after")
+        complete(inside, "after")
         assert store.recent() == []
 
     expected = ["before", "kept", "kept, too", "after"]
@@ -141,7 +141,7 @@ def test_a_savepoint_that_is_rolled_back_takes_its_history_along(engine, store):
 def test_a_released_savepoint_is_not_committed_yet(engine, store):
     with Session(engine) as session:
         with session.begin_nested():
-            complete(store.joined(session))
+            complete(store.in_session(session))
         assert store.recent() == []
         session.rollback()
 
@@ -151,7 +151,7 @@ def test_a_released_savepoint_is_not_committed_yet(engine, store):
 def test_a_transaction_that_cannot_commit_leaves_no_trace(engine, store):
     with Session(engine) as session:
         session.execute(text("INSERT INTO lines VALUES (7)"))  # of an order that does not exist
-        complete(store.joined(session))
+        complete(store.in_session(session))
         with pytest.raises(IntegrityError):
             session.commit()
         session.rollback()
@@ -162,7 +162,7 @@ def test_a_transaction_that_cannot_commit_leaves_no_trace(engine, store):
 def test_a_session_may_be_used_for_one_transaction_after_the_other(engine, store):
     with Session(engine) as session:
         for number in range(4):
-            complete(store.joined(session), str(number))
+            complete(store.in_session(session), str(number))
             if number % 2:
                 session.rollback()
             else:
@@ -174,8 +174,8 @@ def test_a_session_may_be_used_for_one_transaction_after_the_other(engine, store
 def test_two_stores_and_two_sessions_do_not_mix(engine, clock):
     one, two = create_store(engine), create_store(engine)
     with Session(engine) as session:
-        complete(one.joined(session), "one")
-        complete(two.joined(session), "two")
+        complete(one.in_session(session), "one")
+        complete(two.in_session(session), "two")
         session.commit()
 
     assert jobs(one.recent()) == ["one"]
@@ -187,11 +187,11 @@ def test_reads_see_what_is_not_committed_yet_and_records_of_the_session_stay_its
     store.record_start(Job("job-1", "t"), *IDS[1:])
     with Session(engine) as session:
         mine = session.scalars(select(HistoryRecord)).one()
-        joined = store.joined(session)
-        joined.record_completion(*IDS, 5)
+        inside = store.in_session(session)
+        inside.record_completion(*IDS, 5)
 
-        assert [r.status for r in joined.get_by_job_id("job-1")] == ["completed"]
-        assert [r.status for r in joined.query(status="completed")] == ["completed"]
+        assert [r.status for r in inside.get_by_job_id("job-1")] == ["completed"]
+        assert [r.status for r in inside.query(status="completed")] == ["completed"]
         assert mine in session
         session.refresh(mine)
         assert mine.status is Status.COMPLETED
@@ -199,12 +199,12 @@ def test_reads_see_what_is_not_committed_yet_and_records_of_the_session_stay_its
 
 def test_what_is_refused_leaves_the_transaction_usable(engine, store):
     with Session(engine) as session, session.begin():
-        joined = store.joined(session)
+        inside = store.in_session(session)
         with pytest.raises(ExecutionNotFound):
-            joined.record_completion("unknown", *IDS[1:], 1)
+            inside.record_completion("unknown", *IDS[1:], 1)
         with pytest.raises(InvalidInput):
-            joined.record_start({}, *IDS[1:])
-        complete(joined)
+            inside.record_start({}, *IDS[1:])
+        complete(inside)
 
     assert jobs(store.recent()) == ["job-1"]
 
@@ -214,7 +214,7 @@ def test_a_pending_object_of_the_app_stays_pending(engine):
     with Session(engine) as session:
         mine = HistoryRecord(job_id="half-made")
         session.add(mine)
-        complete(store.joined(session))
+        complete(store.in_session(session))
         assert mine in session.new
         session.expunge(mine)
         session.commit()
@@ -254,7 +254,7 @@ def test_a_tracked_failure_survives_the_rollback(engine, store, how, caplog):
         with (
             Session(engine) as session,
             session.begin(),
-            store.joined(session).track(Job("job-1", "ship", [1]), *IDS[1:]) as execution,
+            store.in_session(session).track(Job("job-1", "ship", [1]), *IDS[1:]) as execution,
         ):
             assert execution.correlation_id == "request-1"
             session.execute(text("INSERT INTO orders VALUES (7)"))
@@ -280,7 +280,9 @@ def test_a_session_that_is_only_closed_waits_for_nobody(database, clock, is_for_
 
     def ship():
         with Session(engine) as session:
-            tracker = create_store(engine, clock=clock).joined(session).track(Job("1", "t"), "w")
+            tracker = (
+                create_store(engine, clock=clock).in_session(session).track(Job("1", "t"), "w")
+            )
             with tracker:
                 raise ZeroDivisionError
 
@@ -288,9 +290,9 @@ def test_a_session_that_is_only_closed_waits_for_nobody(database, clock, is_for_
         closing = []
         with async_engine(database, closing.append) as engine:
             async with AsyncSession(engine) as session:
-                joined = create_async_store(engine, clock=clock).joined(session)
+                inside = create_async_store(engine, clock=clock).in_session(session)
                 with suppress(ZeroDivisionError):
-                    async with joined.track(Job("1", "t"), "w"):
+                    async with inside.track(Job("1", "t"), "w"):
                         raise ZeroDivisionError
         await closing[0]
 
@@ -311,9 +313,9 @@ def test_a_recorded_failure_survives_the_rollback(engine, store, how, start, by)
     if start == "before":
         started = store.record_start(job, *IDS[1:])
     with Session(engine) as session:
-        joined = store.joined(session)
+        inside = store.in_session(session)
         if start == "inside":
-            started = joined.record_start(job, *IDS[1:])
+            started = inside.record_start(job, *IDS[1:])
         try:
             break_it(session, how)
         except (ZeroDivisionError, SQLAlchemyError):
@@ -321,7 +323,7 @@ def test_a_recorded_failure_survives_the_rollback(engine, store, how, start, by)
                 return  # of this execution, nothing but its ids is known
             which = {"ids": IDS, "record": (started,), "execution_id": ()}[by]
             named = {"execution_id": started.id} if by == "execution_id" else {}
-            returned = joined.record_failure(*which, execution_time_ms=5, error="no stock", **named)
+            returned = inside.record_failure(*which, execution_time_ms=5, error="no stock", **named)
         session.rollback()
         (record,) = store.get_by_job_id("job-1")
 
@@ -343,7 +345,7 @@ def test_a_failure_survives_a_conflict_with_another_transaction(postgres_databas
         session.execute(text("SELECT count(*) FROM job_history"))
         with engine.begin() as connection:
             connection.execute(text("UPDATE job_history SET attempt_number = 2"))
-        store.joined(session).record_failure(started, error="no stock")
+        store.in_session(session).record_failure(started, error="no stock")
         assert store.query(status="failed") == []
         session.rollback()
     (record,) = store.query()
@@ -359,7 +361,7 @@ def test_a_failure_survives_a_lock_time_out(postgres_database, clock, end):
     with Session(engine) as session, engine.connect() as other:
         session.execute(text("SET LOCAL lock_timeout = '10ms'"))
         other.execute(text("SELECT 1 FROM job_history FOR UPDATE"))
-        store.joined(session).record_failure(started, error="no stock")
+        store.in_session(session).record_failure(started, error="no stock")
         other.rollback()
         getattr(session, end)()
     assert [(r.id, str(r.status)) for r in store.query()] == [(started.id, "failed")]
@@ -369,7 +371,7 @@ def test_a_failure_survives_a_lock_time_out(postgres_database, clock, end):
 def test_a_repeated_start_that_is_rolled_back_leaves_the_first_one(engine, store):
     started = store.record_start(Job("job-1", "t"), *IDS[1:])
     with Session(engine) as session:
-        again = store.joined(session).record_start(
+        again = store.in_session(session).record_start(
             Job("job-1", "t"), *IDS[1:], execution_id=started.id
         )
         assert again.id == started.id
@@ -379,13 +381,13 @@ def test_a_repeated_start_that_is_rolled_back_leaves_the_first_one(engine, store
 
 def test_a_whole_failure_survives_the_rollback_and_nothing_else_does(engine, store):
     with Session(engine) as session:
-        joined = store.joined(session)
-        complete(joined, "completed")
-        joined.record_start(Job("started", "t"), *IDS[1:])
-        joined.record_execution({**vars_of_ended(), "job_id": "ended"})
+        inside = store.in_session(session)
+        complete(inside, "completed")
+        inside.record_start(Job("started", "t"), *IDS[1:])
+        inside.record_execution({**vars_of_ended(), "job_id": "ended"})
         failed = {**vars_of_ended(), "job_id": "failed", "status": "failed", "error": "x"}
-        joined.record_execution(failed)
-        joined.record_many([{**failed, "job_id": "imported"}])
+        inside.record_execution(failed)
+        inside.record_many([{**failed, "job_id": "imported"}])
         session.rollback()
 
     assert jobs(store.query()) == jobs(store.recent()) == ["failed"]
@@ -396,14 +398,14 @@ def test_a_failure_in_a_savepoint_that_is_rolled_back_waits_for_the_end(engine, 
         engine = create_engine(engine.url, poolclass=StaticPool)
         begin_by_itself(engine)
     with Session(engine) as session, session.begin():
-        joined = store.joined(session)
+        inside = store.in_session(session)
         with (
             suppress(ZeroDivisionError),
             session.begin_nested(),
-            joined.track(Job("job-1", "t"), *IDS[1:]),
+            inside.track(Job("job-1", "t"), *IDS[1:]),
         ):
             raise ZeroDivisionError
-        complete(joined, "job-2")
+        complete(inside, "job-2")
         assert store.recent() == []
 
     assert sorted(jobs(store.query())) == ["job-1", "job-2"]
@@ -413,7 +415,7 @@ def test_a_failure_in_a_savepoint_that_is_rolled_back_waits_for_the_end(engine, 
 
 def test_a_failure_that_is_committed_is_recorded_once(engine, store):
     with Session(engine) as session, session.begin():
-        with suppress(ZeroDivisionError), store.joined(session).track(Job("1", "t"), "w"):
+        with suppress(ZeroDivisionError), store.in_session(session).track(Job("1", "t"), "w"):
             raise ZeroDivisionError
         session.execute(text("INSERT INTO orders VALUES (1)"))
 
@@ -427,7 +429,7 @@ def test_a_pool_of_one_connection_is_enough(engine):
     store = create_store(one)
     with suppress(ZeroDivisionError), Session(one) as session, session.begin():
         session.execute(text("INSERT INTO orders VALUES (1)"))
-        with store.joined(session).track(Job("1", "t"), "w"):
+        with store.in_session(session).track(Job("1", "t"), "w"):
             raise ZeroDivisionError
 
     assert [r.status for r in store.query()] == ["failed"]
@@ -439,8 +441,8 @@ def test_a_failure_that_cannot_be_recorded_later_is_logged_and_the_app_goes_on(
 ):
     store = create_store(engine)
     with Session(engine) as session:
-        joined = store.joined(session)
-        joined.record_execution({**vars_of_ended(), "status": "failed", "error": "x"})
+        inside = store.in_session(session)
+        inside.record_execution({**vars_of_ended(), "status": "failed", "error": "x"})
 
         def broken(*args, **options):
             raise OperationalError("INSERT", {}, Exception("gone"))
@@ -453,7 +455,7 @@ def test_a_failure_that_cannot_be_recorded_later_is_logged_and_the_app_goes_on(
 def test_a_function_is_tracked_in_the_callers_transaction_too(engine, store):
     with Session(engine) as session:
 
-        @store.joined(session).track(lambda order: Job(order, "ship"), "w")
+        @store.in_session(session).track(lambda order: Job(order, "ship"), "w")
         def ship(order):
             return 10 // order
 
@@ -465,7 +467,7 @@ def test_a_function_is_tracked_in_the_callers_transaction_too(engine, store):
     assert {r.job_id: r.status for r in store.query()} == {"5": "completed", "0": "failed"}
     with Session(engine) as session, pytest.raises(InvalidInput, match="store of an AsyncSession"):
 
-        @store.joined(session).track(Job("1", "t"), "w")
+        @store.in_session(session).track(Job("1", "t"), "w")
         async def work(): ...
 
 
@@ -474,15 +476,15 @@ def test_a_function_is_tracked_in_the_callers_transaction_too(engine, store):
 
 def test_a_savepoint_of_the_connection_takes_its_history_along(engine, store):
     with Session(engine) as session, session.begin():
-        joined = store.joined(session)
-        complete(joined, "kept")
+        inside = store.in_session(session)
+        complete(inside, "kept")
         outer = session.connection().begin_nested()
-        complete(joined, "gone")
+        complete(inside, "gone")
         inner = session.connection().begin_nested()
-        complete(joined, "gone, too")
+        complete(inside, "gone, too")
         inner.commit()
         outer.rollback()
-        complete(joined, "after")
+        complete(inside, "after")
 
     assert jobs(store.recent()) == ["kept", "after"]
     assert sorted(jobs(store.query())) == ["after", "kept"]
@@ -493,7 +495,7 @@ def test_a_listener_that_raises_after_the_commit_hides_nothing(engine, on):
     store = create_store(engine)
     sessions = sessionmaker(engine)
     with sessions() as session:
-        complete(store.joined(session))
+        complete(store.in_session(session))
 
         @event.listens_for(session if on == "session" else sessions, "after_commit")
         def raises(session):
@@ -510,7 +512,7 @@ def test_a_commit_that_fails_is_none_however_the_session_ends(engine, end):
     store = create_store(engine)
     session = Session(engine)
     session.execute(text("INSERT INTO lines VALUES (7)"))  # of an order that does not exist
-    complete(store.joined(session))
+    complete(store.in_session(session))
     with pytest.raises(IntegrityError):
         session.commit()
     getattr(session, end)()
@@ -533,8 +535,8 @@ def test_an_error_of_ours_leaves_the_callers_transaction_usable(engine, clock):
     with Session(engine) as session, session.begin():
         session.execute(text("INSERT INTO orders VALUES (1)"))
         with pytest.raises((SQLAlchemyError, SchemaOutOfDate)):
-            store.joined(session).record_start(Job("bad", "t"), *IDS[1:])
-        complete(good.joined(session), "good")
+            store.in_session(session).record_start(Job("bad", "t"), *IDS[1:])
+        complete(good.in_session(session), "good")
 
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM orders")) == 1
@@ -549,7 +551,7 @@ def test_in_autocommit_mode_the_ring_buffer_has_what_is_committed_at_once(databa
     store = create_store(database.engine, clock=clock)
     engine = database.engine.execution_options(isolation_level="AUTOCOMMIT")
     with Session(engine) as session:
-        complete(store.joined(session))
+        complete(store.in_session(session))
         assert jobs(store.recent()) == ["job-1"]
         session.rollback()
 
@@ -563,10 +565,10 @@ def test_failures_survive_in_a_session_on_a_connection_of_a_test_suite(database,
     with database.engine.connect() as connection:
         transaction = connection.begin()
         with Session(connection, join_transaction_mode="create_savepoint") as session:
-            joined = store.joined(session)
-            joined.record_execution({**vars_of_ended(), "status": "failed", "error": "x"})
+            inside = store.in_session(session)
+            inside.record_execution({**vars_of_ended(), "status": "failed", "error": "x"})
             session.rollback()
-            assert jobs(joined.query()) == ["1"]
+            assert jobs(inside.query()) == ["1"]
         transaction.rollback()
     assert store.query() == []
 
@@ -576,7 +578,7 @@ def test_a_connection_of_many_sessions_keeps_no_listeners(database, clock):
     with database.engine.connect() as connection:
         for _ in range(3):
             with Session(connection, join_transaction_mode="create_savepoint") as session:
-                complete(store.joined(session))
+                complete(store.in_session(session))
                 session.commit()
         dispatch = connection.dispatch
         for events in (dispatch.commit, dispatch.rollback, dispatch.rollback_savepoint):
@@ -584,10 +586,10 @@ def test_a_connection_of_many_sessions_keeps_no_listeners(database, clock):
     assert len(store.recent()) == 3
 
 
-def test_scoped_sessions_are_joined_too(engine):
+def test_scoped_sessions_are_sessions_too(engine):
     store = create_store(engine)
     scoped = scoped_session(sessionmaker(engine))
-    complete(store.joined(scoped))
+    complete(store.in_session(scoped))
     scoped.commit()
     scoped.remove()
 
@@ -598,17 +600,17 @@ def test_what_is_no_session_is_refused(engine):
     store = create_store(engine)
     for wrong in (engine, sessionmaker(engine), None):
         with pytest.raises(InvalidInput, match=r"session .* AsyncSession to an AsyncHistoryStore"):
-            store.joined(wrong)
+            store.in_session(wrong)
     with pytest.raises(InvalidInput, match=r"session .* Session to a HistoryStore"):
-        create_async_store().joined(Session(engine))
+        create_async_store().in_session(Session(engine))
     with Session(engine) as session, pytest.raises(AttributeError):
-        store.joined(session).expire()
+        store.in_session(session).expire()
 
 
 def test_a_missing_table_is_out_of_date_there_too(bare_database):
     store = create_store(bare_database.engine)
     with Session(bare_database.engine) as session, pytest.raises(SchemaOutOfDate) as caught:
-        store.joined(session).record_start(Job("1", "t"), "w", "c")
+        store.in_session(session).record_start(Job("1", "t"), "w", "c")
     assert isinstance(caught.value.__cause__, (OperationalError, ProgrammingError))
 
 
@@ -619,8 +621,8 @@ def test_a_schema_of_the_stores_is_not_the_callers(postgres_database):
         connection.execute(text("CREATE TABLE audit.job_history (LIKE public.job_history)"))
     store = create_store(engine, schema="audit")
     with Session(engine) as session:
-        complete(store.joined(session))
-        store.joined(session).record_many([{**vars_of_ended(), "job_id": "bulk"}])
+        complete(store.in_session(session))
+        store.in_session(session).record_many([{**vars_of_ended(), "job_id": "bulk"}])
         assert session.scalars(select(HistoryRecord)).all() == [], "the caller's is the default one"
         session.commit()
     with engine.begin() as connection:
@@ -650,27 +652,27 @@ def test_for_asyncio_it_is_the_same(database, clock):
             sessions = async_sessionmaker(engine)
             async with sessions() as session:
                 await session.execute(text("SELECT 1"))
-                joined = store.joined(session)
-                await joined.record_start(Job("kept", "t"), *IDS[1:])
-                await joined.record_completion("kept", *IDS[1:], 5)
+                inside = store.in_session(session)
+                await inside.record_start(Job("kept", "t"), *IDS[1:])
+                await inside.record_completion("kept", *IDS[1:], 5)
                 savepoint = await session.begin_nested()
-                await joined.record_start(Job("gone", "t"), *IDS[1:])
-                await joined.record_completion("gone", *IDS[1:], 5)
+                await inside.record_start(Job("gone", "t"), *IDS[1:])
+                await inside.record_completion("gone", *IDS[1:], 5)
                 await savepoint.rollback()
                 assert await store.recent() == []
                 await session.commit()
                 assert jobs(await store.recent()) == ["kept"]
-                await joined.record_start(Job("gone", "t"), *IDS[1:])
+                await inside.record_start(Job("gone", "t"), *IDS[1:])
                 await session.rollback()
             scoped = async_scoped_session(sessions, asyncio.current_task)
-            await store.joined(scoped).record_start(Job("scoped", "t"), *IDS[1:])
+            await store.in_session(scoped).record_start(Job("scoped", "t"), *IDS[1:])
             await scoped.commit()
             await scoped.remove()
             assert sorted(jobs(await store.query())) == ["kept", "scoped"]
             with suppress(ZeroDivisionError):
                 async with sessions() as session, session.begin():
-                    joined = store.joined(session)
-                    async with joined.track(Job("failed", "t"), *IDS[1:]):
+                    inside = store.in_session(session)
+                    async with inside.track(Job("failed", "t"), *IDS[1:]):
                         await session.execute(text("SELECT 1"))
                         raise ZeroDivisionError
             assert jobs(await store.query(status="failed")) == ["failed"]
@@ -683,10 +685,10 @@ def test_for_asyncio_it_is_the_same(database, clock):
 
 def test_the_ring_buffer_has_the_order_of_the_outcomes_of_a_transaction(engine, store):
     with Session(engine) as session:
-        joined = store.joined(session)
-        first, second = (joined.record_start(Job(id_, "t"), *IDS[1:]) for id_ in ("1", "2"))
-        joined.record_completion(second)
-        joined.record_completion(first)
+        inside = store.in_session(session)
+        first, second = (inside.record_start(Job(id_, "t"), *IDS[1:]) for id_ in ("1", "2"))
+        inside.record_completion(second)
+        inside.record_completion(first)
         session.commit()
     assert jobs(store.recent()) == ["2", "1"]
 
@@ -695,8 +697,8 @@ def test_the_commit_of_a_start_does_not_commit_the_outcome_of_another_session(cl
     """In memory, others see a start before its commit; in a database they cannot."""
     store = create_store(clock=clock)
     with Session() as one, Session() as other:
-        started = store.joined(one).record_start(Job("1", "t"), *IDS[1:])
-        store.joined(other).record_completion(started)
+        started = store.in_session(one).record_start(Job("1", "t"), *IDS[1:])
+        store.in_session(other).record_completion(started)
         one.commit()
         assert store.recent() == []
         other.rollback()
@@ -714,7 +716,7 @@ def test_many_executions_with_an_id_in_use_are_refused_as_a_whole(engine, store)
             store.record_many(many)
     with Session(engine) as session:
         with pytest.raises(IntegrityError):
-            store.joined(session).record_many([new, {**new, "id": started.id}])
+            store.in_session(session).record_many([new, {**new, "id": started.id}])
         session.rollback()
     assert [(r.id, r.status) for r in store.query()] == [(started.id, "started")]
     assert store.recent() == []
