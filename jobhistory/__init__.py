@@ -19,6 +19,7 @@ from jobhistory.errors import (
 from jobhistory.execution.ids import new_execution_id
 from jobhistory.execution.job import Job, PartialResults
 from jobhistory.execution.status import Status
+from jobhistory.lifecycle import AsyncExecution, Execution
 from jobhistory.query.criteria import HistoryQuery
 from jobhistory.query.cursor import Page
 from jobhistory.query.reports import Count, FailureGroup, Percentiles, TaskStats
@@ -37,9 +38,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "AsyncExecution",
     "AsyncRecorder",
     "BaseStore",
     "Count",
+    "Execution",
     "ExecutionAlreadyFinished",
     "ExecutionNotFound",
     "FailureGroup",

@@ -7,6 +7,7 @@ from functools import cached_property, partial, wraps
 from itertools import islice
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
+from uuid import UUID
 
 from sqlalchemy import URL, Engine
 from sqlalchemy.ext.asyncio import (
@@ -24,11 +25,12 @@ from jobhistory.base_store import BaseStore, Criteria
 from jobhistory.database.binds import READING, engine_of
 from jobhistory.database.engines import async_engine_from_url, check_dialect
 from jobhistory.errors import InvalidInput
+from jobhistory.lifecycle import AsyncExecution, Lifecycle
 from jobhistory.sanitize.json_values import Limits
 from jobhistory.sanitize.secrets import redact_secrets
 from jobhistory.schema import HistoryRecord
 from jobhistory.store import HistoryStore
-from jobhistory.tracking import AsyncTracker, TrackOptions
+from jobhistory.tracking import AsyncTracker, TrackOptions, inherited
 from jobhistory.typing import Clock, Duration, Id, OnHistoryError, Redact
 
 P = ParamSpec("P")
@@ -164,6 +166,34 @@ class AsyncBaseStore:
         while batch := await self._run(lambda: list(islice(records, batch_size))):
             for record in batch:
                 yield record
+
+    async def begin(
+        self,
+        job: Any,
+        worker_id: Id,
+        correlation_id: Id | None = None,
+        *,
+        on_history_error: OnHistoryError = "log",
+        history_retention: Duration | None = None,
+        execution_id: UUID | None = None,
+    ) -> AsyncExecution:
+        """Record the start of an execution, and return an object to end it with.
+
+        ::
+
+            execution = await store.begin(job, "worker-1")
+            ...
+            await execution.end()  # or await execution.end(error)
+
+        If the task is cancelled meanwhile, the execution is recorded as a failure. The rest is as
+        for `BaseStore.begin`.
+        """
+        rows, history = self._store.internals.rows, self._store.internals.history
+        correlation_id = inherited(correlation_id)
+        row = rows.started(job, worker_id, correlation_id, history_retention, execution_id)
+        lifecycle = Lifecycle(rows, history, row, on_history_error)
+        await lifecycle.start_async(greenlet_spawn, may_exist=execution_id is not None)
+        return AsyncExecution(lifecycle, greenlet_spawn)
 
     def track(
         self,

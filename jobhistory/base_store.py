@@ -17,11 +17,12 @@ from jobhistory.execution.job import PartialResults
 from jobhistory.execution.outcome import Outcome, Which, which_execution
 from jobhistory.execution.rows import RowBuilder, has_id
 from jobhistory.execution.status import Status
+from jobhistory.lifecycle import Execution, Lifecycle
 from jobhistory.query.criteria import HistoryQuery, coerce, replace
 from jobhistory.query.cursor import Cursor, Page
 from jobhistory.query.reports import Count, FailureGroup, TaskStats, parse_bucket
 from jobhistory.schema import HistoryRecord, plain, values_of
-from jobhistory.tracking import Tracker, TrackOptions
+from jobhistory.tracking import Tracker, TrackOptions, inherited
 from jobhistory.typing import Duration, Id, Milliseconds, OnHistoryError
 
 Row = dict[str, Any]
@@ -418,6 +419,46 @@ class BaseStore:
         """
         query = coerce(criteria, named, without=("status", "order"))
         return self._history.find(replace(query, status=(Status.STARTED,), order="oldest"))
+
+    def begin(
+        self,
+        job: Any,
+        worker_id: Id,
+        correlation_id: Id | None = None,
+        *,
+        on_history_error: OnHistoryError = "log",
+        history_retention: Duration | None = None,
+        execution_id: UUID | None = None,
+    ) -> Execution:
+        """Record the start of an execution, and return an object to end it with.
+
+        ::
+
+            execution = store.begin(job, "worker-1")
+            ...
+            execution.end()  # or execution.end(error)
+
+        It is `track` for code that gets two callbacks, one when a job starts and one when it ends.
+        Unlike `track`, it does not change `current_execution()`, and an execution that nobody ends
+        stays `started`.
+
+        Args:
+            job, worker_id: as for `record_start`.
+            correlation_id: an id that ties this execution to others. By default it is that of the
+                tracked execution in which `begin` is called, or a new one if there is none.
+            on_history_error: with `"log"`, an error of the database is logged here and in `end`.
+                If the start could not be recorded, `end` records it with the outcome. With
+                `"raise"`, the error is raised.
+            history_retention, execution_id: as for `record_start`.
+
+        Raises:
+            InvalidInput: if an argument cannot be used, as for `record_start`.
+        """
+        correlation_id = inherited(correlation_id)
+        row = self._rows.started(job, worker_id, correlation_id, history_retention, execution_id)
+        lifecycle = Lifecycle(self._rows, self._history, row, on_history_error)
+        lifecycle.start(may_exist=execution_id is not None)
+        return Execution(lifecycle)
 
     def track(
         self,

@@ -5,26 +5,21 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import logging
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from time import monotonic
 from types import TracebackType
-from typing import Any, ParamSpec, Protocol, Self, TypeVar, cast, get_args
+from typing import Any, ParamSpec, Self, TypeVar, cast
 from uuid import uuid4
 
 from jobhistory._runtime.cancellation import run_to_completion
-from jobhistory.errors import ExecutionNotFound, InvalidInput, reason
+from jobhistory.errors import InvalidInput
 from jobhistory.execution.job import PartialResults
 from jobhistory.execution.outcome import Outcome
 from jobhistory.execution.rows import RowBuilder
-from jobhistory.schema import HistoryRecord
+from jobhistory.lifecycle import History, Lifecycle, Run, checked_reaction
 from jobhistory.typing import Duration, Id, OnHistoryError
-
-logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,18 +37,22 @@ def current_execution() -> TrackedExecution | None:
     return _not_ended(_current.get())
 
 
+def inherited(correlation_id: Id | None) -> Id:
+    """Return a correlation id for an execution that begins now.
+
+    By default, it is that of the innermost tracked execution, or a new one if there is none. Even
+    if that has ended: a task that it left behind still belongs to the same whole.
+    """
+    if correlation_id is not None:
+        return correlation_id
+    enclosing = _current.get()
+    return str(uuid4()) if enclosing is None else enclosing.correlation_id
+
+
 def _not_ended(execution: TrackedExecution | None) -> TrackedExecution | None:
     while execution is not None and execution._has_ended:
         execution = execution._enclosing
     return execution
-
-
-class _History(Protocol):
-    def insert(self, row: dict[str, Any]) -> HistoryRecord: ...
-
-    def insert_ended(self, row: dict[str, Any], *, may_exist: bool = False) -> HistoryRecord: ...
-
-    def end(self, outcome: Outcome) -> HistoryRecord: ...
 
 
 @dataclass(frozen=True)
@@ -97,38 +96,15 @@ class TrackedExecution:
         correlation_id: the id that ties this execution to others. Pass it on to them.
     """
 
-    __slots__ = (
-        "_begun",
-        "_enclosing",
-        "_has_ended",
-        "_history",
-        "_is_recorded",
-        "_on_history_error",
-        "_partial",
-        "_process",
-        "_row",
-        "_rows",
-        "correlation_id",
-    )
+    __slots__ = ("_enclosing", "_has_ended", "_lifecycle", "_partial", "_process", "correlation_id")
 
-    def __init__(
-        self,
-        rows: RowBuilder,
-        history: _History,
-        on_history_error: OnHistoryError,
-        enclosing: TrackedExecution | None,
-    ) -> None:
-        self.correlation_id: Id = ""
-        self._rows = rows
-        self._history = history
-        self._on_history_error = on_history_error
+    def __init__(self, correlation_id: Id, enclosing: TrackedExecution | None) -> None:
+        self.correlation_id = correlation_id
         self._enclosing = enclosing
-        self._row: dict[str, Any] | None = None
-        self._is_recorded = False
+        self._lifecycle: Lifecycle | None = None
         self._has_ended = False
         self._partial: Outcome | None = None
         self._process = os.getpid()
-        self._begun = monotonic()
 
     def partial_success(self, partial_results: PartialResults | Mapping[str, Any]) -> None:
         """Make the outcome a partial success, unless an exception ends the execution.
@@ -141,72 +117,27 @@ class TrackedExecution:
         Raises:
             InvalidInput: if `partial_results` cannot be used, or has an unknown key.
         """
-        assert self._row is not None
-        self._partial = self._rows.partly_succeeded(self._row, 0, partial_results)
+        assert self._lifecycle is not None
+        lifecycle = self._lifecycle
+        self._partial = lifecycle.rows.partly_succeeded(lifecycle.row, 0, partial_results)
 
-    def start(self, options: TrackOptions) -> None:
-        """Record the start.
-
-        Raises:
-            InvalidInput: if an argument cannot be used.
-            Exception: if the callable that makes the job raises it.
-        """
-        self._row = self._rows.started(
-            options.make_job(), options.worker_id, self.correlation_id, options.history_retention
-        )
-        self.correlation_id = self._row["correlation_id"]
-        with self._log_history_errors("start"):
-            self._history.insert(self._row)
-            self._is_recorded = True
-        self._begun = monotonic()
-
-    def end(self, error: BaseException | None) -> None:
-        """Record the outcome. If the start is not in history, record both in one row.
-
-        A forked child that leaves its parent's block records nothing.
-        """
-        if self._row is None or os.getpid() != self._process:
+    def _end(self, error: BaseException | None) -> None:
+        """Record the outcome, unless this is a forked child that leaves its parent's block."""
+        if self._lifecycle is None or os.getpid() != self._process:
             return
-        milliseconds = (monotonic() - self._begun) * 1000
-        with self._log_history_errors("outcome", error):
-            outcome = self._outcome(self._row, error, milliseconds)
-            if self._is_recorded:
-                try:
-                    self._history.end(outcome)
-                    return
-                except ExecutionNotFound:
-                    pass  # the start was rolled back or has expired
-            self._history.insert_ended(outcome.ended_row(), may_exist=True)
+        # If the job raises, that is the error to raise.
+        with self._lifecycle.errors_of_history("outcome", may_raise=error is None):
+            self._lifecycle.end(self._outcome(self._lifecycle, error), may_raise=error is None)
 
-    def _outcome(
-        self, row: dict[str, Any], error: BaseException | None, milliseconds: float
-    ) -> Outcome:
+    def _outcome(self, lifecycle: Lifecycle, error: BaseException | None) -> Outcome:
+        row, milliseconds = lifecycle.row, lifecycle.elapsed_ms
         if error is not None:
-            return self._rows.failed(row, milliseconds, error)
-        completed = self._rows.completed(row, milliseconds)
+            return lifecycle.rows.failed(row, milliseconds, error)
+        completed = lifecycle.rows.completed(row, milliseconds)
         if self._partial is None:
             return completed
         status = {"status": self._partial.values["status"]}
         return completed._replace(values=self._partial.values | completed.values | status)
-
-    @contextmanager
-    def _log_history_errors(self, what: str, error: BaseException | None = None) -> Iterator[None]:
-        """Log errors of history; raise them only if the caller wants that and the job succeeded."""
-        try:
-            yield
-        except Exception as history_error:
-            if self._on_history_error == "raise" and error is None:
-                raise
-            task = "" if self._row is None else self._row["task_identifier"]
-            # An outage is one line in the log, no matter how many jobs run during it.
-            is_repeated = getattr(history_error, "is_repeated", False)
-            logger.log(
-                logging.DEBUG if is_repeated else logging.ERROR,
-                "not recorded: the %s of %s: %s",
-                what,
-                task,
-                reason(history_error),
-            )
 
 
 class _BaseTracker:
@@ -218,28 +149,26 @@ class _BaseTracker:
     def __init__(
         self,
         rows: RowBuilder,
-        history: _History,
-        run: Callable[..., Coroutine[Any, Any, Any]] | None,
+        history: History,
+        run: Run | None,
         options: TrackOptions,
         on_history_error: OnHistoryError,
     ) -> None:
-        if on_history_error not in get_args(OnHistoryError):
-            raise InvalidInput("on_history_error", on_history_error, "is neither 'log' nor 'raise'")
         self._rows = rows
         self._history = history
         self._run = run
         self._options = options
-        self._on_history_error: OnHistoryError = on_history_error
+        self._on_history_error: OnHistoryError = checked_reaction(on_history_error)
         self._execution: TrackedExecution | None = None
 
     async def __aenter__(self) -> TrackedExecution:
         execution = self._enter()
         try:
-            await self._run_to_completion(execution.start, self._options)
+            await self._run_to_completion(self._start, execution)
         except BaseException as error:
             self._leave()
             if not isinstance(error, Exception):  # the start may be in history
-                await self._run_to_completion(execution.end, error)
+                await self._run_to_completion(execution._end, error)
             raise
         return execution
 
@@ -249,7 +178,7 @@ class _BaseTracker:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._run_to_completion(self._leave().end, error)
+        await self._run_to_completion(self._leave()._end, error)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Decorate a function: each call of it is an execution."""
@@ -290,20 +219,25 @@ class _BaseTracker:
     def _enter(self) -> TrackedExecution:
         if self._execution is not None:
             raise RuntimeError("this tracker is in use; call track() for each execution")
-        enclosing = _current.get()
         execution = TrackedExecution(
-            self._rows, self._history, self._on_history_error, _not_ended(enclosing)
+            inherited(self._options.correlation_id), _not_ended(_current.get())
         )
-        if self._options.correlation_id is not None:
-            execution.correlation_id = self._options.correlation_id
-        elif enclosing is not None:
-            # Even if it has ended: a task that it left behind still belongs to the same whole.
-            execution.correlation_id = enclosing.correlation_id
-        else:
-            execution.correlation_id = str(uuid4())
         self._execution = execution
         _current.set(execution)
         return execution
+
+    def _start(self, execution: TrackedExecution) -> None:
+        """Record the start of an execution that was entered."""
+        options = self._options
+        row = self._rows.started(
+            options.make_job(),
+            options.worker_id,
+            execution.correlation_id,
+            options.history_retention,
+        )
+        execution.correlation_id = row["correlation_id"]
+        execution._lifecycle = Lifecycle(self._rows, self._history, row, self._on_history_error)
+        execution._lifecycle.start()
 
     def _leave(self) -> TrackedExecution:
         execution, self._execution = self._execution, None
@@ -339,11 +273,9 @@ class Tracker(_BaseTracker):
     def __enter__(self) -> TrackedExecution:
         execution = self._enter()
         try:
-            execution.start(self._options)
-        except BaseException as error:
+            self._start(execution)
+        except BaseException:
             self._leave()
-            if not isinstance(error, Exception):  # the start may be in history
-                execution.end(error)
             raise
         return execution
 
@@ -354,7 +286,7 @@ class Tracker(_BaseTracker):
         traceback: TracebackType | None,
     ) -> None:
         if self._execution is not None:
-            self._leave().end(error)
+            self._leave()._end(error)
 
     def _decorate_function(self, function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
@@ -386,9 +318,9 @@ class Tracker(_BaseTracker):
             try:
                 result = await work
             except BaseException as error:
-                await self._run_to_completion(self._leave().end, error)
+                await self._run_to_completion(self._leave()._end, error)
                 raise
-            await self._run_to_completion(self._leave().end, None)
+            await self._run_to_completion(self._leave()._end, None)
             return result
 
         return asyncio.ensure_future(tracked()) if asyncio.isfuture(work) else tracked()

@@ -10,9 +10,35 @@ from collections.abc import AsyncIterator, Iterator
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from jobhistory import BaseStore
+from jobhistory import AsyncExecution, BaseStore
 
-IN_SESSION = [name for name in vars(BaseStore) if not name.startswith("_") and name != "track"]
+OVER_TRANSACTIONS = ("begin", "track")
+IN_SESSION = [
+    name for name in vars(BaseStore) if not name.startswith("_") and name not in OVER_TRANSACTIONS
+]
+
+
+class Committing:
+    """A begun execution of a store in a session, whose transaction commits after each call."""
+
+    def __init__(self, execution, session):
+        self._execution = execution
+        self._session = session
+
+    def __getattr__(self, name):
+        return getattr(self._execution, name)
+
+    def end(self, *args, **named):
+        with self._session, self._session.begin():
+            self._execution.end(*args, **named)
+
+
+class AsyncCommitting(Committing):
+    """The same for asyncio."""
+
+    async def end(self, *args, **named):
+        async with self._session, self._session.begin():
+            await self._execution.end(*args, **named)
 
 
 class InSession:
@@ -21,6 +47,11 @@ class InSession:
     def __init__(self, store, session_factory=Session):
         self._store = store
         self._session_factory = session_factory
+
+    def begin(self, *args, **named):
+        with self._session_factory() as session, session.begin():
+            execution = self._store.in_session(session).begin(*args, **named)
+        return Committing(execution, session)
 
     def __getattr__(self, name):
         if name not in IN_SESSION:
@@ -41,6 +72,11 @@ class AsyncInSession:
     def __init__(self, store, session_factory=AsyncSession):
         self._store = store
         self._session_factory = session_factory
+
+    async def begin(self, *args, **named):
+        async with self._session_factory() as session, session.begin():
+            execution = await self._store.in_session(session).begin(*args, **named)
+        return AsyncCommitting(execution, session)
 
     def __getattr__(self, name):
         if name not in IN_SESSION:
@@ -79,7 +115,7 @@ class EventLoop:
 
 
 class Synchronous:
-    """A store for asyncio whose methods are called without `await`, from any thread."""
+    """An object for asyncio whose methods are called without `await`, from any thread."""
 
     def __init__(self, store, loop):
         self._store = store
@@ -87,11 +123,15 @@ class Synchronous:
 
     def __getattr__(self, name):
         method = getattr(self._store, name)
+        if not callable(method):
+            return method
 
         def call(*args, **named):
             async def awaited():
                 return await _result(method(*args, **named))
 
-            return self._loop.run(awaited())
+            result = self._loop.run(awaited())
+            has_end = isinstance(result, (AsyncExecution, AsyncCommitting))
+            return Synchronous(result, self._loop) if has_end else result
 
         return call

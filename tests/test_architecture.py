@@ -14,8 +14,10 @@ PACKAGE = Path(jobhistory.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 PUBLIC = {
+    "AsyncExecution",
     "AsyncRecorder",
     "Count",
+    "Execution",
     "ExecutionAlreadyFinished",
     "ExecutionNotFound",
     "FailureGroup",

@@ -434,11 +434,11 @@ def test_show_indents_what_is_not_its_own(run, url, forged):
 
 
 def test_errors_and_log_lines_send_no_escapes(run, monkeypatch):
-    from jobhistory import tracking
+    from jobhistory import lifecycle
     from jobhistory.cli.commands import db, read
 
     def list_(*_, **__):
-        tracking.logger.error("not recorded: %s", FORGED)
+        lifecycle.logger.error("not recorded: %s", FORGED)
         raise OSError(FORGED)
 
     monkeypatch.setattr(logging.root, "handlers", [])

@@ -21,7 +21,7 @@ from jobhistory import (
     create_async_store,
     create_store,
     current_execution,
-    tracking,
+    lifecycle,
 )
 from tests.conftest import async_engine
 
@@ -42,7 +42,7 @@ def stopwatch(monkeypatch):
             return self.now
 
     stopwatch = Stopwatch()
-    monkeypatch.setattr(tracking, "monotonic", stopwatch)
+    monkeypatch.setattr(lifecycle, "monotonic", stopwatch)
     return stopwatch
 
 

@@ -14,9 +14,11 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 import jobhistory
 from jobhistory import (
     AsyncBaseStore,
+    AsyncExecution,
     AsyncHistoryStore,
     BaseStore,
     Count,
+    Execution,
     ExecutionAlreadyFinished,
     FailureGroup,
     HistoryQuery,
@@ -131,6 +133,13 @@ count_with_either_kind_of_store(store.in_session(session))
 store.in_session(scoped_session(sessionmaker(engine)))
 store.in_session(engine)  # type: ignore[arg-type]
 
+begun = store.begin(Job(1, "t"), "worker", execution_id=uuid.uuid4())
+assert_type(begun, Execution)
+assert_type(begun.record, HistoryRecord)
+begun.end(ValueError(), execution_time_ms=timedelta(seconds=1))
+begun.end(partial_results={"failed_steps": ["upload"]})
+begun.end(42)  # type: ignore[arg-type]
+
 with store.track(Job(1, "t"), "worker") as execution:
     assert_type(execution, TrackedExecution)
     execution.partial_success(PartialResults(failed_steps=["upload"]))
@@ -167,6 +176,9 @@ async def use_asyncio() -> None:
         assert_type(await history.record_start(Job(1, "t"), "w", "c"), HistoryRecord)
         assert_type(await history.query(status="failed"), list[HistoryRecord])
         assert_type(await history.expire(), int)
+        begun = await history.begin(Job(1, "t"), "w", on_history_error="raise")
+        assert_type(begun, AsyncExecution)
+        await begun.end("no file")
         async with history.track(Job(1, "t"), "w") as execution:
             assert_type(execution, TrackedExecution)
         async with sessions() as session:

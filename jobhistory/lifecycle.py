@@ -1,0 +1,306 @@
+"""The start and the outcome of one execution: for `begin`, and inside of `track`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from threading import Lock
+from time import monotonic
+from typing import Any, Protocol, get_args
+from uuid import UUID
+
+from jobhistory._runtime.cancellation import run_to_completion
+from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound, InvalidInput, reason
+from jobhistory.execution.job import PartialResults
+from jobhistory.execution.outcome import Outcome
+from jobhistory.execution.rows import RowBuilder
+from jobhistory.schema import HistoryRecord, record_from, values_of
+from jobhistory.typing import Milliseconds, OnHistoryError
+
+logger = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+Run = Callable[..., Coroutine[Any, Any, Any]]
+
+
+class History(Protocol):
+    """What records rows and outcomes. A `Recorder` returns no records, as it writes later."""
+
+    def insert(self, row: Row, *, may_exist: bool = False) -> HistoryRecord | None:
+        """Write a new row."""
+
+    def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord | None:
+        """Write the row of an ended execution."""
+
+    def end(self, outcome: Outcome) -> HistoryRecord | None:
+        """Write an outcome."""
+
+
+class Lifecycle:
+    """Records the start and the outcome of one execution, whose row it holds. Thread-safe.
+
+    Args:
+        row: the started row.
+        on_history_error: what `start` and `end` do with errors of history.
+    """
+
+    __slots__ = (
+        "_begun",
+        "_history",
+        "_is_ended",
+        "_is_started",
+        "_lock",
+        "_on_history_error",
+        "_outcome",
+        "row",
+        "rows",
+    )
+
+    def __init__(
+        self, rows: RowBuilder, history: History, row: Row, on_history_error: OnHistoryError
+    ) -> None:
+        self.rows = rows
+        self.row = row
+        self._history = history
+        self._on_history_error: OnHistoryError = checked_reaction(on_history_error)
+        self._lock = Lock()  # never held while history is used
+        self._outcome: Outcome | None = None
+        self._is_started = self._is_ended = False
+        self._begun = monotonic()
+
+    @property
+    def record(self) -> HistoryRecord:
+        """The execution as it is now."""
+        outcome = self._outcome
+        return record_from(self.row if outcome is None else outcome.ended_row())
+
+    @property
+    def elapsed_ms(self) -> float:
+        """The milliseconds since the start, by a monotonic clock."""
+        return (monotonic() - self._begun) * 1000
+
+    def start(self, *, may_exist: bool = False) -> None:
+        """Record the start.
+
+        With `may_exist`, continue the execution that history has under the id of the row, if any.
+
+        Raises:
+            InvalidInput: if that execution belongs to another job or task.
+        """
+        try:
+            with self.errors_of_history("start", callers=InvalidInput):
+                record = self._history.insert(self.row, may_exist=may_exist)
+                self._is_started = True
+                if may_exist and record is not None:
+                    self.row = values_of(record)
+        except Exception:
+            raise
+        except BaseException as interrupt:
+            self.end_interrupted(interrupt)
+            raise
+        self._begun = monotonic()
+
+    async def start_async(self, run: Run, *, may_exist: bool = False) -> None:
+        """Do what `start` does, called by `run`. If cancelled meanwhile, finish it first."""
+        try:
+            start = run(partial(self.start, may_exist=may_exist))
+            await run_to_completion(start, cancellable=False)
+        except Exception:
+            raise
+        except BaseException as interrupt:
+            await run_to_completion(run(self.end_interrupted, interrupt), cancellable=False)
+            raise
+
+    def end_interrupted(self, interrupt: BaseException) -> None:
+        """Record that the start was interrupted, because it may be in history."""
+        self.end(self.rows.failed(self.row, self.elapsed_ms, interrupt), may_raise=False)
+
+    def end(self, outcome: Outcome, *, may_raise: bool = True) -> None:
+        """Record the outcome. If the start is not in history, record both in one row.
+
+        If called again with the same outcome, record the first one if that has failed before.
+
+        Args:
+            may_raise: `False` to log errors of history in any case.
+
+        Raises:
+            ExecutionAlreadyFinished: if it was called before with another outcome.
+        """
+        with self._lock:
+            first = self._outcome = self._outcome or outcome
+        if first.values["status"] != outcome.values["status"]:
+            raise ExecutionAlreadyFinished(self.record)
+        if self._is_ended:
+            return
+        with self.errors_of_history("outcome", may_raise=may_raise):
+            self._write(first)
+            self._is_ended = True
+
+    def _write(self, outcome: Outcome) -> None:
+        if self._is_started:
+            try:
+                self._history.end(outcome)
+                return
+            except ExecutionNotFound:
+                pass  # the start was rolled back or has expired
+        self._history.insert_ended(outcome.ended_row(), may_exist=True)
+
+    @contextmanager
+    def errors_of_history(
+        self,
+        what: str,
+        *,
+        may_raise: bool = True,
+        callers: type[Exception] | tuple[type[Exception], ...] = (),
+    ) -> Iterator[None]:
+        """Log errors of history, or raise them if the caller wants that.
+
+        Args:
+            callers: the errors that are the caller's, which are raised in any case.
+        """
+        try:
+            yield
+        except callers:
+            raise
+        except Exception as error:
+            if may_raise and self._on_history_error == "raise":
+                raise
+            # An outage is one line in the log, no matter how many jobs run during it.
+            is_repeated = getattr(error, "is_repeated", False)
+            logger.log(
+                logging.DEBUG if is_repeated else logging.ERROR,
+                "not recorded: the %s of %s: %s",
+                what,
+                self.row["task_identifier"],
+                reason(error),
+            )
+
+
+class _Begun:
+    """An execution that has begun. It holds its own row, so ids that occur twice do no harm."""
+
+    __slots__ = ("_lifecycle",)
+
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self._lifecycle = lifecycle
+
+    @property
+    def id(self) -> UUID:
+        """The id of the record."""
+        id_: UUID = self._lifecycle.row["id"]
+        return id_
+
+    @property
+    def correlation_id(self) -> str:
+        """The id that ties this execution to others. Pass it on to them."""
+        correlation_id: str = self._lifecycle.row["correlation_id"]
+        return correlation_id
+
+    @property
+    def record(self) -> HistoryRecord:
+        """A new copy of the record: as it was begun or, once it has ended, with its outcome.
+
+        It does not query history, so it is there during an outage, and shows no changes that
+        others made.
+        """
+        return self._lifecycle.record
+
+    def _outcome(
+        self,
+        error: BaseException | str | None,
+        partial_results: PartialResults | Mapping[str, Any] | None,
+        execution_time_ms: Milliseconds | None,
+    ) -> Outcome:
+        rows, row = self._lifecycle.rows, self._lifecycle.row
+        took = self._lifecycle.elapsed_ms if execution_time_ms is None else execution_time_ms
+        if error is None and partial_results is None:
+            return rows.completed(row, took)
+        if error is None:
+            return rows.partly_succeeded(row, took, partial_results)
+        if partial_results is not None:
+            raise InvalidInput(
+                "partial_results",
+                type(partial_results),
+                "cannot be combined with an error; omit one of them",
+            )
+        return rows.failed(row, took, error)
+
+
+class Execution(_Begun):
+    """An execution that a worker has begun: what `begin` returns, for one call of `end`.
+
+    It holds its own row. So `end` ends exactly this execution, even if others have the same three
+    ids. Any thread may end it, in any context; only in a session, the thread of that session. A
+    forked child may end what its parent has begun.
+    """
+
+    __slots__ = ()
+
+    def end(
+        self,
+        error: BaseException | str | None = None,
+        *,
+        partial_results: PartialResults | Mapping[str, Any] | None = None,
+        execution_time_ms: Milliseconds | None = None,
+    ) -> None:
+        """Record the outcome: completed, unless an argument says otherwise.
+
+        If the start is not in history, because history was unavailable or the start was rolled
+        back, the whole execution is recorded now. If that fails, another call with the same outcome
+        tries again. Otherwise, it has no effect.
+
+        Args:
+            error: why the execution failed: an exception or a text, as for `record_failure`.
+            partial_results: the steps that succeeded and failed, as for `record_partial_success`.
+            execution_time_ms: the duration in milliseconds, or a `timedelta`; `None` for the time
+                since `begin`, by a monotonic clock.
+
+        Raises:
+            ExecutionAlreadyFinished: if this object was ended before with another outcome.
+            InvalidInput: if an argument cannot be used.
+            Exception: an error of history, if `begin` was called with `on_history_error="raise"`.
+                Otherwise, it is logged.
+        """
+        self._lifecycle.end(self._outcome(error, partial_results, execution_time_ms))
+
+
+class AsyncExecution(_Begun):
+    """An `Execution` for asyncio, whose `end` is awaited.
+
+    It holds its own row. So `end` ends exactly this execution, even if others have the same three
+    ids. Any task of the event loop may end it.
+    """
+
+    __slots__ = ("_run",)
+
+    def __init__(self, lifecycle: Lifecycle, run: Run) -> None:
+        super().__init__(lifecycle)
+        self._run = run
+
+    async def end(
+        self,
+        error: BaseException | str | None = None,
+        *,
+        partial_results: PartialResults | Mapping[str, Any] | None = None,
+        execution_time_ms: Milliseconds | None = None,
+    ) -> None:
+        """Record the outcome: completed, unless an argument says otherwise.
+
+        If the task is cancelled meanwhile, the outcome is recorded first. The rest is as for
+        `Execution.end`.
+        """
+        outcome = self._outcome(error, partial_results, execution_time_ms)
+        await run_to_completion(self._run(self._lifecycle.end, outcome), cancellable=False)
+
+
+def checked_reaction(on_history_error: OnHistoryError) -> OnHistoryError:
+    """Return the argument, if it is one of the valid values.
+
+    Raises:
+        InvalidInput: if it is anything else.
+    """
+    if on_history_error not in get_args(OnHistoryError):
+        raise InvalidInput("on_history_error", on_history_error, "is neither 'log' nor 'raise'")
+    return on_history_error
