@@ -5,10 +5,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, final
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     CheckConstraint,
     ColumnElement,
@@ -31,6 +30,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, make_transient_to_detached, 
 from sqlalchemy.sql import operators
 from sqlalchemy.types import TypeDecorator
 
+from jobhistory.errors import InvalidInput
 from jobhistory.execution.status import Status
 from jobhistory.sanitize.truncate import NAME_LENGTH
 
@@ -52,13 +52,14 @@ def _declare_json_text(type_: _JSONText, compiler: Any, **options: Any) -> str:
     return "TEXT"
 
 
-# None is stored as SQL NULL, because partial indexes would include a JSON null.
-PortableJSON = (
-    JSON(none_as_null=True)
-    .with_variant(JSONB(none_as_null=True), "postgresql")
-    .with_variant(_JSONText(none_as_null=True), "sqlite")
-)
-"""JSON text on SQLite and `JSONB` on PostgreSQL. `None` is stored as SQL NULL on both."""
+# JSONB first, because its operators, such as contains(), belong to the column. None is stored as
+# SQL NULL, because partial indexes would include a JSON null.
+PortableJSON = JSONB(none_as_null=True).with_variant(_JSONText(none_as_null=True), "sqlite")
+"""`JSONB` on PostgreSQL and JSON text on SQLite. `None` is stored as SQL NULL on both.
+
+`payload["key"].as_string()` and the other accessors of SQLAlchemy's JSON type work on both.
+`contains`, `has_key` and the other operators of `JSONB` work on PostgreSQL only.
+"""
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -100,6 +101,7 @@ class Base(DeclarativeBase):
     )
 
 
+@final
 class HistoryRecord(Base):
     """One execution, that is, one attempt at a job.
 
@@ -165,6 +167,16 @@ class HistoryRecord(Base):
     retry_from_step: Mapped[str | None] = mapped_column(Text)
     partial_results: Mapped[Any | None] = mapped_column(PortableJSON)
     expires_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        # SQLAlchemy would add the subclass's columns to this table, which every store shares.
+        raise InvalidInput(
+            "class",
+            cls.__name__,
+            "cannot extend HistoryRecord; store short values as labels, such as "
+            "Job(..., labels={'tenant': 'acme'}), or relate a table of your own to it by "
+            "ForeignKey(HistoryRecord.id, ondelete='CASCADE')",
+        )
 
     def __repr__(self) -> str:
         return (
