@@ -59,7 +59,7 @@ FROM (
 
 def fill(engine: Engine, rows: int, *, at_a_time: int = 500_000) -> None:
     """Create the table, fill it, and then create its indexes, which is the fastest order."""
-    migrate.upgrade(engine, "jobhistory_0001")
+    migrate.upgrade(engine, "jobhistory_0011")
     for first in range(1, rows + 1, at_a_time):
         with engine.begin() as connection:
             connection.execute(

@@ -134,7 +134,7 @@ def write_sql(
     Args:
         dialect: `"postgresql"` or `"sqlite"`.
         output: the file to write to.
-        revision: the target; `"jobhistory_0001:jobhistory_0002"` also gives the start.
+        revision: the target; `"jobhistory_0011:jobhistory_0012"` also gives the start.
         schema: an existing schema.
 
     Raises:

@@ -9,11 +9,13 @@ from typing import Any, TypeVar, final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     ColumnElement,
     DateTime,
     Dialect,
     Enum,
+    Float,
     Index,
     MetaData,
     String,
@@ -111,19 +113,28 @@ class HistoryRecord(Base):
     Attributes:
         id: the execution id, a UUIDv7. Records are ordered by `started_at` and then by `id`.
         job_id, worker_id, correlation_id: the caller's ids, as text.
+        parent_id: the id of the execution that started this one.
+        trace_id, span_id: the ids of the span in which it started, as lower-case hexadecimal text.
         task_identifier: the kind of work.
         status: a `Status`, which equals its text.
         attempt_number: the number of this attempt at the job, as the queue counts attempts.
+        labels: short texts by name, such as `{"tenant": "acme"}`.
         payload: the job's input, sanitized for JSON.
+        payload_is_exact: whether `payload` equals the job's input; `None` if that is unknown.
         started_at: the start.
         completed_at: the end, whatever the outcome; `None` until then.
         queue_time_ms: the milliseconds from the time at which the job was due to the start.
         execution_time_ms: the duration in milliseconds.
+        heartbeat_at: the last sign of life of a running execution that sends any.
+        progress: the share of the work that is done, from 0 to 1.
+        expires_at: the time from which `HistoryStore.expire` deletes the row; `None` means never.
+        will_retry: whether the job will be tried again after this failure.
         error_type, error_message, error_stack: the reason for a failure. Failures always have an
-            `error_type`; other executions have none.
+            `error_type`; other executions have none. A cancelled execution may have a message.
         completed_steps, failed_steps, retry_from_step, partial_results: the progress of a partial
             success.
-        expires_at: the time from which `HistoryStore.expire` deletes the row; `None` means never.
+        result: the result of a completion, sanitized for JSON.
+        log_tail: the last lines that the execution logged.
     """
 
     __tablename__ = TABLE_NAME
@@ -143,6 +154,9 @@ class HistoryRecord(Base):
     id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
     job_id: Mapped[str] = mapped_column(String(NAME_LENGTH))
     correlation_id: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    parent_id: Mapped[uuid.UUID | None] = mapped_column(Uuid)
+    trace_id: Mapped[str | None] = mapped_column(String(32))
+    span_id: Mapped[str | None] = mapped_column(String(16))
     task_identifier: Mapped[str] = mapped_column(String(NAME_LENGTH))
     worker_id: Mapped[str] = mapped_column(String(NAME_LENGTH))
     status: Mapped[Status] = mapped_column(
@@ -154,11 +168,17 @@ class HistoryRecord(Base):
         )
     )
     attempt_number: Mapped[int]
+    labels: Mapped[dict[str, str] | None] = mapped_column(PortableJSON)
     payload: Mapped[Any | None] = mapped_column(PortableJSON)
+    payload_is_exact: Mapped[bool | None] = mapped_column(Boolean)
     started_at: Mapped[datetime] = mapped_column(UTCDateTime)
     completed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     queue_time_ms: Mapped[int | None] = mapped_column(BigInteger)
     execution_time_ms: Mapped[int | None] = mapped_column(BigInteger)
+    heartbeat_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    progress: Mapped[float | None] = mapped_column(Float)
+    expires_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    will_retry: Mapped[bool | None] = mapped_column(Boolean)
     error_type: Mapped[str | None] = mapped_column(String(NAME_LENGTH))
     error_message: Mapped[str | None] = mapped_column(Text)
     error_stack: Mapped[str | None] = mapped_column(Text)
@@ -166,7 +186,8 @@ class HistoryRecord(Base):
     failed_steps: Mapped[list[str] | None] = mapped_column(PortableJSON)
     retry_from_step: Mapped[str | None] = mapped_column(Text)
     partial_results: Mapped[Any | None] = mapped_column(PortableJSON)
-    expires_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    result: Mapped[Any | None] = mapped_column(PortableJSON)
+    log_tail: Mapped[str | None] = mapped_column(Text)
 
     def __init_subclass__(cls, **options: Any) -> None:
         # SQLAlchemy would add the subclass's columns to this table, which every store shares.
@@ -230,7 +251,7 @@ COLUMN_NAMES = tuple(column.key for column in inspect(HistoryRecord).column_attr
 """The names of a record's fields, in the order of the table's columns."""
 
 _NO_VALUES = dict.fromkeys(COLUMN_NAMES)
-_JSON_COLUMNS = frozenset({"payload", "completed_steps", "failed_steps", "partial_results"})
+_JSON_COLUMNS = frozenset(column.key for column in COLUMNS if isinstance(column.type, JSONB))
 
 
 def record_from(values: Mapping[str, Any], *, shares_json: bool = False) -> HistoryRecord:

@@ -181,10 +181,10 @@ def test_a_missing_schema_is_named_with_the_command_that_mends_it(bare_database,
 
 
 def test_an_outdated_schema_is_named_with_its_revision(bare_database):
-    migrate.upgrade(bare_database.engine, "jobhistory_0001")
+    migrate.upgrade(bare_database.engine, "jobhistory_0011")
     with bare_database.engine.begin() as connection:
         connection.execute(text("ALTER TABLE job_history DROP COLUMN payload"))
-    with pytest.raises(SchemaOutOfDate, match="at revision jobhistory_0001, but"):
+    with pytest.raises(SchemaOutOfDate, match="at revision jobhistory_0011, but"):
         create_store(bare_database.engine).query()
 
 

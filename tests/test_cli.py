@@ -16,6 +16,7 @@ from sqlalchemy import create_engine, text
 from jobhistory import Job, __version__, create_store, migrate
 from jobhistory.cli import main
 from jobhistory.cli.output import took
+from jobhistory.schema import COLUMN_NAMES
 from tests import command_line
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -120,7 +121,7 @@ def test_json_has_every_column_on_one_line(run, url, history):
     assert record["error_message"] == "no such\nfile \x1b[31mred\x1b[0m"
     assert record["payload"] == {"n": 1, "token": "[redacted]"}
     assert datetime.fromisoformat(record["started_at"]).utcoffset() == timedelta(0)
-    assert len(record) == 20
+    assert list(record) == list(COLUMN_NAMES)
 
 
 def test_show_tells_everything_and_obeys_no_control_characters(run, url, history):
@@ -211,7 +212,7 @@ def test_db_commands(run, bare_database):
     options = ["--url", bare_database.url.render_as_string(hide_password=False)]
 
     assert run("db", "current", *options) == (0, "there is no history table\n", "")
-    assert run("db", "upgrade", "jobhistory_0001", *options) == (0, "jobhistory_0001\n", "")
+    assert run("db", "upgrade", "jobhistory_0011", *options) == (0, "jobhistory_0011\n", "")
     assert run("db", "check", *options)[0] == 1
     status, out, _ = run("db", "check", "--json", *options)
     assert status == 1
@@ -279,7 +280,7 @@ def test_what_a_role_may_not_do_is_one_line(run, bare_postgres_url):
         (["--url", "postgresql://"], "TIMESTAMP WITH TIME ZONE"),
         (["--url", "postgresql://app:hunter2@nowhere/db"], "WITH (fillfactor = 80)"),
         (["--url", "postgresql://", "--schema", "audit"], "audit.job_history"),
-        (["jobhistory_0001:head", "--url", "postgresql://"], "WHERE error_type IS NOT NULL"),
+        (["jobhistory_0011:head", "--url", "postgresql://"], "WHERE error_type IS NOT NULL"),
     ],
 )
 def test_db_sql_prints_the_statements_without_a_database(run, options, told):
@@ -316,7 +317,7 @@ def test_the_default_database_is_a_file_of_the_user_made_on_first_use(run, tmp_p
 
 
 def test_the_default_database_is_upgraded_by_itself(run):
-    assert run("db", "downgrade", "jobhistory_0001")[1] == "jobhistory_0001\n"
+    assert run("db", "downgrade", "jobhistory_0011")[1] == "jobhistory_0011\n"
     assert run("list")[0] == 0
     assert run("db", "current")[1] == f"{migrate.HEAD}\n"
 

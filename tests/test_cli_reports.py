@@ -18,6 +18,7 @@ from jobhistory.cli.charts import bar, spark
 from jobhistory.cli.commands import read
 from jobhistory.cli.database import open_store
 from jobhistory.cli.options import quoted_url
+from jobhistory.schema import COLUMN_NAMES
 from tests.test_cli import lines, run, url  # noqa: F401 - fixtures
 
 # ruff: noqa: F811
@@ -93,13 +94,14 @@ def test_a_series_has_a_line_for_each_task_and_period(run, url, history):
     _, out, _ = run("stats", "--url", url, "--task", "backup", "--bucket", "1h")
     heading, *rows = lines(out)
 
-    assert heading[:7] == [
+    assert heading[:8] == [
         "BEGIN (UTC)",
         "TASK",
         "RUNS",
         "COMPLETED",
         "FAILED",
         "PARTIAL",
+        "CANCELLED",
         "STARTED",
     ]
     assert len(rows) == 12
@@ -141,7 +143,7 @@ def test_failures_as_json_come_with_an_example(run, url, history):
 
     assert (group["count"], group["task_identifier"]) == (4, "backup")
     assert group["example"]["error_message"].startswith("no answer in ")
-    assert len(group["example"]) == 20
+    assert list(group["example"]) == list(COLUMN_NAMES)
 
 
 def test_failures_on_a_terminal_have_bars_and_an_example(run, url, history, terminal):

@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from jobhistory import InvalidInput, Job, SchemaOutOfDate, create_store, migrate
+from jobhistory.database.revision import REVISIONS as KNOWN_REVISIONS
 from jobhistory.schema import Base
 from tests import command_line
 from tests.sqlite_engines import SQLITE_ENGINES
@@ -40,6 +41,7 @@ REVISIONS = [script.revision for script in reversed(list(scripts().walk_revision
 
 def test_the_head_that_the_library_knows_is_that_of_the_scripts():
     assert scripts().get_heads() == [migrate.HEAD]
+    assert tuple(REVISIONS) == KNOWN_REVISIONS
     assert sorted(REVISIONS) == REVISIONS, "messages compare revisions as texts"
 
 
@@ -162,7 +164,7 @@ def test_every_way_to_set_up_transactions_on_sqlite_will_do(tmp_path, kind, wal)
     with sqlite3.connect(url.database) as raw:
         raw.execute(f"PRAGMA journal_mode = {'WAL' if wal else 'DELETE'}")
     raw.close()
-    migrate.upgrade(engine, "jobhistory_0001")
+    migrate.upgrade(engine, "jobhistory_0011")
     migrate.upgrade(engine)
     assert migrate.check(engine) == ()
     migrate.downgrade(engine, "base")
@@ -238,7 +240,7 @@ def test_a_revision_that_fails_leaves_the_ones_before_it_whole(bare_database):
         connection.execute(text("CREATE TABLE ix_job_history_started_at (id INTEGER)"))
     with pytest.raises(DBAPIError, match="ix_job_history_started_at"):
         migrate.upgrade(engine)
-    assert migrate.current(engine) == "jobhistory_0001"
+    assert migrate.current(engine) == "jobhistory_0011"
     assert structure(engine)["indexes"] == []
 
     with engine.begin() as connection:
@@ -250,8 +252,8 @@ def test_a_revision_that_fails_leaves_the_ones_before_it_whole(bare_database):
 def test_check_names_a_missing_and_an_old_schema(bare_database):
     with pytest.raises(SchemaOutOfDate, match="jobhistory db upgrade"):
         migrate.check(bare_database.engine)
-    migrate.upgrade(bare_database.engine, "jobhistory_0001")
-    with pytest.raises(SchemaOutOfDate, match="at revision jobhistory_0001"):
+    migrate.upgrade(bare_database.engine, "jobhistory_0011")
+    with pytest.raises(SchemaOutOfDate, match="at revision jobhistory_0011"):
         migrate.check(bare_database.engine)
 
 
@@ -266,7 +268,7 @@ def test_a_schema_of_a_later_version_is_left_alone(database):
         connection.execute(set_revision, {"revision": migrate.HEAD})
 
 
-@pytest.mark.parametrize("revision", ["0099", "jobhistory_0001:jobhistory_0002", "nonsense"])
+@pytest.mark.parametrize("revision", ["0099", "jobhistory_0011:jobhistory_0012", "nonsense"])
 def test_a_revision_that_cannot_be_reached_is_named(bare_database, revision):
     with pytest.raises(InvalidInput, match=f"revision '{revision}' cannot be reached"):
         migrate.upgrade(bare_database.engine, revision)
@@ -349,7 +351,7 @@ def test_alembics_own_command_line_works_from_the_root(bare_database):
     for arguments in ["upgrade head", "check", "current", "downgrade base", "upgrade head"]:
         done = alembic(bare_database, *arguments.split())
         assert done.returncode == 0, done.stderr
-    assert "jobhistory_0001 -> jobhistory_0002" in done.stderr
+    assert "jobhistory_0011 -> jobhistory_0012" in done.stderr
     migrate.check(bare_database.engine)
 
 

@@ -86,7 +86,7 @@ def test_the_wheel_holds_the_library_the_revisions_and_nothing_else(wheel):
 
     assert "jobhistory/py.typed" in names
     assert "jobhistory/migrations/env.py" in names
-    assert "jobhistory/migrations/versions/jobhistory_0001_create_table.py" in names
+    assert "jobhistory/migrations/versions/jobhistory_0011_create_table.py" in names
     assert {name.partition("/")[0] for name in names} == {
         "jobhistory",
         f"jobhistory-{jobhistory.__version__}.dist-info",

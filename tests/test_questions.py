@@ -428,6 +428,7 @@ def test_stats_tell_how_each_task_went(store, clock):
         *({"execution_time_ms": n, "queue_time_ms": 1000 - n} for n in range(1, 101)),
         {"error": ValueError("x"), "execution_time_ms": 500},
         {"status": "partial_success", "failed_steps": ["upload"]},
+        {"status": "cancelled", "error_message": "stopped", "execution_time_ms": 1},
         task_identifier="ship",
     )
     executions(store, {"error": "x"}, task_identifier="pack")
@@ -438,11 +439,12 @@ def test_stats_tell_how_each_task_went(store, clock):
     assert ship == TaskStats(
         task_identifier="ship",
         bucket=None,
-        executions=103,
+        executions=104,
         started=1,
         completed=100,
         failed=1,
         partial_success=1,
+        cancelled=1,
         execution_time_ms=Percentiles(p50=51, p95=97, p99=500, max=500),
         queue_time_ms=Percentiles(p50=949, p95=994, p99=998, max=999),
         last_start=clock.now,

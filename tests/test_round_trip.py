@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import delete, insert, select
+from sqlalchemy import JSON, delete, insert, select
 from sqlalchemy.orm import Session
 
 from jobhistory import HistoryRecord, Job, Status, create_store
@@ -32,15 +32,24 @@ rows = st.fixed_dictionaries(
         "id": st.builds(new_execution_id),
         "job_id": names,
         "correlation_id": names,
+        "parent_id": st.none() | st.uuids(),
+        "trace_id": st.none() | st.text("0123456789abcdef", min_size=32, max_size=32),
+        "span_id": st.none() | st.text("0123456789abcdef", min_size=16, max_size=16),
         "task_identifier": names,
         "worker_id": names,
         "status": st.sampled_from(Status),
         "attempt_number": st.integers(0, 2**31 - 1),
+        "labels": st.none() | st.dictionaries(names, text),
         "payload": json,
+        "payload_is_exact": st.none() | st.booleans(),
         "started_at": moments,
         "completed_at": st.none() | moments,
         "queue_time_ms": milliseconds,
         "execution_time_ms": milliseconds,
+        "heartbeat_at": st.none() | moments,
+        "progress": st.none() | st.floats(0, 1),
+        "expires_at": st.none() | moments,
+        "will_retry": st.none() | st.booleans(),
         "error_type": st.none() | names,
         "error_message": texts,
         "error_stack": texts,
@@ -48,7 +57,8 @@ rows = st.fixed_dictionaries(
         "failed_steps": st.none() | st.lists(names),
         "retry_from_step": texts,
         "partial_results": json,
-        "expires_at": st.none() | moments,
+        "result": json,
+        "log_tail": texts,
     }
 )
 
@@ -63,8 +73,8 @@ def test_every_column_returns_what_was_put_in(database, row):
         ).one()
         empty = [
             name
-            for name in ("payload", "completed_steps", "failed_steps", "partial_results")
-            if row[name] is None
+            for name in COLUMN_NAMES
+            if isinstance(HistoryRecord.__table__.c[name].type, JSON) and row[name] is None
         ]
         for name in empty:
             column = HistoryRecord.__table__.c[name]
@@ -79,7 +89,7 @@ def test_every_column_returns_what_was_put_in(database, row):
         for name, value in row.items()
     }
     assert dict(stored._mapping) == in_utc
-    for name in ("started_at", "completed_at", "expires_at"):
+    for name in ("started_at", "completed_at", "heartbeat_at", "expires_at"):
         assert stored._mapping[name] is None or stored._mapping[name].tzinfo is UTC
 
 

@@ -20,6 +20,7 @@ tasks = st.sampled_from(["resize", "send_email"])
 correlations = st.sampled_from(["c-1", "c-2"])
 statuses = st.sampled_from(Status)
 maybe = st.none()
+KEY = ("job_id", "worker_id", "correlation_id")
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,9 @@ def machine(url):
                     Status.FAILED: lambda store: store.record_failure(*ids, 2, "text"),
                     Status.PARTIAL_SUCCESS: lambda store: store.record_partial_success(
                         *ids, 4, {"failed_steps": ["upload"]}
+                    ),
+                    Status.CANCELLED: lambda store: store.record_execution(
+                        **dict(zip(KEY, ids, strict=True)), task_identifier="t", status="cancelled"
                     ),
                 }[how]
             )

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import ProgrammingError
 
-from jobhistory import InvalidInput, Job, SchemaOutOfDate, create_store, migrate
+from jobhistory import (
+    InvalidInput,
+    Job,
+    SchemaOutOfDate,
+    create_store,
+    migrate,
+    new_execution_id,
+)
 from jobhistory.schema import Base
+from tests import command_line
 
 
 @pytest.fixture
@@ -124,7 +133,7 @@ def test_what_is_missing_or_different_is_damage_in_the_databases_terms(engine, s
             "ALTER TABLE job_history DROP CONSTRAINT ck_job_history_status;"
             "ALTER TABLE job_history ADD CONSTRAINT ck_job_history_status"
             " CHECK (status IN ('started', 'completed', 'failed'))",
-            "constraint ck_job_history_status refuses 'partial_success'",
+            "constraint ck_job_history_status refuses 'partial_success', 'cancelled'",
         ),
         (
             "ALTER TABLE job_history DROP CONSTRAINT pk_job_history",
@@ -178,15 +187,43 @@ def set_revision(engine, revision):
     run(engine, f"UPDATE job_history_alembic_version SET version_num = '{revision}'")
 
 
-def test_a_revision_from_before_the_rewrite_says_what_to_do_and_loses_nothing(engine):
+NAMED = {"worker_id": "w", "correlation_id": "c", "task_identifier": "t", "status": "completed"}
+NO_LONGER = "revision {}, which no longer exists: save the rows that you need, drop the tables"
+
+
+@pytest.mark.parametrize("revision", ["0002", "jobhistory_0001", "jobhistory_0002"])
+def test_a_revision_from_before_the_rewrite_says_what_to_do_and_loses_nothing(engine, revision):
     create_store(engine).record_start(Job("1", "t"), "w", "c")
-    set_revision(engine, "0002")
-    run(engine, "DROP INDEX ix_job_history_correlation_id_started_at")
+    set_revision(engine, revision)
+    run(engine, "ALTER TABLE job_history DROP COLUMN labels")
+    message = NO_LONGER.format(revision)
     for call in (migrate.check, migrate.upgrade, lambda e: migrate.downgrade(e, "base")):
-        with pytest.raises(SchemaOutOfDate, match="revision 0002, which no longer exists: save"):
+        with pytest.raises(SchemaOutOfDate, match=message):
             call(engine)
-    assert migrate.current(engine) == "0002"
-    assert len(create_store(engine).query()) == 1
+    store = create_store(engine)
+    for use in (
+        store.query,
+        lambda: store.record_execution(job_id="2", **NAMED, execution_id=new_execution_id()),
+        lambda: store.record_completion("1", "w", "c", 5),
+    ):
+        with pytest.raises(SchemaOutOfDate, match=message):
+            use()
+    assert migrate.current(engine) == revision
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM job_history")) == 1
+
+
+@pytest.mark.parametrize("command", ["upgrade", "check", "downgrade base"])
+def test_the_command_line_says_what_to_do_about_such_a_revision_in_one_sentence(engine, command):
+    set_revision(engine, "jobhistory_0002")
+    run(engine, "ALTER TABLE job_history DROP COLUMN labels")
+    url = engine.url.render_as_string(hide_password=False)
+    done = command_line.run("db", *command.split(), "--url", url, env=os.environ)
+
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert NO_LONGER.format("jobhistory_0002") in line
+    assert done.stdout == ""
 
 
 def test_a_revision_from_before_the_rewrite_is_adopted_if_its_table_equals_the_model(engine):
@@ -236,7 +273,7 @@ def test_an_app_needs_no_more_than_to_read_and_write_the_rows(role, postgres_dat
     store.record_completion("1", "w", "c", 1)
     assert store.expire() == 0
     with pytest.raises(ProgrammingError, match="must be owner"):
-        migrate.downgrade(app, "jobhistory_0001")
+        migrate.downgrade(app, "jobhistory_0011")
     app.dispose()
 
 

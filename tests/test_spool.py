@@ -308,6 +308,10 @@ UNREADABLE = {
     "status": b'{"key": ["a", "b", "c"], "values": {"status": "secret", "completed_at": "x"}}',
     "naive moment": b'{"key": ["a", "b", "c"], "values": {"status": "failed", '
     b'"completed_at": "2026-01-01T00:00:00"}}',
+    "boolean": b'{"key": ["a", "b", "c"], "values": {"status": "failed", "will_retry": "secret", '
+    b'"completed_at": "2026-01-01T00:00:00+00:00"}}',
+    "number": b'{"key": ["a", "b", "c"], "values": {"status": "failed", "progress": "secret", '
+    b'"completed_at": "2026-01-01T00:00:00+00:00"}}',
     "key": b'{"key": ["secret"], "values": {}}',
     "nested too deep": b"[" * 100_000,
 }

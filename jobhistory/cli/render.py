@@ -33,6 +33,7 @@ _STYLES = {
     Status.COMPLETED: "green",
     Status.FAILED: "bold red",
     Status.PARTIAL_SUCCESS: "yellow",
+    Status.CANCELLED: "magenta",
 }
 _LABEL_WIDTH = 21
 _HEADINGS = ("STARTED (UTC)", "STATUS", "TOOK", "TASK", "JOB", "ERROR")
@@ -43,8 +44,8 @@ _STATS_HEADINGS = (
     "LAST START (UTC)",
 )
 _SERIES_HEADINGS = (
-    *("BEGIN (UTC)", "TASK", "RUNS", "COMPLETED", "FAILED", "PARTIAL", "STARTED"),
-    *("P50", "P95", "P99", "MAX", "QUEUED P95"),
+    *("BEGIN (UTC)", "TASK", "RUNS", "COMPLETED", "FAILED", "PARTIAL", "CANCELLED"),
+    *("STARTED", "P50", "P95", "P99", "MAX", "QUEUED P95"),
 )
 _RUNNING_HEADINGS = ("STARTED (UTC)", "FOR", "", "TASK", "JOB", "WORKER")
 _FAILURES_HEADINGS = ("FAILURES", "", "LAST (UTC)", "TASK", "ERROR")
@@ -255,7 +256,10 @@ def _stats_cells(stats: TaskStats) -> tuple[str, ...]:
 
 
 def _series_cells(stats: TaskStats) -> tuple[str, ...]:
-    counts = (stats.executions, stats.completed, stats.failed, stats.partial_success, stats.started)
+    counts = (
+        *(stats.executions, stats.completed, stats.failed, stats.partial_success),
+        *(stats.cancelled, stats.started),
+    )
     return (
         moment_text(stats.bucket) if stats.bucket else "-",
         one_line(stats.task_identifier),

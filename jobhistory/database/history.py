@@ -134,7 +134,7 @@ class DatabaseHistory(ABC):
     ) -> list[TaskStats]:
         """Return the statistics of each task, one per bucket of time if `bucket` is given."""
         values: list[tuple[Any, ...]] = [
-            (*row[:7], Percentiles(*row[7:11]), Percentiles(*row[11:15]), *row[15:])
+            (*row[:8], Percentiles(*row[8:12]), Percentiles(*row[12:16]), *row[16:])
             for row in transaction.execute(stats_of(query, bucket, transaction.dialect))
         ]
         found = [TaskStats(*each) for each in values]

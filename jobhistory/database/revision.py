@@ -15,7 +15,10 @@ from jobhistory.schema import COLUMN_NAMES, TABLE_NAME
 VERSION_TABLE = "job_history_alembic_version"
 
 # A constant, because Alembic takes longer to import than the rest of the library.
-HEAD = "jobhistory_0002"
+REVISIONS = ("jobhistory_0011", "jobhistory_0012")
+"""The revisions that exist in this version of the library, oldest first."""
+
+HEAD = REVISIONS[-1]
 """The revision that this version of the library requires."""
 
 
@@ -38,14 +41,16 @@ def refuse_outdated(connection: Connection, *, schema: str | None = None) -> Non
         SchemaOutOfDate: if it does not.
     """
     found = current(connection, schema=schema)
-    if found is None and has_table(connection, schema):
-        columns = inspect(connection).get_columns(TABLE_NAME, schema=schema)
-        missing = [name for name in COLUMN_NAMES if name not in {each["name"] for each in columns}]
-        if missing:
-            differences = tuple(f"column {name} is missing" for name in missing)
-            raise SchemaOutOfDate(None, HEAD, differences)
-    elif found != HEAD:
-        raise SchemaOutOfDate(found, HEAD)
+    has_known_revision = found in REVISIONS or (found is not None and found > HEAD)
+    if has_known_revision or not has_table(connection, schema):
+        if found != HEAD:
+            raise SchemaOutOfDate(found, HEAD)
+        return
+    columns = inspect(connection).get_columns(TABLE_NAME, schema=schema)
+    missing = [name for name in COLUMN_NAMES if name not in {each["name"] for each in columns}]
+    if missing:
+        differences = tuple(f"column {name} is missing" for name in missing)
+        raise SchemaOutOfDate(found, HEAD, differences)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ OUTCOME_COLUMNS = (
     "status",
     "completed_at",
     "execution_time_ms",
+    "will_retry",
     "error_type",
     "error_message",
     "error_stack",
@@ -33,6 +34,8 @@ OUTCOME_COLUMNS = (
     "failed_steps",
     "retry_from_step",
     "partial_results",
+    "result",
+    "log_tail",
 )
 """The columns that an outcome sets. The others keep the values from the start."""
 

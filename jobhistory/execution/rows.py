@@ -14,8 +14,10 @@ from jobhistory._runtime.durations import parse_retention
 from jobhistory.errors import InvalidInput, check_count
 from jobhistory.execution.ids import check_uuid, id_at, id_text, name_text, read_execution_id
 from jobhistory.execution.job import PartialResults, check_keys, job_fields, partial_fields
+from jobhistory.execution.labels import read_labels
 from jobhistory.execution.outcome import ExecutionKey, Outcome, Which, elapsed_ms
 from jobhistory.execution.status import Status, read_status
+from jobhistory.execution.trace import read_span_id, read_trace_id
 from jobhistory.sanitize.json_values import TEXT_ERROR_TYPE, Sanitizer
 from jobhistory.typing import Clock, Duration, Id, Milliseconds
 
@@ -133,9 +135,11 @@ class RowBuilder:
             )
         if row["status"] is Status.FAILED:
             row["error_type"] = row["error_type"] or TEXT_ERROR_TYPE
-        elif not row["error_type"] is row["error_message"] is row["error_stack"] is None:
+        else:
+            _refuse_error(row)
+        if row["result"] is not None and row["status"] is not Status.COMPLETED:
             raise InvalidInput(
-                "status", row["status"].value, "cannot be combined with an error; use 'failed'"
+                "status", row["status"].value, "cannot be combined with a result; use 'completed'"
             )
         if row["status"] is Status.PARTIAL_SUCCESS and row["failed_steps"] is None:
             row["failed_steps"] = []  # the partial index needs a value
@@ -226,27 +230,43 @@ class RowBuilder:
             "id": check_uuid,
             "job_id": id_text,
             "correlation_id": id_text,
+            "parent_id": _parent_id,
+            "trace_id": read_trace_id,
+            "span_id": read_span_id,
             "task_identifier": name_text,
             "worker_id": id_text,
             "status": read_status,
             "attempt_number": _attempt_number,
+            "labels": self._labels,
             "payload": lambda value, _: self.sanitizer.payload(value),
+            "payload_is_exact": _boolean,
             "started_at": in_utc,
             "completed_at": in_utc,
             "queue_time_ms": _milliseconds,
             "execution_time_ms": _milliseconds,
+            "heartbeat_at": in_utc,
+            "progress": _share,
+            "expires_at": in_utc,
+            "will_retry": _boolean,
             "error_type": name_text,
             "error_message": self._message,
-            "error_stack": lambda value, _: self.sanitizer.stack(value),
+            "error_stack": self._stack,
             "completed_steps": self._steps,
             "failed_steps": self._steps,
             "retry_from_step": self._message,
             "partial_results": lambda value, _: self.sanitizer.results(value),
-            "expires_at": in_utc,
+            "result": lambda value, _: self.sanitizer.results(value),
+            "log_tail": self._stack,
         }
+
+    def _labels(self, value: Any, argument: str) -> dict[str, str] | None:
+        return self.sanitizer.labels(read_labels(value, argument)) or None
 
     def _message(self, value: Any, argument: str) -> str:
         return self.sanitizer.message(value)
+
+    def _stack(self, value: Any, argument: str) -> str:
+        return self.sanitizer.stack(value)
 
     def _steps(self, value: Any, argument: str) -> list[str]:
         if isinstance(value, str) or not isinstance(value, Iterable):
@@ -261,9 +281,47 @@ def has_id(execution: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> bo
     return any(given is not None and given.get("id") is not None for given in (execution, fields))
 
 
+def _refuse_error(row: Mapping[str, Any]) -> None:
+    """Refuse an error of an execution that has not failed.
+
+    The message of a cancelled execution is the reason for the cancellation.
+    """
+    is_cancelled = row["status"] is Status.CANCELLED
+    for name in _ERROR_COLUMNS:
+        if row[name] is not None and not (is_cancelled and name == "error_message"):
+            raise InvalidInput(
+                "status", row["status"].value, "cannot be combined with an error; use 'failed'"
+            )
+    if row["will_retry"]:
+        raise InvalidInput(
+            "will_retry", True, f"does not apply to {row['status'].value!r}; leave it out"
+        )
+
+
 def _unless_none(read: Callable[[Any, str], Any], given: Mapping[str, Any], name: str) -> Any:
     value = given.get(name)
     return None if value is None else read(value, name)
+
+
+def _parent_id(value: Any, argument: str) -> UUID:
+    if not isinstance(value, UUID):
+        raise InvalidInput(
+            argument, value, "is not a uuid.UUID; pass the id of the record of the parent"
+        )
+    return value
+
+
+def _boolean(value: Any, argument: str) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidInput(argument, value, "is neither True nor False")
+    return value
+
+
+def _share(value: Any, argument: str) -> float:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= 1:
+        raise InvalidInput(argument, value, "is not a number from 0 to 1; write it like 0.4")
+    return float(value)
 
 
 def _attempt_number(value: Any, argument: str) -> int:

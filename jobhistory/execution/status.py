@@ -14,6 +14,7 @@ class Status(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     PARTIAL_SUCCESS = "partial_success"
+    CANCELLED = "cancelled"
 
     @property
     def is_outcome(self) -> bool:

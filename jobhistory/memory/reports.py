@@ -67,6 +67,7 @@ def _stats(task: str, bucket: datetime | None, rows: list[Row]) -> TaskStats:
         completed=count[Status.COMPLETED],
         failed=count[Status.FAILED],
         partial_success=count[Status.PARTIAL_SUCCESS],
+        cancelled=count[Status.CANCELLED],
         execution_time_ms=_percentiles([row.get("execution_time_ms") for row in rows]),
         queue_time_ms=_percentiles([row.get("queue_time_ms") for row in rows]),
         last_start=max(row["started_at"] for row in rows),

@@ -79,7 +79,8 @@ class TaskStats:
         task_identifier: the task.
         bucket: the start of the bucket; `None` without buckets.
         executions: the number of executions.
-        started, completed, failed, partial_success: the number of executions with each status.
+        started, completed, failed, partial_success, cancelled: the number of executions with each
+            status.
         execution_time_ms: percentiles of the execution times, where they are known.
         queue_time_ms: percentiles of the queue times, where they are known.
         last_start: the time of the last start.
@@ -93,6 +94,7 @@ class TaskStats:
     completed: int
     failed: int
     partial_success: int
+    cancelled: int
     execution_time_ms: Percentiles
     queue_time_ms: Percentiles
     last_start: datetime
@@ -101,8 +103,11 @@ class TaskStats:
 
     @property
     def failure_rate(self) -> float | None:
-        """The share of failures among ended executions, from 0 to 1; `None` if none has ended."""
-        ended = self.executions - self.started
+        """The share of failures among ended executions, from 0 to 1; `None` if none has ended.
+
+        Cancelled executions do not count.
+        """
+        ended = self.executions - self.started - self.cancelled
         return self.failed / ended if ended else None
 
 

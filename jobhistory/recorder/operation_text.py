@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Enum, Integer, String, Uuid
+from sqlalchemy import Boolean, Enum, Float, Integer, String, Uuid
 
 from jobhistory.execution.batch import Operation
 from jobhistory.execution.outcome import ExecutionKey, Outcome
@@ -98,6 +98,18 @@ def _integer(value: object) -> int:
     return value
 
 
+def _boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, (int, float)):
+        raise TypeError
+    return value
+
+
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError
@@ -123,6 +135,8 @@ def _reader(type_: Any) -> Callable[[Any], Any]:
         UTCDateTime: _moment,
         String: _text,
         Integer: _integer,
+        Boolean: _boolean,
+        Float: _number,
     }
     return next((read for kind, read in readers.items() if isinstance(type_, kind)), _any_json)
 

@@ -50,6 +50,7 @@ _PLAIN = re.compile(
 _NAMES = frozenset(["field", "header", "key", "name", "option", "parameter", "variable"]).union(
     ["Field", "Header", "Key", "Name", "Option", "Parameter", "Variable"]
 )
+_LABELS_LIMIT = 64 * 1024  # more than 16 labels take
 _SMALLEST_LIMIT = 1024  # room for a mark at every level of nesting
 
 
@@ -94,6 +95,11 @@ class Sanitizer:
     def results(self, value: Any) -> Any:
         """Return partial results as a JSON value."""
         return self._json(value, self.limits.results)
+
+    def labels(self, labels: dict[str, str]) -> dict[str, str]:
+        """Return labels with secrets redacted."""
+        redacted: dict[str, Any] = self._json(labels, _LABELS_LIMIT)
+        return {name: safe_text(value) for name, value in redacted.items()}
 
     def steps(self, steps: Iterable[Any]) -> list[str]:
         """Return the names of steps as texts."""

@@ -99,6 +99,9 @@ class _Writer:
             self.clock.now += timedelta(seconds=2)
             ids = (job.id, record.worker_id, record.correlation_id)
             self.store.record_failure(*ids, 2000.5, error)
+        record = self.start(Job("retried", "import", attempts=2), number=13)
+        failed = {"status": Status.FAILED, "error": "no disk", "will_retry": True}
+        self.store.record_execution(record, **failed)
         self.clock.now = NOW - timedelta(hours=3)
         record = self.start(Job("partial", "import", {"files": 3}), number=20)
         done = PartialResults(
@@ -118,6 +121,36 @@ class _Writer:
         longest = "ü" * 255
         self.complete(Job(longest, longest), worker=longest, number=50)
         self.complete(Job("forever", "keep"), store=self.forever, number=51)
+        self.store.record_execution(
+            job_id="result",
+            worker_id="worker-ä",
+            correlation_id="request-1",
+            parent_id=_id(NOW, 61),
+            trace_id="4bf92f3577b34da6a3ce929d0e0e4736",
+            span_id="00f067aa0ba902b7",
+            task_identifier="import",
+            status=Status.COMPLETED,
+            labels={"tenant": "größe", "empty": ""},
+            payload=[1],
+            payload_is_exact=True,
+            started_at=self.clock.now,
+            execution_time_ms=12,
+            heartbeat_at=self.clock.now,
+            progress=0.7,
+            result=EDGES_OF_JSON,
+            log_tail="ä\nb",
+            execution_id=_id(self.clock.now, 52),
+        )
+        self.store.record_execution(
+            job_id="cancelled",
+            worker_id="worker-ä",
+            correlation_id="request-2",
+            task_identifier="import",
+            status=Status.CANCELLED,
+            started_at=self.clock.now,
+            error_message="größer",
+            execution_id=_id(self.clock.now, 53),
+        )
 
     def write_running(self) -> None:
         self.clock.now = NOW

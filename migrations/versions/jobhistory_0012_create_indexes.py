@@ -1,15 +1,15 @@
 """Create the indexes of the history table, for expiry and for each kind of read.
 
-Revision ID: jobhistory_0002
-Revises: jobhistory_0001
+Revision ID: jobhistory_0012
+Revises: jobhistory_0011
 Create Date: 2026-11-24
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "jobhistory_0002"
-down_revision = "jobhistory_0001"
+revision = "jobhistory_0012"
+down_revision = "jobhistory_0011"
 branch_labels = None
 depends_on = None
 

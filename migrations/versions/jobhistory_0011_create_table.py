@@ -1,6 +1,6 @@
 """Create the history table.
 
-Revision ID: jobhistory_0001
+Revision ID: jobhistory_0011
 Revises:
 Create Date: 2026-11-23
 """
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
-revision = "jobhistory_0001"
+revision = "jobhistory_0011"
 down_revision = None
 branch_labels = None
 depends_on = None
@@ -26,15 +26,24 @@ def upgrade(op=op) -> None:
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("job_id", name, nullable=False),
         sa.Column("correlation_id", name, nullable=False),
+        sa.Column("parent_id", sa.Uuid()),
+        sa.Column("trace_id", sa.String(32)),
+        sa.Column("span_id", sa.String(16)),
         sa.Column("task_identifier", name, nullable=False),
         sa.Column("worker_id", name, nullable=False),
         sa.Column("status", sa.String(32), nullable=False),
         sa.Column("attempt_number", sa.Integer(), nullable=False),
+        sa.Column("labels", json),
         sa.Column("payload", json),
+        sa.Column("payload_is_exact", sa.Boolean()),
         sa.Column("started_at", moment, nullable=False),
         sa.Column("completed_at", moment),
         sa.Column("queue_time_ms", sa.BigInteger()),
         sa.Column("execution_time_ms", sa.BigInteger()),
+        sa.Column("heartbeat_at", moment),
+        sa.Column("progress", sa.Float()),
+        sa.Column("expires_at", moment),
+        sa.Column("will_retry", sa.Boolean()),
         sa.Column("error_type", name),
         sa.Column("error_message", sa.Text()),
         sa.Column("error_stack", sa.Text()),
@@ -42,10 +51,11 @@ def upgrade(op=op) -> None:
         sa.Column("failed_steps", json),
         sa.Column("retry_from_step", sa.Text()),
         sa.Column("partial_results", json),
-        sa.Column("expires_at", moment),
+        sa.Column("result", json),
+        sa.Column("log_tail", sa.Text()),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_job_history")),
         sa.CheckConstraint(
-            "status IN ('started', 'completed', 'failed', 'partial_success')",
+            "status IN ('started', 'completed', 'failed', 'partial_success', 'cancelled')",
             name=op.f("ck_job_history_status"),
         ),
         schema=op.get_context().version_table_schema,
