@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from threading import Lock
 from time import monotonic
@@ -90,13 +89,14 @@ class Lifecycle:
             InvalidInput: if that execution belongs to another job or task.
         """
         try:
-            with self.errors_of_history("start", callers=InvalidInput):
-                record = self._history.insert(self.row, may_exist=may_exist)
-                self._is_started = True
-                if may_exist and record is not None:
-                    self.row = values_of(record)
-        except Exception:
+            record = self._history.insert(self.row, may_exist=may_exist)
+            self._is_started = True
+            if may_exist and record is not None:
+                self.row = values_of(record)
+        except InvalidInput:
             raise
+        except Exception as error:
+            self.log_or_raise("start", error)
         except BaseException as interrupt:
             self.end_interrupted(interrupt)
             raise
@@ -134,9 +134,11 @@ class Lifecycle:
             raise ExecutionAlreadyFinished(self.record)
         if self._is_ended:
             return
-        with self.errors_of_history("outcome", may_raise=may_raise):
+        try:
             self._write(first)
             self._is_ended = True
+        except Exception as error:
+            self.log_or_raise("outcome", error, may_raise=may_raise)
 
     def _write(self, outcome: Outcome) -> None:
         if self._is_started:
@@ -147,35 +149,19 @@ class Lifecycle:
                 pass  # the start was rolled back or has expired
         self._history.insert_ended(outcome.ended_row(), may_exist=True)
 
-    @contextmanager
-    def errors_of_history(
-        self,
-        what: str,
-        *,
-        may_raise: bool = True,
-        callers: type[Exception] | tuple[type[Exception], ...] = (),
-    ) -> Iterator[None]:
-        """Log errors of history, or raise them if the caller wants that.
-
-        Args:
-            callers: the errors that are the caller's, which are raised in any case.
-        """
-        try:
-            yield
-        except callers:
-            raise
-        except Exception as error:
-            if may_raise and self._on_history_error == "raise":
-                raise
-            # An outage is one line in the log, no matter how many jobs run during it.
-            is_repeated = getattr(error, "is_repeated", False)
-            logger.log(
-                logging.DEBUG if is_repeated else logging.ERROR,
-                "not recorded: the %s of %s: %s",
-                what,
-                self.row["task_identifier"],
-                reason(error),
-            )
+    def log_or_raise(self, what: str, error: Exception, *, may_raise: bool = True) -> None:
+        """Log an error of history, or raise it if the caller wants that."""
+        if may_raise and self._on_history_error == "raise":
+            raise error
+        # An outage is one line in the log, no matter how many jobs run during it.
+        is_repeated = getattr(error, "is_repeated", False)
+        logger.log(
+            logging.DEBUG if is_repeated else logging.ERROR,
+            "not recorded: the %s of %s: %s",
+            what,
+            self.row["task_identifier"],
+            reason(error),
+        )
 
 
 class _Begun:

@@ -125,9 +125,11 @@ class TrackedExecution:
         """Record the outcome, unless this is a forked child that leaves its parent's block."""
         if self._lifecycle is None or os.getpid() != self._process:
             return
-        # If the job raises, that is the error to raise.
-        with self._lifecycle.errors_of_history("outcome", may_raise=error is None):
-            self._lifecycle.end(self._outcome(self._lifecycle, error), may_raise=error is None)
+        may_raise = error is None  # otherwise, the error of the job is the one to raise
+        try:
+            self._lifecycle.end(self._outcome(self._lifecycle, error), may_raise=may_raise)
+        except Exception as problem:
+            self._lifecycle.log_or_raise("outcome", problem, may_raise=may_raise)
 
     def _outcome(self, lifecycle: Lifecycle, error: BaseException | None) -> Outcome:
         row, milliseconds = lifecycle.row, lifecycle.elapsed_ms
