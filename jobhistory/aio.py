@@ -7,7 +7,6 @@ from functools import cached_property, partial, wraps
 from itertools import islice
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
-from uuid import UUID
 
 from sqlalchemy import URL, Engine
 from sqlalchemy.ext.asyncio import (
@@ -25,13 +24,12 @@ from jobhistory.base_store import BaseStore, Criteria
 from jobhistory.database.binds import READING, engine_of
 from jobhistory.database.engines import async_engine_from_url, check_dialect
 from jobhistory.errors import InvalidInput
-from jobhistory.lifecycle import AsyncExecution, Lifecycle
 from jobhistory.sanitize.json_values import Limits
 from jobhistory.sanitize.secrets import redact_secrets
 from jobhistory.schema import HistoryRecord
 from jobhistory.store import HistoryStore
-from jobhistory.tracking import AsyncTracker, TrackOptions, inherited
-from jobhistory.typing import Clock, Duration, Id, OnHistoryError, Redact
+from jobhistory.tracking_methods import AsyncTrackingMethods
+from jobhistory.typing import Clock, Duration, Redact
 
 P = ParamSpec("P")
 S = TypeVar("S", bound=BaseStore)
@@ -127,7 +125,7 @@ def _awaited(
     return awaited
 
 
-class AsyncBaseStore:
+class AsyncBaseStore(AsyncTrackingMethods):
     """`BaseStore` for asyncio: records, reads and tracks in the caller's transaction.
 
     `AsyncHistoryStore.in_session` returns one. The methods are those of `BaseStore`, awaited. Like
@@ -135,6 +133,7 @@ class AsyncBaseStore:
     """
 
     def __init__(self, store: BaseStore, make_session: Callable[[], AsyncSession] | None) -> None:
+        super().__init__(store.internals.rows, store.internals.history)
         self._store = store
         self._make_session = make_session
 
@@ -166,56 +165,6 @@ class AsyncBaseStore:
         while batch := await self._run(lambda: list(islice(records, batch_size))):
             for record in batch:
                 yield record
-
-    async def begin(
-        self,
-        job: Any,
-        worker_id: Id,
-        correlation_id: Id | None = None,
-        *,
-        on_history_error: OnHistoryError = "log",
-        history_retention: Duration | None = None,
-        execution_id: UUID | None = None,
-    ) -> AsyncExecution:
-        """Record the start of an execution, and return an object to end it with.
-
-        ::
-
-            execution = await store.begin(job, "worker-1")
-            ...
-            await execution.end()  # or await execution.end(error)
-
-        If the task is cancelled meanwhile, the execution is recorded as a failure. The rest is as
-        for `BaseStore.begin`.
-        """
-        rows, history = self._store.internals.rows, self._store.internals.history
-        correlation_id = inherited(correlation_id)
-        row = rows.started(job, worker_id, correlation_id, history_retention, execution_id)
-        lifecycle = Lifecycle(rows, history, row, on_history_error)
-        await lifecycle.start_async(greenlet_spawn, may_exist=execution_id is not None)
-        return AsyncExecution(lifecycle, greenlet_spawn)
-
-    def track(
-        self,
-        job: Any,
-        worker_id: Id,
-        correlation_id: Id | None = None,
-        *,
-        on_history_error: OnHistoryError = "log",
-        history_retention: Duration | None = None,
-    ) -> AsyncTracker:
-        """Record the start and the outcome of an `async with` block or a coroutine.
-
-        If the task is cancelled while a start or an outcome is being recorded, the recording
-        finishes first. The rest is as for `BaseStore.track`.
-        """
-        return AsyncTracker(
-            self._store.internals.rows,
-            self._store.internals.history,
-            greenlet_spawn,
-            TrackOptions(job, worker_id, correlation_id, history_retention),
-            on_history_error,
-        )
 
     async def _run(self, operation: Callable[[], T]) -> T:
         """Run an operation of the synchronous store; if cancelled, let it clean up first."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain
@@ -17,13 +17,13 @@ from jobhistory.execution.job import PartialResults
 from jobhistory.execution.outcome import Outcome, Which, which_execution
 from jobhistory.execution.rows import RowBuilder, has_id
 from jobhistory.execution.status import Status
-from jobhistory.lifecycle import Execution, Lifecycle
+from jobhistory.lifecycle import Run
 from jobhistory.query.criteria import HistoryQuery, coerce, replace
 from jobhistory.query.cursor import Cursor, Page
 from jobhistory.query.reports import Count, FailureGroup, TaskStats, parse_bucket
 from jobhistory.schema import HistoryRecord, plain, values_of
-from jobhistory.tracking import Tracker, TrackOptions, inherited
-from jobhistory.typing import Duration, Id, Milliseconds, OnHistoryError
+from jobhistory.tracking_methods import TrackingMethods
+from jobhistory.typing import Duration, Id, Milliseconds
 
 Row = dict[str, Any]
 Criteria: TypeAlias = HistoryQuery | Mapping[str, Any] | None
@@ -59,7 +59,7 @@ class Internals(Generic[H_co]):
     session_factory: Callable[[], Session] | None = None
 
 
-class BaseStore:
+class BaseStore(TrackingMethods):
     """Records, reads and tracks executions in the caller's transaction.
 
     `HistoryStore.in_session` returns one. Like its session, it is for one thread at a time. It
@@ -72,11 +72,10 @@ class BaseStore:
     def __init__(
         self,
         internals: Internals[_History],
-        run_in_thread: Callable[..., Coroutine[Any, Any, Any]] | None = None,
+        run_in_thread: Run | None = None,
     ) -> None:
+        super().__init__(internals.rows, internals.history, run_in_thread)
         self.internals = internals
-        self._run_in_thread = run_in_thread  # None: a session is for one thread
-        self._rows = internals.rows
         self._history = internals.history
 
     def record_start(
@@ -419,93 +418,6 @@ class BaseStore:
         """
         query = coerce(criteria, named, without=("status", "order"))
         return self._history.find(replace(query, status=(Status.STARTED,), order="oldest"))
-
-    def begin(
-        self,
-        job: Any,
-        worker_id: Id,
-        correlation_id: Id | None = None,
-        *,
-        on_history_error: OnHistoryError = "log",
-        history_retention: Duration | None = None,
-        execution_id: UUID | None = None,
-    ) -> Execution:
-        """Record the start of an execution, and return an object to end it with.
-
-        ::
-
-            execution = store.begin(job, "worker-1")
-            ...
-            execution.end()  # or execution.end(error)
-
-        It is `track` for code that gets two callbacks, one when a job starts and one when it ends.
-        Unlike `track`, it does not change `current_execution()`, and an execution that nobody ends
-        stays `started`.
-
-        Args:
-            job, worker_id: as for `record_start`.
-            correlation_id: an id that ties this execution to others. By default it is that of the
-                tracked execution in which `begin` is called, or a new one if there is none.
-            on_history_error: with `"log"`, an error of the database is logged here and in `end`.
-                If the start could not be recorded, `end` records it with the outcome. With
-                `"raise"`, the error is raised.
-            history_retention, execution_id: as for `record_start`.
-
-        Raises:
-            InvalidInput: if an argument cannot be used, as for `record_start`.
-        """
-        correlation_id = inherited(correlation_id)
-        row = self._rows.started(job, worker_id, correlation_id, history_retention, execution_id)
-        lifecycle = Lifecycle(self._rows, self._history, row, on_history_error)
-        lifecycle.start(may_exist=execution_id is not None)
-        return Execution(lifecycle)
-
-    def track(
-        self,
-        job: Any,
-        worker_id: Id,
-        correlation_id: Id | None = None,
-        *,
-        on_history_error: OnHistoryError = "log",
-        history_retention: Duration | None = None,
-    ) -> Tracker:
-        """Record the start and the outcome of a block, a function or a coroutine.
-
-        ::
-
-            with store.track(job, "worker-1") as execution:
-                ...
-                execution.partial_success({"failed_steps": ["upload"]})
-
-            @store.track(lambda order_id: Job(order_id, "ship_order"), "worker-1")
-            def ship_order(order_id): ...
-
-        An exception is recorded as a failure and re-raised, including `KeyboardInterrupt`,
-        `SystemExit` and `CancelledError`. A monotonic clock measures the duration. The execution of
-        a function that returns an awaitable ends when the awaitable does. A forked child that
-        leaves the block of its parent records nothing.
-
-        A `BaseStore` records in the caller's transaction, and records a failure even if that is
-        rolled back. It tracks coroutines only with an `AsyncSession`.
-
-        Args:
-            job: as for `record_start`. For a function, it can also be a callable that makes the job
-                from the arguments of the call.
-            worker_id: the id of the worker that executes the job.
-            correlation_id: an id that ties this execution to others. By default it is that of the
-                enclosing tracked execution, or a new one if there is none.
-            on_history_error: with `"log"`, an error of the database is logged, and the job runs; a
-                start that could not be recorded is recorded with the outcome. With `"raise"`, the
-                error is raised, unless the job itself raises: then it is logged, and the job's
-                error propagates.
-            history_retention: as for `record_start`.
-
-        Raises:
-            InvalidInput: if an argument cannot be used: at decoration if possible, otherwise when
-                the execution starts.
-        """
-        options = TrackOptions(job, worker_id, correlation_id, history_retention)
-        return Tracker(self._rows, self._history, self._run_in_thread, options, on_history_error)
 
     def _find_all(self, query: HistoryQuery) -> Iterator[list[HistoryRecord]]:
         cursor = None

@@ -12,10 +12,7 @@ from sqlalchemy.orm import Session
 
 from jobhistory import AsyncExecution, BaseStore
 
-OVER_TRANSACTIONS = ("begin", "track")
-IN_SESSION = [
-    name for name in vars(BaseStore) if not name.startswith("_") and name not in OVER_TRANSACTIONS
-]
+IN_SESSION = [name for name in vars(BaseStore) if not name.startswith("_")]
 
 
 class Committing:

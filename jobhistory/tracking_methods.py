@@ -1,0 +1,176 @@
+"""The methods `begin` and `track` of stores and recorders, for threads and for asyncio."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.util import greenlet_spawn
+
+from jobhistory.execution.rows import RowBuilder
+from jobhistory.lifecycle import AsyncExecution, Execution, History, Lifecycle, Run
+from jobhistory.tracking import AsyncTracker, Tracker, TrackOptions, inherited
+from jobhistory.typing import Duration, Id, OnHistoryError
+
+
+class TrackingMethods:
+    """Records executions that begin and end in this process.
+
+    Args:
+        run_in_thread: calls a function without blocking the event loop; `None` if that is
+            impossible, because a session is for one thread.
+    """
+
+    def __init__(self, rows: RowBuilder, destination: History, run_in_thread: Run | None) -> None:
+        self._rows = rows
+        self._destination = destination
+        self._run_in_thread = run_in_thread
+
+    def begin(
+        self,
+        job: Any,
+        worker_id: Id,
+        correlation_id: Id | None = None,
+        *,
+        on_history_error: OnHistoryError = "log",
+        history_retention: Duration | None = None,
+        execution_id: UUID | None = None,
+    ) -> Execution:
+        """Record the start of an execution, and return an object to end it with.
+
+        ::
+
+            execution = store.begin(job, "worker-1")
+            ...
+            execution.end()  # or execution.end(error)
+
+        It is `track` for code that gets two callbacks, one when a job starts and one when it ends.
+        Unlike `track`, it does not change `current_execution()`, and an execution that nobody ends
+        stays `started`.
+
+        Args:
+            job, worker_id: as for `record_start`.
+            correlation_id: an id that ties this execution to others. By default it is that of the
+                tracked execution in which `begin` is called, or a new one if there is none.
+            on_history_error: with `"log"`, an error of the database is logged here and in `end`.
+                If the start could not be recorded, `end` records it with the outcome. With
+                `"raise"`, the error is raised.
+            history_retention, execution_id: as for `record_start`.
+
+        Raises:
+            InvalidInput: if an argument cannot be used, as for `record_start`.
+        """
+        correlation_id = inherited(correlation_id)
+        row = self._rows.started(job, worker_id, correlation_id, history_retention, execution_id)
+        lifecycle = Lifecycle(self._rows, self._destination, row, on_history_error)
+        lifecycle.start(may_exist=execution_id is not None)
+        return Execution(lifecycle)
+
+    def track(
+        self,
+        job: Any,
+        worker_id: Id,
+        correlation_id: Id | None = None,
+        *,
+        on_history_error: OnHistoryError = "log",
+        history_retention: Duration | None = None,
+    ) -> Tracker:
+        """Record the start and the outcome of a block, a function or a coroutine.
+
+        ::
+
+            with store.track(job, "worker-1") as execution:
+                ...
+                execution.partial_success({"failed_steps": ["upload"]})
+
+            @store.track(lambda order_id: Job(order_id, "ship_order"), "worker-1")
+            def ship_order(order_id): ...
+
+        An exception is recorded as a failure and re-raised, including `KeyboardInterrupt`,
+        `SystemExit` and `CancelledError`. A monotonic clock measures the duration. The execution of
+        a function that returns an awaitable ends when the awaitable does. A forked child that
+        leaves the block of its parent records nothing.
+
+        A `BaseStore` records in the caller's transaction, and records a failure even if that is
+        rolled back. It tracks coroutines only with an `AsyncSession`.
+
+        Args:
+            job: as for `record_start`. For a function, it can also be a callable that makes the job
+                from the arguments of the call.
+            worker_id: the id of the worker that executes the job.
+            correlation_id: an id that ties this execution to others. By default it is that of the
+                enclosing tracked execution, or a new one if there is none.
+            on_history_error: with `"log"`, an error of the database is logged, and the job runs; a
+                start that could not be recorded is recorded with the outcome. With `"raise"`, the
+                error is raised, unless the job itself raises: then it is logged, and the job's
+                error propagates.
+            history_retention: as for `record_start`.
+
+        Raises:
+            InvalidInput: if an argument cannot be used: at decoration if possible, otherwise when
+                the execution starts.
+        """
+        return Tracker(
+            self._rows,
+            self._destination,
+            self._run_in_thread,
+            TrackOptions(job, worker_id, correlation_id, history_retention),
+            on_history_error,
+        )
+
+
+class AsyncTrackingMethods:
+    """`TrackingMethods` for asyncio. Its destination runs in a greenlet and may await."""
+
+    def __init__(self, rows: RowBuilder, destination: History) -> None:
+        self._rows = rows
+        self._destination = destination
+
+    async def begin(
+        self,
+        job: Any,
+        worker_id: Id,
+        correlation_id: Id | None = None,
+        *,
+        on_history_error: OnHistoryError = "log",
+        history_retention: Duration | None = None,
+        execution_id: UUID | None = None,
+    ) -> AsyncExecution:
+        """Record the start of an execution, and return an object to end it with.
+
+        ::
+
+            execution = await store.begin(job, "worker-1")
+            ...
+            await execution.end()  # or await execution.end(error)
+
+        If the task is cancelled meanwhile, the execution is recorded as a failure. The rest is as
+        for `BaseStore.begin`.
+        """
+        correlation_id = inherited(correlation_id)
+        row = self._rows.started(job, worker_id, correlation_id, history_retention, execution_id)
+        lifecycle = Lifecycle(self._rows, self._destination, row, on_history_error)
+        await lifecycle.start_async(greenlet_spawn, may_exist=execution_id is not None)
+        return AsyncExecution(lifecycle, greenlet_spawn)
+
+    def track(
+        self,
+        job: Any,
+        worker_id: Id,
+        correlation_id: Id | None = None,
+        *,
+        on_history_error: OnHistoryError = "log",
+        history_retention: Duration | None = None,
+    ) -> AsyncTracker:
+        """Record the start and the outcome of an `async with` block or a coroutine.
+
+        If the task is cancelled while a start or an outcome is being recorded, the recording
+        finishes first. The rest is as for `HistoryStore.track`.
+        """
+        return AsyncTracker(
+            self._rows,
+            self._destination,
+            greenlet_spawn,
+            TrackOptions(job, worker_id, correlation_id, history_retention),
+            on_history_error,
+        )
