@@ -34,6 +34,7 @@ from sqlalchemy.types import TypeDecorator
 
 from jobhistory.errors import InvalidInput
 from jobhistory.execution.status import Status
+from jobhistory.sanitize.json_text import JsonText
 from jobhistory.sanitize.truncate import NAME_LENGTH
 
 TABLE_NAME = "job_history"
@@ -251,7 +252,8 @@ COLUMN_NAMES = tuple(column.key for column in inspect(HistoryRecord).column_attr
 """The names of a record's fields, in the order of the table's columns."""
 
 _NO_VALUES = dict.fromkeys(COLUMN_NAMES)
-_JSON_COLUMNS = frozenset(column.key for column in COLUMNS if isinstance(column.type, JSONB))
+JSON_COLUMNS = frozenset(column.key for column in COLUMNS if isinstance(column.type, JSONB))
+"""The names of the columns that hold JSON."""
 
 
 def record_from(values: Mapping[str, Any], *, shares_json: bool = False) -> HistoryRecord:
@@ -260,15 +262,20 @@ def record_from(values: Mapping[str, Any], *, shares_json: bool = False) -> Hist
     Columns without a value are `None`.
 
     Args:
-        values: values by column.
+        values: values by column. JSON text is decoded.
         shares_json: whether the record may share mutable values with `values` instead of copying
             them. Only safe if no other code uses them.
     """
     record = HistoryRecord()
+    loaded = vars(record)
     # Faster than setattr(), which would track each value as a change.
-    vars(record).update(_NO_VALUES | dict(values))
-    if not shares_json:
-        _own_json(vars(record))
+    loaded.update(_NO_VALUES | dict(values))
+    for name in JSON_COLUMNS:
+        value = loaded[name]
+        if type(value) is JsonText:
+            loaded[name] = value.value
+        elif value is not None and not shares_json:
+            loaded[name] = _copied(value)
     make_transient_to_detached(record)
     return record
 
@@ -279,18 +286,14 @@ def values_of(record: HistoryRecord) -> dict[str, Any]:
     values = {
         name: loaded[name] if name in loaded else getattr(record, name) for name in COLUMN_NAMES
     }
-    _own_json(values)
+    for name in JSON_COLUMNS:
+        values[name] = _copied(values[name])
     return values
 
 
 def plain(execution: HistoryRecord | T) -> dict[str, Any] | T:
     """Return the values of a record, or any other argument unchanged."""
     return values_of(execution) if isinstance(execution, HistoryRecord) else execution
-
-
-def _own_json(values: dict[str, Any]) -> None:
-    for name in _JSON_COLUMNS:
-        values[name] = _copied(values[name])
 
 
 def _copied(value: Any) -> Any:

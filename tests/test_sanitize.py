@@ -19,7 +19,8 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, defer, mapped_column
 
 from jobhistory import Job, Limits, create_store, redact_secrets
-from jobhistory.sanitize.json_values import Sanitizer, json_text
+from jobhistory.sanitize.json_text import JsonText, decoded, encode
+from jobhistory.sanitize.json_values import Sanitizer
 from jobhistory.sanitize.truncate import byte_length, truncate_text
 
 SMALL = Sanitizer(Limits(payload=1024, results=1024, message=1024, stack=1024), redact_secrets)
@@ -38,6 +39,13 @@ scalars = (
     | st.uuids()
     | st.complex_numbers()
 )
+
+
+def payload(value, sanitizer=SMALL):
+    """What a reader gets for a payload."""
+    return decoded(sanitizer.payload(value))
+
+
 hashable = st.none() | st.booleans() | st.integers() | text | st.binary() | st.uuids()
 anything = st.recursive(
     scalars,
@@ -52,14 +60,15 @@ anything = st.recursive(
 
 @given(anything)
 def test_anything_becomes_bounded_json_that_postgresql_can_hold(value):
-    plain = SMALL.payload(value)
-    shown = json_text(plain)
+    plain = payload(value)
+    shown = encode(plain)
+    assert plain is None or SMALL.payload(value) == shown, "it is encoded with minimal escapes"
 
     assert json.loads(shown) == plain
     assert byte_length(shown) <= 1024
     shown.encode()
     assert "\\u0000" not in json.dumps(plain)
-    assert SMALL.payload(plain) == plain, "what was stored once is stored as it is again"
+    assert payload(plain) == plain, "what was stored once is stored as it is again"
 
 
 @given(
@@ -73,7 +82,81 @@ def test_anything_becomes_bounded_json_that_postgresql_can_hold(value):
     )
 )
 def test_what_json_can_hold_stays_as_it_is(value):
-    assert Sanitizer(Limits(), redact_secrets).payload(value) == value
+    assert payload(value, Sanitizer(Limits(), redact_secrets)) == value
+
+
+# Pieces of names, commands, addresses and JSON, of which some combinations contain a secret.
+pieces = st.sampled_from(
+    [
+        *("password", "api", "_key", "Key", "token", "pin", "name", "value", "input", "loc"),
+        *(" ", "-", "--", " -u ", "-p", "curl", "mysql", "=", ": ", ":", "%3D", "'", '"', "',"),
+        *("https://", "s3://", "token@", "ann:x@", "example.com", "/a?b=", "{", "}", "[", "]"),
+        *("Bearer ", "bearer x1 ", "hunter2", "42", "12:30", "2026-11-27T22:43:03Z", "\\", "\n"),
+        *("é", "\0", "\ud800", "-----BEGIN PRIVATE KEY-----", "input_value=", "NaN", "(", ")"),
+    ]
+)
+telling = st.lists(pieces, max_size=8).map("".join)
+ordinary = st.recursive(
+    scalars | telling | st.sampled_from([2**63, -(2**64), 10**700, float("nan"), -0.0, 1e16]),
+    lambda inner: (
+        st.lists(telling | inner)
+        | st.tuples(telling, telling)
+        | st.tuples(inner)
+        | st.dictionaries(telling | pieces, telling | inner)
+        | st.dictionaries(hashable, inner)
+    ),
+)
+
+
+@given(ordinary | anything, st.sampled_from([1024, 65536]))
+def test_a_value_that_is_encoded_as_it_is_is_one_that_sanitizing_would_not_change(value, limit):
+    for redact in (redact_secrets, None):
+        sanitizer = Sanitizer(Limits(payload=limit), redact)
+        walked = sanitizer.walked(value, limit)
+        assert sanitizer.payload(value) == (None if walked is None else encode(walked))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [None] * 511,
+        {f"{n}": None for n in range(97)},
+        ["x" * 1020],
+        ["é" * 510],
+        [[[]] * 5] * 48,
+        "x" * 1022,
+    ],
+)
+def test_values_at_the_limit_are_treated_alike(value):
+    for given_ in (value, [value, *[0] * 3], [value, "x"], {"k": value}, [*value], [*value][:-1]):
+        assert payload(given_) == SMALL.walked(given_, 1024)
+
+
+def test_nested_values_are_treated_alike():
+    value = fast = []
+    for _ in range(70):
+        value = [value]
+    sanitizer = Sanitizer(Limits(), redact_secrets)
+    for _ in range(10):
+        assert payload(value, sanitizer) == sanitizer.walked(value, 65536)
+        value = value[0]
+    fast.append(fast)
+    assert payload(fast) == ["[circular]"]
+
+
+def test_a_value_that_changes_meanwhile_raises_nothing():
+    class Growing(dict):
+        def items(self):
+            self["x"] = 1
+            return super().items()
+
+    assert payload(Growing(a=1)) == {"a": 1, "x": 1}
+
+
+def test_json_text_is_decoded_into_a_new_value_each_time():
+    text = JsonText.of({"lines": [1]})
+    text.value["lines"].append(2)
+    assert text.value == {"lines": [1]}
 
 
 @given(text, st.integers(300, 400), st.booleans())
@@ -87,7 +170,7 @@ def test_truncated_text_is_never_longer_than_its_limit(value, limit, keep_tail):
 
 
 def test_small_values_stay_beside_a_large_one():
-    stored = SMALL.payload({"blob": "x" * 10_000, "rows": list(range(5000)), "user_id": 42})
+    stored = payload({"blob": "x" * 10_000, "rows": list(range(5000)), "user_id": 42})
 
     assert stored["user_id"] == 42
     assert stored["blob"].endswith("... [cut, 10000 bytes]")
@@ -96,7 +179,7 @@ def test_small_values_stay_beside_a_large_one():
 
 
 def test_a_mapping_that_is_too_long_says_how_many_keys_it_had():
-    stored = SMALL.payload({f"key-{n}": n for n in range(5000)})
+    stored = payload({f"key-{n}": n for n in range(5000)})
 
     assert stored["key-0"] == 0
     assert stored["..."] == "[cut, 5000 keys]"
@@ -106,7 +189,7 @@ def test_a_value_that_is_nested_and_long_everywhere_still_fits():
     value = "x"
     for n in range(60):
         value = {f"{n}" * 200: value, "next": [value] * n}
-    shown = json_text(SMALL.payload(value))
+    shown = encode(payload(value))
 
     assert len(shown) <= 1024
     assert "[cut, " in shown
@@ -120,8 +203,8 @@ class Boaster(datetime):
 def test_even_what_a_value_says_of_itself_is_bounded():
     nameless = type("N" * 100_000, (), {"__repr__": lambda self: 1 / 0})()
 
-    assert len(SMALL.payload([Boaster(2026, 1, 1)])[0]) < 1024
-    assert len(SMALL.payload([nameless])[0]) <= 255
+    assert len(payload([Boaster(2026, 1, 1)])[0]) < 1024
+    assert len(payload([nameless])[0]) <= 255
 
 
 def test_a_stack_keeps_its_head_and_its_tail():
@@ -146,9 +229,9 @@ def test_each_limit_bounds_its_own_column():
         failed = store.record_failure("2", "w", "c", 1, error)
     (partial,) = store.get_by_job_id("1")
 
-    assert 512 < len(json_text(partial.payload)) <= 1024
-    assert 1024 < len(json_text(partial.partial_results)) <= 2048
-    assert 1024 < len(json_text(partial.failed_steps)) <= 2048
+    assert 512 < len(encode(partial.payload)) <= 1024
+    assert 1024 < len(encode(partial.partial_results)) <= 2048
+    assert 1024 < len(encode(partial.failed_steps)) <= 2048
     assert len(partial.retry_from_step) == len(failed.error_message) == 3072
     assert len(failed.error_stack) == 4096
 
@@ -244,8 +327,8 @@ class Slots(Plain):
     ],
 )
 def test_secrets_are_redacted_wherever_they_occur(value, stored):
-    assert SMALL.payload(value) == stored
-    assert SMALL.payload(stored) == stored
+    assert payload(value) == stored
+    assert payload(stored) == stored
 
 
 def test_an_object_shows_what_it_holds_and_runs_none_of_its_code():
@@ -260,7 +343,7 @@ def test_an_object_shows_what_it_holds_and_runs_none_of_its_code():
     object.__setattr__(hostile, "user", "ann")
     object.__setattr__(hostile, "self", hostile)
 
-    assert SMALL.payload(hostile) == {"user": "ann", "self": "[circular]"}
+    assert payload(hostile) == {"user": "ann", "self": "[circular]"}
 
 
 def test_what_an_orm_has_not_loaded_is_not_loaded():
@@ -279,8 +362,8 @@ def test_what_an_orm_has_not_loaded_is_not_loaded():
         user = session.scalars(select(User).options(defer(User.password))).one()
         row = session.execute(select(User.id, User.password)).one()
 
-    assert SMALL.payload(user) == {"id": 1}
-    assert SMALL.payload(row) == {"id": 1, "password": "[redacted]"}
+    assert payload(user) == {"id": 1}
+    assert payload(row) == {"id": 1, "password": "[redacted]"}
 
 
 @pytest.mark.parametrize("keep", ["message", "stack"])

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, cast, func, select
+from sqlalchemy import Connection, cast, func, select
 from sqlalchemy.dialects.postgresql import REGCLASS
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util import await_
 
-from jobhistory.schema import COLUMN_NAMES, TABLE_NAME, HistoryRecord
+from jobhistory.database.driver_values import values_for_driver
+from jobhistory.schema import COLUMN_NAMES, TABLE_NAME
 
 Row = dict[str, Any]
-
-_columns = HistoryRecord.__table__.c
 
 _ALLOWED = "jobhistory.copy_is_allowed"
 _NOT_SUPPORTED = "0A000"
@@ -43,11 +42,7 @@ def copy_rows(connection: Connection, rows: list[Row], options: Mapping[str, Any
         options: the execution options, of which only `schema_translate_map` is used.
     """
     statement = _copy_statement(connection, options)
-    columns = _columns_for(connection.dialect)
-    lines = [
-        [to_driver(row.get(name)) if to_driver else row.get(name) for name, to_driver in columns]
-        for row in rows
-    ]
+    lines = [values_for_driver(row, COLUMN_NAMES) for row in rows]
     driver: Any = connection.connection.driver_connection
     try:
         if connection.dialect.is_async:
@@ -83,14 +78,6 @@ def _quoted(name: str) -> str:
     # The dialect's preparer doubles percent signs, which is wrong without parameters.
     escaped = name.replace('"', '""')
     return f'"{escaped}"'
-
-
-def _columns_for(dialect: Dialect) -> list[tuple[str, Callable[[Any], Any] | None]]:
-    """Return the columns, each with a function that converts its values for the driver, or None."""
-    return [
-        (name, _columns[name].type.dialect_impl(dialect).bind_processor(dialect))
-        for name in COLUMN_NAMES
-    ]
 
 
 def _wrapped(error: Exception, statement: str, connection: Connection) -> Exception:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, Select
 from sqlalchemy.orm import Session
 
 from jobhistory.database import binds
+from jobhistory.sanitize.json_text import decoded
 from jobhistory.schema import HistoryRecord
 
 H = TypeVar("H", bound="RunsTransactions")
@@ -112,7 +113,7 @@ class Transaction:
     def execute(self, statement: Any, parameters: Any = None, **options: Any) -> Any:
         """Execute a statement; `options` replace its execution options."""
         return self.connection.execute(
-            statement, parameters, execution_options={**self._options, **options}
+            statement, _with_values(parameters), execution_options={**self._options, **options}
         )
 
     def find(
@@ -158,6 +159,13 @@ def in_transaction(
         return cast("Callable[Concatenate[H, P], T]", method)
 
     return decorate
+
+
+def _with_values(parameters: Any) -> Any:
+    """Return parameters with JSON values in place of their text, which SQLAlchemy would encode."""
+    if isinstance(parameters, dict):
+        return {name: decoded(value) for name, value in parameters.items()}
+    return [_with_values(each) for each in parameters] if parameters else parameters
 
 
 def _begin_unless_begun(connection: Connection) -> None:

@@ -26,7 +26,7 @@ _LARGEST_ATTEMPT = 2**31 - 1
 _MILLISECOND = timedelta(milliseconds=1)
 
 _ERROR_COLUMNS = ("error_type", "error_message", "error_stack")
-_REQUIRED = frozenset({"job_id", "correlation_id", "task_identifier", "worker_id", "status"})
+_REQUIRED = ("job_id", "correlation_id", "task_identifier", "worker_id", "status")
 
 
 @dataclass(frozen=True)
@@ -125,10 +125,13 @@ class RowBuilder:
         text, in place of the three error columns.
         """
         given = self._with_error(self._known_fields(execution, fields or {}, argument))
-        row: dict[str, Any] = {}
-        for name, read in self._readers.items():
-            value = given.get(name)
-            row[name] = None if value is None and name not in _REQUIRED else read(value, name)
+        readers = self._readers
+        row: dict[str, Any] = dict.fromkeys(readers)
+        for name in _REQUIRED:
+            row[name] = readers[name](given.get(name), name)
+        for name, value in given.items():
+            if value is not None and name not in _REQUIRED and name in readers:
+                row[name] = readers[name](value, name)
         if not row["status"].is_outcome:
             raise InvalidInput(
                 "status", row["status"].value, "is not an outcome; pass one such as 'completed'"
@@ -221,7 +224,12 @@ class RowBuilder:
             raise InvalidInput(
                 argument, type(execution), "is neither a HistoryRecord nor a mapping of its fields"
             )
-        return check_keys({**execution, **fields}, (*self._readers, "error"), argument)
+        return check_keys({**execution, **fields}, self._keys, argument)
+
+    @cached_property
+    def _keys(self) -> dict[str, None]:
+        """The keys of a mapping that describes an ended execution, in order."""
+        return dict.fromkeys((*self._readers, "error"))
 
     @cached_property
     def _readers(self) -> dict[str, Callable[[Any, str], Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import marshal
+import sys
 from collections import deque
 from itertools import islice
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from jobhistory.execution.batch import Operation
 from jobhistory.execution.outcome import ExecutionKey, Outcome
 from jobhistory.execution.status import Status
+from jobhistory.sanitize.json_text import JsonText
 
 Row = dict[str, Any]
 
@@ -18,9 +19,6 @@ _SMALL = 1500
 
 _PLAIN_OUTCOME = 3
 """The number of values of an outcome that consists of a status and two times."""
-
-_LARGE = 1024
-"""The size in bytes of a marshalled payload from which its memory is estimated more precisely."""
 
 
 class Backlog:
@@ -135,11 +133,7 @@ def memory_of(operation: Operation) -> int:
         return _SMALL if len(values) == _PLAIN_OUTCOME else _SMALL + _memory_of(values)
     if operation["status"] is Status.STARTED:  # only its payload may be large
         payload = operation["payload"]
-        try:
-            size = len(marshal.dumps(payload))  # much faster than visiting each value
-        except ValueError:
-            size = _LARGE
-        return _SMALL + (8 * size if size < _LARGE else _memory_of((payload,)))
+        return _SMALL if payload is None else _SMALL + sys.getsizeof(payload)
     return _SMALL + _memory_of(operation)
 
 
@@ -148,8 +142,8 @@ def _memory_of(values: Any) -> int:
     total = 64 + 100 * len(values)
     for item in values.values() if type(values) is dict else values:
         kind = type(item)
-        if kind is str:
-            total += len(item)
+        if kind is str or kind is JsonText:
+            total += sys.getsizeof(item)
         elif kind is dict or kind is list:
             total += _memory_of(item)
     return total

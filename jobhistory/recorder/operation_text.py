@@ -13,6 +13,7 @@ from sqlalchemy import Boolean, Enum, Float, Integer, String, Uuid
 from jobhistory.execution.batch import Operation
 from jobhistory.execution.outcome import ExecutionKey, Outcome
 from jobhistory.execution.status import Status
+from jobhistory.sanitize.json_text import JsonText, decoded
 from jobhistory.schema import HistoryRecord, UTCDateTime
 
 _TABLE = HistoryRecord.__table__
@@ -29,13 +30,17 @@ def to_text(operation: Operation) -> str:
     if isinstance(operation, Outcome):
         body = {
             "key": operation.key,
-            "values": operation.values,
-            "row": operation.row,
+            "values": _plain(operation.values),
+            "row": None if operation.row is None else _plain(operation.row),
             "execution_id": operation.execution_id,
         }
     else:
-        body = {"row": operation}
+        body = {"row": _plain(operation)}
     return json.dumps(body, default=str)
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: decoded(value) for name, value in values.items()}
 
 
 def from_text(text: object) -> Operation:
@@ -123,8 +128,8 @@ def _moment(value: str) -> datetime:
     return moment
 
 
-def _any_json(value: object) -> object:
-    return value
+def _json(value: Any) -> Any:
+    return value if isinstance(value, list) else JsonText.of(value)
 
 
 def _reader(type_: Any) -> Callable[[Any], Any]:
@@ -138,7 +143,7 @@ def _reader(type_: Any) -> Callable[[Any], Any]:
         Boolean: _boolean,
         Float: _number,
     }
-    return next((read for kind, read in readers.items() if isinstance(type_, kind)), _any_json)
+    return next((read for kind, read in readers.items() if isinstance(type_, kind)), _json)
 
 
 _READERS = {column.name: _reader(column.type) for column in _TABLE.c}

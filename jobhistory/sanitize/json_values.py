@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -26,6 +25,7 @@ from sqlalchemy import Row
 
 from jobhistory.errors import check_count
 from jobhistory.sanitize.attributes import attributes_of
+from jobhistory.sanitize.json_text import JsonText, encode
 from jobhistory.sanitize.secret_names import looks_secret
 from jobhistory.sanitize.secrets import REDACTED, redact_arguments, redact_secrets, redact_text
 from jobhistory.sanitize.tracebacks import safe_text, texts_of_error, unshowable
@@ -36,17 +36,12 @@ from jobhistory.sanitize.truncate import (
     truncate_name,
     truncate_text,
 )
+from jobhistory.sanitize.unchanged import MAX_DEPTH, SMALL, is_plain, is_unchanged
 from jobhistory.typing import Redact
 
 TEXT_ERROR_TYPE = "Error"
 
-_MAX_DEPTH = 64  # json.dumps and JSON parsers recurse
 _MAX_INTEGER_BITS = 2048  # Python may refuse to print or parse integers of more than 640 digits
-_SMALL = 2**63  # an integer below it needs no check
-# Most texts contain no secret and need no change: ids, paths, times, words, addresses.
-_PLAIN = re.compile(
-    r"(?!-)[\w.,/@+\-]*+|[\d:.TZ+\- ]*+|(?!.*earer )[\w.,/@+!? ]*+|https?://[\w./\-]*+", re.ASCII
-)
 _NAMES = frozenset(["field", "header", "key", "name", "option", "parameter", "variable"]).union(
     ["Field", "Header", "Key", "Name", "Option", "Parameter", "Variable"]
 )
@@ -75,9 +70,6 @@ class Limits:
 
 _storable_key = lru_cache(maxsize=4096)(storable_text)
 
-json_text: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False).encode
-"""Return a value as JSON text with minimal escapes. Its length in UTF-8 counts for the limits."""
-
 
 @dataclass(frozen=True)
 class Sanitizer:
@@ -88,22 +80,22 @@ class Sanitizer:
     """Called for each name and value: in mappings, objects, pairs, and JSON in texts. The default
     rules apply to other text. With `None`, nothing is redacted."""
 
-    def payload(self, value: Any) -> Any:
-        """Return a job's payload as a JSON value."""
-        return self._json(value, self.limits.payload)
+    def payload(self, value: Any) -> JsonText | None:
+        """Return a job's payload as the text of a JSON value; `None` for SQL NULL."""
+        return self._text(value, self.limits.payload)
 
-    def results(self, value: Any) -> Any:
-        """Return partial results as a JSON value."""
-        return self._json(value, self.limits.results)
+    def results(self, value: Any) -> JsonText | None:
+        """Return partial results as the text of a JSON value; `None` for SQL NULL."""
+        return self._text(value, self.limits.results)
 
     def labels(self, labels: dict[str, str]) -> dict[str, str]:
         """Return labels with secrets redacted."""
-        redacted: dict[str, Any] = self._json(labels, _LABELS_LIMIT)
+        redacted: dict[str, Any] = self.walked(labels, _LABELS_LIMIT)
         return {name: safe_text(value) for name, value in redacted.items()}
 
     def steps(self, steps: Iterable[Any]) -> list[str]:
         """Return the names of steps as texts."""
-        names: list[str] = self._json([safe_text(step) for step in steps], self.limits.results)
+        names: list[str] = self.walked([safe_text(step) for step in steps], self.limits.results)
         return names
 
     def message(self, value: Any) -> str:
@@ -123,13 +115,27 @@ class Sanitizer:
         kind, message, stack = texts_of_error(error)
         return kind, self.message(message), self.stack(stack)
 
-    def _json(self, value: Any, limit: int) -> Any:
+    def _text(self, value: Any, limit: int) -> JsonText | None:
+        """Return a value as JSON text within the limit, encoded as it is if that is safe."""
+        if value is None:
+            return None
+        if self.redact is None or self.redact is redact_secrets:
+            with suppress(Exception):  # another thread may be changing the value
+                if is_unchanged(value, limit, redacts=self.redact is not None):
+                    text = JsonText.of(value)
+                    if byte_length(text) <= limit:
+                        return text
+        plain = self.walked(value, limit)
+        return None if plain is None else JsonText.of(plain)
+
+    def walked(self, value: Any, limit: int) -> Any:
+        """Return a value as a JSON value whose text is within the limit."""
         # If the whole value is too large, halve the allowance of each text and collection until it
         # fits. So small values beside a large one stay. In the end only marks are left, which fit.
         allowance = limit
         while allowance:
             plain = _Walk(self.redact, allowance).plain(value)
-            if byte_length(json_text(plain)) <= limit:
+            if byte_length(encode(plain)) <= limit:
                 return plain
             allowance //= 2
         return f"[cut, more than {limit} bytes]"
@@ -154,10 +160,10 @@ class _Walk:
         # The fast path for most values. It excludes their subclasses.
         kind = type(value)
         if kind is str:
-            if len(value) <= self._allowance and _PLAIN.fullmatch(value):
+            if len(value) <= self._allowance and value.isascii() and is_plain(value):
                 return value
             return self.text(value)
-        if value is None or kind is bool or (kind is int and -_SMALL < value < _SMALL):
+        if value is None or kind is bool or (kind is int and -SMALL < value < SMALL):
             return value
         try:
             if kind is dict:
@@ -186,7 +192,7 @@ class _Walk:
             with suppress(ValueError, RecursionError):
                 value = json.loads(text)
                 plain = self.plain(value)
-                return text if plain == value else json_text(plain)
+                return text if plain == value else encode(plain)
         return redact_text(text)
 
     def _plain(self, value: Any) -> Any:
@@ -228,8 +234,8 @@ class _Walk:
         """Walk into a mapping or collection, unless it contains itself or is nested too deeply."""
         if id(value) in self._open:
             return "[circular]"
-        if len(self._open) >= _MAX_DEPTH:
-            return f"[cut, nested deeper than {_MAX_DEPTH}]"
+        if len(self._open) >= MAX_DEPTH:
+            return f"[cut, nested deeper than {MAX_DEPTH}]"
         if self._items_left <= 0:
             return f"[cut, {size} items]"
         self._items_left -= min(size, self._most_items)
@@ -276,7 +282,7 @@ class _Walk:
     def _list(self, items: Collection[Any]) -> list[Any]:
         plain = [self.plain(item) for item in islice(items, self._most_items)]
         if isinstance(items, Set):  # the same set always gives the same list
-            plain.sort(key=json_text)
+            plain.sort(key=encode)
         elif plain and type(plain[0]) is str and self._redact is not None:
             if len(plain) == 2:  # such as ("Authorization", "Bearer ...")
                 self._redact_item(plain, 1, plain[0])
@@ -290,7 +296,7 @@ class _Walk:
         if type(key) is str and len(key) <= NAME_LENGTH <= self._allowance // 4:
             return _storable_key(key)
         plain = self.plain(key)
-        return truncate_name(plain if isinstance(plain, str) else json_text(plain))
+        return truncate_name(plain if isinstance(plain, str) else encode(plain))
 
     def _redacted(self, name: str, value: Any) -> Any:
         if self._redact is None:
