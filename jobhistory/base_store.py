@@ -36,6 +36,8 @@ class _History(Protocol):
 
     def insert_many_ended(self, rows: list[Row]) -> None: ...
 
+    def heartbeat(self, id_: UUID, values: Row) -> None: ...
+
     def end(self, outcome: Outcome) -> HistoryRecord: ...
 
     def find(self, query: HistoryQuery, after: Cursor | None = None) -> list[HistoryRecord]: ...
@@ -406,8 +408,9 @@ class BaseStore(TrackingMethods):
 
         The worker of such an execution may have died. `reap_lost` marks those as failed.
 
-        Status is not indexed, because that would slow down every completion, so this scans every
-        execution that meets the criteria. In a large history, pass `from_`: the earliest start of
+        On PostgreSQL 16 and later, an index finds them; see `migrate.maintain`. Elsewhere, this
+        scans every execution that meets the criteria, because an ordinary index on the status would
+        slow down every completion. There, pass `from_` in a large history: the earliest start of
         anything that may still be running.
 
         Args:

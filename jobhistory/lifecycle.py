@@ -14,7 +14,7 @@ from jobhistory._runtime.cancellation import run_to_completion
 from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound, InvalidInput, reason
 from jobhistory.execution.job import PartialResults
 from jobhistory.execution.outcome import Outcome
-from jobhistory.execution.rows import RowBuilder
+from jobhistory.execution.rows import RowBuilder, check_progress
 from jobhistory.schema import HistoryRecord, record_from, values_of
 from jobhistory.typing import Milliseconds, OnHistoryError
 
@@ -33,8 +33,17 @@ class History(Protocol):
     def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord | None:
         """Write the row of an ended execution."""
 
+    def heartbeat(self, id_: UUID, values: Row) -> None:
+        """Write signs of life of a started execution, by column."""
+
     def end(self, outcome: Outcome) -> HistoryRecord | None:
         """Write an outcome."""
+
+
+_SIGNS_OF_LIFE = ("heartbeat_at", "progress")
+
+_HEARTBEAT_SECONDS = 1.0
+"""The least time between two heartbeats of an execution that are written."""
 
 
 class Lifecycle:
@@ -47,10 +56,12 @@ class Lifecycle:
 
     __slots__ = (
         "_begun",
+        "_has_news",
         "_history",
         "_is_ended",
         "_is_started",
         "_lock",
+        "_next_heartbeat",
         "_on_history_error",
         "_outcome",
         "row",
@@ -66,8 +77,8 @@ class Lifecycle:
         self._on_history_error: OnHistoryError = checked_reaction(on_history_error)
         self._lock = Lock()  # never held while history is used
         self._outcome: Outcome | None = None
-        self._is_started = self._is_ended = False
-        self._begun = monotonic()
+        self._is_started = self._is_ended = self._has_news = False
+        self._begun = self._next_heartbeat = monotonic()
 
     @property
     def record(self) -> HistoryRecord:
@@ -117,6 +128,30 @@ class Lifecycle:
         """Record that the start was interrupted, because it may be in history."""
         self.end(self.rows.failed(self.row, self.elapsed_ms, interrupt), may_raise=False)
 
+    def heartbeat(self, progress: float | None = None) -> None:
+        """Record a sign of life, and the progress, unless the last one is less than a second ago.
+
+        The outcome records progress that was held back.
+        """
+        news: Row = {} if progress is None else {"progress": progress}
+        now = monotonic()
+        with self._lock:
+            if self._outcome is not None:
+                return
+            self.row = self.row | news
+            self._has_news = self._has_news or bool(news)
+            if not self._is_started or now < self._next_heartbeat:
+                return
+            self._next_heartbeat = now + _HEARTBEAT_SECONDS
+            self._has_news = False
+            beat: Row = {"heartbeat_at": self.rows.now()}
+            self.row = self.row | beat
+            values = {name: self.row[name] for name in _SIGNS_OF_LIFE if name in self.row}
+        try:
+            self._history.heartbeat(self.row["id"], values)
+        except Exception as error:
+            self.log_or_raise("heartbeat", error)
+
     def end(self, outcome: Outcome, *, may_raise: bool = True) -> None:
         """Record the outcome. If the start is not in history, record both in one row.
 
@@ -129,6 +164,9 @@ class Lifecycle:
             ExecutionAlreadyFinished: if it was called before with another outcome.
         """
         with self._lock:
+            if self._has_news:
+                news = {"progress": self.row["progress"]}
+                outcome = outcome._replace(values=outcome.values | news)
             first = self._outcome = self._outcome or outcome
         if first.values["status"] != outcome.values["status"]:
             raise ExecutionAlreadyFinished(self.record)
@@ -224,6 +262,29 @@ class Execution(_Begun):
 
     __slots__ = ()
 
+    def heartbeat(self) -> None:
+        """Record that the execution is alive, for `reap_lost(heartbeat_older_than=...)`.
+
+        Call it as often as you like: at most one call a second writes. It is one short transaction,
+        and a heap-only update on PostgreSQL. It has no effect once the execution has ended.
+
+        Raises:
+            Exception: an error of history, with `on_history_error="raise"`. Otherwise, it is
+                logged.
+        """
+        self._lifecycle.heartbeat()
+
+    def progress(self, share: float) -> None:
+        """Record the share of the work that is done, from 0 to 1. It counts as a heartbeat.
+
+        If the last write is less than a second ago, a later heartbeat or the outcome writes it.
+
+        Raises:
+            InvalidInput: if `share` is not a number from 0 to 1.
+            Exception: as for `heartbeat`.
+        """
+        self._lifecycle.heartbeat(check_progress(share, "share"))
+
     def end(
         self,
         error: BaseException | str | None = None,
@@ -264,6 +325,15 @@ class AsyncExecution(_Begun):
     def __init__(self, lifecycle: Lifecycle, run: Run) -> None:
         super().__init__(lifecycle)
         self._run = run
+
+    async def heartbeat(self) -> None:
+        """Record that the execution is alive; as for `Execution.heartbeat`."""
+        await run_to_completion(self._run(self._lifecycle.heartbeat), cancellable=False)
+
+    async def progress(self, share: float) -> None:
+        """Record the share of the work that is done, from 0 to 1; as for `Execution.progress`."""
+        step = self._run(self._lifecycle.heartbeat, check_progress(share, "share"))
+        await run_to_completion(step, cancellable=False)
 
     async def end(
         self,

@@ -1,4 +1,4 @@
-"""The schema of the history table: create, upgrade, downgrade and check it.
+"""The schema of the history table: create, upgrade, downgrade, check and maintain it.
 
 Every function takes an `Engine` or a `Connection`. With a connection, the function works in the
 connection's transaction and leaves the commit to the caller. For asyncio, pass the function to
@@ -34,10 +34,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateSchema
 
+from jobhistory.database import running_index
 from jobhistory.database.differences import compare
 from jobhistory.database.revision import HEAD as HEAD
 from jobhistory.database.revision import VERSION_TABLE as VERSION_TABLE
-from jobhistory.database.revision import connected, has_table, version_of, version_table
+from jobhistory.database.revision import (
+    connected,
+    has_table,
+    quoted_table,
+    version_of,
+    version_table,
+)
 from jobhistory.database.revision import current as current
 from jobhistory.errors import InvalidInput, JobHistoryError, SchemaOutOfDate
 from jobhistory.schema import TABLE_NAME
@@ -124,6 +131,52 @@ def check(bind: Engine | Connection, *, schema: str | None = None) -> tuple[str,
         if differences:
             raise SchemaOutOfDate(found, HEAD, differences)
         return additions
+
+
+def maintain(
+    bind: Engine | Connection,
+    *,
+    schema: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Renew the index that finds running executions, and return the number of page ranges.
+
+    Call it from time to time, for example once a week, as the owner of the table. On PostgreSQL 16
+    and later, `running` and `reap_lost` use this index. It gets slower as new rows take the space
+    of expired ones. The call also creates the index if the table was not made by a migration, and
+    updates the planner's statistics. Elsewhere, it does nothing and returns 0.
+
+    It reads the whole table. With an engine, each batch is a short transaction, and the index is
+    created without blocking writers unless the table is partitioned. Recording goes on meanwhile.
+
+    Args:
+        progress: called after each batch with the number of page ranges done and their total.
+
+    Raises:
+        SchemaOutOfDate: if the table is missing.
+        sqlalchemy.exc.ProgrammingError: if the role does not own the table.
+    """
+    with connected(bind) as connection:
+        is_ours = connection is not bind
+        if is_ours:
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+        if not has_table(connection, schema):
+            raise SchemaOutOfDate(None, HEAD)
+        if not running_index.is_supported(connection):
+            return 0
+        table = quoted_table(connection, schema)
+        indexes = running_index.ensure(connection, table, concurrently=is_ours)
+        total = sum(len(index.ranges) for index in indexes)
+        done = 0
+        for index in indexes:
+            for first in range(0, len(index.ranges), running_index.RANGES_PER_STATEMENT):
+                ranges = index.ranges[first : first + running_index.RANGES_PER_STATEMENT]
+                running_index.summarize(connection, index, ranges)
+                done += len(ranges)
+                if progress is not None:
+                    progress(done, total)
+        connection.exec_driver_sql(f"ANALYZE {table}")
+        return total
 
 
 def write_sql(

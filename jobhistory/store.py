@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Collection, Mapping
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from jobhistory._runtime.batches import Batches
 from jobhistory._runtime.clock import utc_now
-from jobhistory._runtime.durations import parse_duration, parse_retention
+from jobhistory._runtime.durations import parse_retention
 from jobhistory._runtime.ring import RingBuffer
 from jobhistory.base_store import BaseStore, Internals
 from jobhistory.database.binds import engine_of
@@ -22,7 +23,7 @@ from jobhistory.database.sessions import OwnTransactions
 from jobhistory.errors import InvalidInput, check_count
 from jobhistory.execution.rows import RowBuilder
 from jobhistory.memory.history import MemoryHistory
-from jobhistory.query.criteria import HistoryQuery
+from jobhistory.query.lost import LostQuery
 from jobhistory.sanitize.json_values import Limits, Sanitizer
 from jobhistory.sanitize.secrets import redact_secrets
 from jobhistory.schema import HistoryRecord, plain, record_from
@@ -300,8 +301,10 @@ class HistoryStore(BaseStore):
 
     def reap_lost(
         self,
-        older_than: Duration,
+        older_than: Duration | None = None,
         *,
+        heartbeat_older_than: Duration | None = None,
+        started_before: datetime | None = None,
         task_identifier: str | Collection[str] | None = None,
         worker_id: Id | None = None,
         batch_size: int = 1000,
@@ -310,20 +313,29 @@ class HistoryStore(BaseStore):
     ) -> int:
         """Mark executions of lost workers as failed, oldest first, and return their number.
 
-        An execution is presumed lost if it started more than `older_than` ago, by the clock of the
-        store or of the database server, whichever is earlier, and has no outcome. It becomes a
-        failure with the error type `jobhistory.WorkerLost`, a message that gives its start, and an
+        An execution is presumed lost if it has no outcome and meets all criteria that you pass. At
+        least one of the three times is needed. The time is that of the store or of the database
+        server, whichever is earlier. The execution becomes a failure with the error type
+        `jobhistory.WorkerLost`, a message that gives its start or its last heartbeat, and an
         unknown duration. The ring buffer gets it.
 
         If a worker reports an outcome at the same time, that outcome wins. An outcome that is
         reported later replaces the failure, once. Several simultaneous calls share the work. Rows
         that a trigger protects stay `started`, and one warning in the log gives their number.
 
-        Status is not indexed, so this reads all of history that is older than `older_than` once, or
-        only the rows that match the filters.
+        With PostgreSQL 16 and later, an index finds the running executions; see
+        `migrate.maintain`. Elsewhere, this reads all of history in the window once, or only the
+        rows that match the filters.
 
         Args:
-            older_than: longer than the longest job takes: a `timedelta`, or a text such as `"2h"`.
+            older_than: the execution started this long ago or longer: a `timedelta`, or a text such
+                as `"2h"`. It must be longer than the longest job takes.
+            heartbeat_older_than: the last heartbeat is this long ago or longer. It must be several
+                times as long as the interval of the heartbeats, and longer than the clocks of the
+                workers differ. Executions without heartbeats never match.
+            started_before: the execution started before this aware `datetime`. A worker that starts
+                passes its own `worker_id` and the current time to end what its previous process
+                left behind.
             task_identifier: only executions of this task, or of one of these tasks.
             worker_id: only executions of this worker.
             batch_size, time_limit, progress: as for `expire`.
@@ -332,9 +344,15 @@ class HistoryStore(BaseStore):
             InvalidInput: if an argument cannot be used.
         """
         batches = Batches("reap_lost", batch_size, time_limit, progress)
-        duration = parse_duration(older_than, "older_than")
-        query = HistoryQuery(task_identifier=task_identifier, worker_id=worker_id, limit=batch_size)
-        return self._history.reap_lost(query, duration, self._rows.now(), batches)
+        lost = LostQuery.of(
+            older_than,
+            heartbeat_older_than,
+            started_before,
+            task_identifier=task_identifier,
+            worker_id=worker_id,
+            limit=batch_size,
+        )
+        return self._history.reap_lost(lost, self._rows.now(), batches)
 
     def close(self) -> None:
         """Dispose the engine that `create_store` made from a URL; never dispose the app's."""

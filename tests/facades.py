@@ -29,6 +29,14 @@ class Committing:
         with self._session, self._session.begin():
             self._execution.end(*args, **named)
 
+    def heartbeat(self):
+        with self._session, self._session.begin():
+            self._execution.heartbeat()
+
+    def progress(self, share):
+        with self._session, self._session.begin():
+            self._execution.progress(share)
+
 
 class AsyncCommitting(Committing):
     """The same for asyncio."""
@@ -36,6 +44,14 @@ class AsyncCommitting(Committing):
     async def end(self, *args, **named):
         async with self._session, self._session.begin():
             await self._execution.end(*args, **named)
+
+    async def heartbeat(self):
+        async with self._session, self._session.begin():
+            await self._execution.heartbeat()
+
+    async def progress(self, share):
+        async with self._session, self._session.begin():
+            await self._execution.progress(share)
 
 
 class InSession:

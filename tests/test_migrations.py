@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from jobhistory import InvalidInput, Job, SchemaOutOfDate, create_store, migrate
 from jobhistory.database.revision import REVISIONS as KNOWN_REVISIONS
+from jobhistory.database.running_index import INDEX_NAME
 from jobhistory.schema import Base
 from tests import command_line
 from tests.sqlite_engines import SQLITE_ENGINES
@@ -97,6 +98,7 @@ def structure(engine):
                 {key: str(value) for key, value in index["dialect_options"].items()},
             )
             for index in inspector.get_indexes("job_history")
+            if index["name"] != INDEX_NAME  # not in the metadata
         ),
     }
 

@@ -668,6 +668,45 @@ def test_reaping_takes_filters_and_small_batches(store, clock):
     assert store.reap_lost("1h", batch_size=3) == 4
 
 
+def test_reaping_goes_by_heartbeats(store, clock):
+    start(store, "none")
+    silent, alive = (store.begin(Job(job_id, "t"), "w") for job_id in ("silent", "alive"))
+    silent.heartbeat()
+    clock.advance(seconds=25)
+    alive.heartbeat()
+    clock.advance(seconds=5)
+
+    assert store.reap_lost(heartbeat_older_than="10s") == 1
+    (record,) = store.query(status="failed")
+    assert (record.job_id, record.error_type) == ("silent", "jobhistory.WorkerLost")
+    assert record.error_message == (
+        "no heartbeat since 2015-11-01T12:00:00Z; its worker is presumed lost"
+    )
+    assert {r.job_id for r in store.running()} == {"alive", "none"}
+    assert store.reap_lost("1 min", heartbeat_older_than="1s") == 0, "both must hold"
+    assert store.reap_lost("30s", heartbeat_older_than="5s") == 1
+
+
+def test_a_worker_that_starts_ends_what_it_left_behind(store, clock):
+    start(store, "left")
+    store.record_start(Job("other", "t"), "worker-2", "c")
+    clock.advance(seconds=1)
+    now = clock.now
+    start(store, "new")
+
+    assert store.reap_lost(worker_id=IDS[1], started_before=now) == 1
+    assert {r.job_id for r in store.running()} == {"other", "new"}
+
+
+def test_reaping_needs_a_time(plain_store):
+    with pytest.raises(InvalidInput, match="older_than None is missing"):
+        plain_store.reap_lost(worker_id="w")
+    with pytest.raises(InvalidInput, match="started_before"):
+        plain_store.reap_lost(started_before=datetime(2026, 1, 1))
+    with pytest.raises(InvalidInput, match="heartbeat_older_than"):
+        plain_store.reap_lost(heartbeat_older_than="soon")
+
+
 @pytest.mark.parametrize("by", ["ids", "execution_id"])
 @pytest.mark.parametrize("late", ["completion", "failure"])
 def test_a_real_outcome_replaces_that_of_the_reaper_once(store, clock, late, by):

@@ -32,6 +32,7 @@ db_app.command()(db.upgrade)
 db_app.command()(db.downgrade)
 db_app.command()(db.current)
 db_app.command()(db.check)
+db_app.command()(db.maintain)
 db_app.command()(db.sql)
 
 

@@ -49,6 +49,9 @@ ErrorContains = Annotated[
     str | None, typer.Option(help="Failed with an error that contains this text; ignores case.")
 ]
 Limit = Annotated[int, typer.Option(help="Maximum number of rows.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Print the number even without a terminal.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 
 OPTIONS = {
@@ -60,6 +63,7 @@ OPTIONS = {
     "error_contains": "--error-contains",
     "error_type": "--error-type",
     "from_": "--since",
+    "heartbeat_older_than": "--heartbeat-older-than",
     "history_retention": "--retention",
     "job_id": "--job-id",
     "limit": "--limit",

@@ -11,6 +11,7 @@ from sqlalchemy import Column, Connection, Dialect, MetaData, inspect, text
 from sqlalchemy.exc import SAWarning
 from sqlalchemy.sql.schema import RETAIN_SCHEMA
 
+from jobhistory.database.running_index import INDEX_NAME
 from jobhistory.execution.status import Status
 from jobhistory.schema import TABLE_NAME, Base
 
@@ -70,6 +71,8 @@ def comparison_options(connection: Connection, schema: str | None) -> dict[str, 
     def include_name(name: str | None, type_: str, parents: Any) -> bool:
         if type_ == "schema":
             return name == own_schema
+        if type_ == "index":  # only a migration knows whether the server may have this one
+            return name != INDEX_NAME
         return type_ != "table" or name == TABLE_NAME
 
     target = MetaData(naming_convention=Base.metadata.naming_convention)

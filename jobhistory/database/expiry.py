@@ -11,12 +11,13 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from jobhistory._runtime.batches import Batches
 from jobhistory._runtime.clock import utc_now
+from jobhistory.database import running_index
 from jobhistory.database.driver_errors import is_missing_object, sqlstate
+from jobhistory.database.revision import quoted_table
 from jobhistory.database.statements import expire as statements
 from jobhistory.database.statements.expire import BEGINNING, Branch, Deleted, Expiry, Place
 from jobhistory.database.transaction import Purpose, RunsTransactions, Transaction
 from jobhistory.errors import UnsafeExpiry, reason
-from jobhistory.schema import TABLE_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,24 @@ def expire(history: RunsTransactions, now: datetime, batches: Batches) -> int:
     expiring = Expiring(history, plan, batches.size)
     deleted = batches.run(expiring.delete_batch)
     expiring.report()
+    if deleted:
+        _renew_running_index(history, deleted)
     return deleted
+
+
+def _renew_running_index(history: RunsTransactions, deleted: int) -> None:
+    # Twice, because the last call is not exactly as long ago as the rows needed to expire.
+    may_renew = history.run(Purpose.MAINTAIN, partial(_summarize_newest, rows=2 * deleted))
+    if not may_renew:
+        logger.info(
+            "expire() cannot renew the index of running executions, as this role does not own the "
+            "table; run 'jobhistory db maintain' as its owner, for example once a week"
+        )
+
+
+def _summarize_newest(transaction: Transaction, rows: int) -> bool:
+    table = quoted_table(transaction.connection, transaction.schema)
+    return running_index.summarize_newest(transaction.connection, table, rows)
 
 
 class Expiring:
@@ -149,8 +167,7 @@ def plan_expiry(transaction: Transaction, now: datetime) -> Expiry:
     """Return the tables to delete from, and the cutoff."""
     if transaction.dialect != "postgresql":
         return Expiry(earlier(transaction, now))
-    quote = transaction.connection.dialect.identifier_preparer.quote
-    name = ".".join(quote(each) for each in (transaction.schema, TABLE_NAME) if each is not None)
+    name = quoted_table(transaction.connection, transaction.schema)
     tree = transaction.execute(statements.TREE, {"now": now, "name": name})
     return statements.expiry_of(tree.all())
 

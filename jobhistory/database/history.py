@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
+from uuid import UUID
 
 from jobhistory._runtime.batches import Batches
 from jobhistory._runtime.ring import RingBuffer
@@ -13,12 +14,13 @@ from jobhistory.database import expiry, lost_workers, recorder_batch, writes
 from jobhistory.database.functions import FINGERPRINT
 from jobhistory.database.statements.read import count_of, records_of
 from jobhistory.database.statements.reports import failures_of, stats_of
-from jobhistory.database.statements.write import INSERT, INSERT_NEW
+from jobhistory.database.statements.write import HEARTBEAT, INSERT, INSERT_NEW
 from jobhistory.database.transaction import Purpose, Transaction, in_transaction
 from jobhistory.execution.batch import Batch, BatchResult
 from jobhistory.execution.outcome import Outcome
 from jobhistory.query.criteria import HistoryQuery
 from jobhistory.query.cursor import Cursor
+from jobhistory.query.lost import LostQuery
 from jobhistory.query.reports import FIRST_BUCKET, Count, FailureGroup, Percentiles, TaskStats
 from jobhistory.sanitize.fingerprint import fingerprint
 from jobhistory.schema import HistoryRecord, record_from
@@ -86,6 +88,11 @@ class DatabaseHistory(ABC):
         """Write the rows of ended executions in bulk."""
         writes.insert_many(transaction, rows)
         transaction.ended = rows
+
+    @in_transaction(Purpose.RECORD)
+    def heartbeat(self, transaction: Transaction, id_: UUID, values: Row) -> None:
+        """Write signs of life of a started execution. Ended and missing ones stay as they are."""
+        transaction.execute(HEARTBEAT, {"key_id": id_} | values)
 
     @in_transaction(Purpose.RECORD)
     def end(self, transaction: Transaction, outcome: Outcome) -> HistoryRecord:
@@ -167,8 +174,6 @@ class DatabaseHistory(ABC):
         """Delete expired rows in batches and return their number, see `expiry.Expiring`."""
         return expiry.expire(self, now, batches)
 
-    def reap_lost(
-        self, query: HistoryQuery, older_than: timedelta, now: datetime, batches: Batches
-    ) -> int:
+    def reap_lost(self, lost: LostQuery, now: datetime, batches: Batches) -> int:
         """End the executions of lost workers in batches and return their number."""
-        return lost_workers.reap(self, query, older_than, now, batches)
+        return lost_workers.reap(self, lost, now, batches)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
 from jobhistory._runtime.batches import Batches
-from jobhistory._runtime.clock import before
+from jobhistory.database import running_index
 from jobhistory.database.expiry import earlier
 from jobhistory.database.statements.expire import BEGINNING, Place
 from jobhistory.database.statements.reap import reap_statements
 from jobhistory.database.transaction import Purpose, RunsTransactions, Transaction
-from jobhistory.query.criteria import HistoryQuery, replace
+from jobhistory.query.lost import LostQuery
 from jobhistory.schema import COLUMN_NAMES
 
 logger = logging.getLogger(__name__)
@@ -27,16 +27,10 @@ class Reaped(NamedTuple):
     last: Place | None
 
 
-def reap(
-    history: RunsTransactions,
-    query: HistoryQuery,
-    older_than: timedelta,
-    now: datetime,
-    batches: Batches,
-) -> int:
-    """End matching executions that started more than `older_than` ago, and return their number."""
+def reap(history: RunsTransactions, lost: LostQuery, now: datetime, batches: Batches) -> int:
+    """End the executions that are presumed lost, and return their number."""
     now = history.run(Purpose.MAINTAIN, partial(earlier, now=now))
-    reaping = Reaping(history, replace(query, to=before(now, older_than)), now)
+    reaping = Reaping(history, lost.at(now), now)
     reaped = batches.run(reaping.reap_batch)
     reaping.report()
     return reaped
@@ -45,9 +39,9 @@ def reap(
 class Reaping:
     """One call of `reap_lost()`, which skips executions that a trigger keeps unchanged."""
 
-    def __init__(self, history: RunsTransactions, query: HistoryQuery, now: datetime) -> None:
+    def __init__(self, history: RunsTransactions, lost: LostQuery, now: datetime) -> None:
         self._history = history
-        self._query = query
+        self._lost = lost
         self._now = now
         self._after = BEGINNING
         self._kept = 0
@@ -57,7 +51,7 @@ class Reaping:
         reaped = self._history.run(Purpose.MAINTAIN, self._reap)
         self._after = reaped.last or self._after
         self._kept += reaped.found - len(reaped.rows)
-        return len(reaped.rows), reaped.found < (self._query.limit or 0)
+        return len(reaped.rows), reaped.found < (self._lost.query.limit or 0)
 
     def report(self) -> None:
         """Log the number of executions that are left, and the likely reason."""
@@ -68,12 +62,10 @@ class Reaping:
             )
 
     def _reap(self, transaction: Transaction) -> Reaped:
-        return reap_batch(transaction, self._query, self._now, self._after)
+        return reap_batch(transaction, self._lost, self._now, self._after)
 
 
-def reap_batch(
-    transaction: Transaction, query: HistoryQuery, now: datetime, after: Place
-) -> Reaped:
+def reap_batch(transaction: Transaction, lost: LostQuery, now: datetime, after: Place) -> Reaped:
     """End one batch of started executions after a place as lost, the oldest first.
 
     On PostgreSQL, the batch does not find rows that another session has locked. Rows that it finds
@@ -81,7 +73,9 @@ def reap_batch(
     """
     place = after.exact()
     parameters = {"after_started_at": place.moment, "after_id": place.id}
-    find, end = reap_statements(query, transaction.dialect)
+    find, end = reap_statements(
+        lost, transaction.dialect, by_status=running_index.is_supported(transaction.connection)
+    )
     if end is None:
         rows = transaction.execute(find, parameters | {"now": now}).mappings().all()
         ended = [{name: row[name] for name in COLUMN_NAMES} for row in rows if row["id"]]

@@ -88,6 +88,12 @@ def has_table(connection: Connection, schema: str | None, name: str = TABLE_NAME
     return inspect(connection).has_table(name, schema=schema)
 
 
+def quoted_table(connection: Connection, schema: str | None) -> str:
+    """Return the name of the history table for SQL."""
+    quote = connection.dialect.identifier_preparer.quote
+    return ".".join(quote(each) for each in (schema, TABLE_NAME) if each is not None)
+
+
 def version_table(schema: str | None) -> Table:
     """Return the table in which Alembic stores the revision."""
     return Table(VERSION_TABLE, MetaData(schema=schema), Column("version_num", String(32)))

@@ -181,18 +181,26 @@ def is_lost(record: HistoryRecord) -> bool:
     return bool(record.status == Status.FAILED and record.error_type == WORKER_LOST)
 
 
-def lost_message(since: str) -> str:
-    """Return the error message for a lost worker; `since` is the start of the execution as text."""
-    return f"no outcome since it started at {since}; its worker is presumed lost"
+def lost_message(since: str, *, by_heartbeat: bool) -> str:
+    """Return the error message for a lost worker.
+
+    Args:
+        since: the time of the last heartbeat, or of the start, as text.
+        by_heartbeat: whether the heartbeats stopped.
+    """
+    sign = "no heartbeat since" if by_heartbeat else "no outcome since it started at"
+    return f"{sign} {since}; its worker is presumed lost"
 
 
-def lost(started_at: datetime, now: datetime) -> dict[str, Any]:
+def lost_outcome(row: Mapping[str, Any], now: datetime, by_heartbeat: bool) -> dict[str, Any]:
     """Return the outcome of an execution whose worker is presumed lost, by column."""
+    since = row["heartbeat_at" if by_heartbeat else "started_at"]
+    text = since.isoformat(timespec="seconds")[:19] + "Z"
     return {
         "status": Status.FAILED,
         "completed_at": now,
         "error_type": WORKER_LOST,
-        "error_message": lost_message(started_at.isoformat(timespec="seconds")[:19] + "Z"),
+        "error_message": lost_message(text, by_heartbeat=by_heartbeat),
     }
 
 

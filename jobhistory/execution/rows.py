@@ -253,7 +253,7 @@ class RowBuilder:
             "queue_time_ms": _milliseconds,
             "execution_time_ms": _milliseconds,
             "heartbeat_at": in_utc,
-            "progress": _share,
+            "progress": check_progress,
             "expires_at": in_utc,
             "will_retry": _boolean,
             "error_type": name_text,
@@ -325,7 +325,12 @@ def _boolean(value: Any, argument: str) -> bool:
     return value
 
 
-def _share(value: Any, argument: str) -> float:
+def check_progress(value: Any, argument: str) -> float:
+    """Return a share of work as a number from 0 to 1.
+
+    Raises:
+        InvalidInput: if it is anything else.
+    """
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not 0 <= value <= 1:
         raise InvalidInput(argument, value, "is not a number from 0 to 1; write it like 0.4")

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.orm import Session
 
 from jobhistory._runtime.batches import Batches
-from jobhistory._runtime.clock import before
 from jobhistory._runtime.commit_hooks import CommitHooks, PendingWrite
 from jobhistory._runtime.ring import RingBuffer
 from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound, InvalidInput
@@ -25,14 +25,15 @@ from jobhistory.execution.outcome import (
     Outcome,
     check_same_job,
     is_lost,
-    lost,
+    lost_outcome,
     not_found,
 )
 from jobhistory.execution.status import Status
 from jobhistory.memory.reports import failures_of, stats_of
 from jobhistory.memory.rows import Rows, newest_first
-from jobhistory.query.criteria import HistoryQuery, replace
+from jobhistory.query.criteria import HistoryQuery
 from jobhistory.query.cursor import Cursor
+from jobhistory.query.lost import LostQuery
 from jobhistory.query.reports import Count, FailureGroup, TaskStats
 from jobhistory.sanitize.truncate import ascii_lower
 from jobhistory.schema import HistoryRecord, record_from, values_of
@@ -124,6 +125,10 @@ class MemoryHistory:
             for row in rows:
                 self._put(row, None, connection, survives=False)
 
+    def heartbeat(self, id_: UUID, values: Row) -> None:
+        """Write signs of life of a started execution. Ended and missing ones stay as they are."""
+        self._rows.update(id_, values)
+
     def end(self, outcome: Outcome) -> HistoryRecord:
         """Write an outcome and return the record. Repeating the same outcome changes nothing.
 
@@ -206,19 +211,18 @@ class MemoryHistory:
         """
         return batches.run(lambda: (self._rows.discard(lambda row: _has_expired(row, now)), True))
 
-    def reap_lost(
-        self, query: HistoryQuery, older_than: timedelta, now: datetime, batches: Batches
-    ) -> int:
+    def reap_lost(self, lost: LostQuery, now: datetime, batches: Batches) -> int:
         """End the executions of lost workers in batches and return their number."""
-        return batches.run(partial(self._reap, replace(query, to=before(now, older_than)), now))
+        return batches.run(partial(self._reap, lost.at(now), now))
 
-    def _reap(self, query: HistoryQuery, now: datetime) -> tuple[int, bool]:
+    def _reap(self, lost: LostQuery, now: datetime) -> tuple[int, bool]:
+        limit = lost.query.limit
         with self._rows.lock:
-            found = newest_first(row for row in self._rows.started() if _matches(row, query))
-            oldest = found[::-1][: query.limit]
+            found = newest_first(row for row in self._rows.started() if _is_lost(row, lost))
+            oldest = found[::-1][:limit]
             for row in oldest:
-                self._rows.put(row | lost(row["started_at"], now))
-        return len(oldest), len(oldest) < (query.limit or 0)
+                self._rows.put(row | lost_outcome(row, now, lost.heartbeat_before is not None))
+        return len(oldest), len(oldest) < (limit or 0)
 
     def _matching(self, query: HistoryQuery) -> list[Row]:
         return [row for row in self._rows.all() if _matches(row, query)]
@@ -287,6 +291,15 @@ class MemoryHistory:
 
 def _has_expired(row: Row, cutoff: datetime) -> bool:
     return row["expires_at"] is not None and row["expires_at"] <= cutoff
+
+
+def _is_lost(row: Row, lost: LostQuery) -> bool:
+    if not _matches(row, lost.query):
+        return False
+    if lost.heartbeat_before is None:
+        return True
+    heartbeat: datetime | None = row.get("heartbeat_at")
+    return heartbeat is not None and heartbeat <= lost.heartbeat_before
 
 
 def _matches(row: Row, query: HistoryQuery) -> bool:

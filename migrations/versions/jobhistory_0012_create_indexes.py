@@ -40,6 +40,30 @@ def upgrade(op=op) -> None:
         create_index(op, name, [column], only)
     for name, column, only in BY_VALUE_AND_TIME:
         create_index(op, name, [column, started_at], only)
+    if is_postgresql:
+        create_index_of_running(op)
+
+
+def create_index_of_running(op) -> None:
+    """Index the executions that run by a BRIN index, which updates of `status` leave heap-only.
+
+    Before PostgreSQL 16, they would not be heap-only any more. SQL for offline use cannot know the
+    version of the server, so the server itself decides.
+    """
+    op.execute(
+        f"""DO $$ BEGIN
+    IF current_setting('server_version_num')::int >= 160000 THEN
+        CREATE INDEX ix_job_history_status ON {qualified(op, TABLE)}
+        USING brin (status) WITH (pages_per_range = 16, autosummarize = on);
+    END IF;
+END $$"""
+    )
+
+
+def qualified(op, name) -> str:
+    quote = op.get_context().dialect.identifier_preparer.quote
+    schema = op.get_context().version_table_schema
+    return quote(name) if schema is None else f"{quote(schema)}.{quote(name)}"
 
 
 def create_index(op, name, columns, only) -> None:
@@ -58,3 +82,5 @@ def downgrade(op=op) -> None:
     schema = op.get_context().version_table_schema
     for name, *_ in [*BY_TIME, *BY_VALUE_AND_TIME]:
         op.drop_index(name, table_name=TABLE, schema=schema)
+    if op.get_context().dialect.name == "postgresql":
+        op.execute(f"DROP INDEX IF EXISTS {qualified(op, 'ix_job_history_status')}")

@@ -6,12 +6,13 @@ import sys
 from typing import Annotated
 
 import typer
+from rich.console import Console
 from sqlalchemy import Engine, inspect
 
 from jobhistory import migrate
 from jobhistory.cli import output
 from jobhistory.cli.database import open_engine
-from jobhistory.cli.options import Json, Schema, Url
+from jobhistory.cli.options import Json, Schema, Url, Verbose
 from jobhistory.cli.output import fail
 from jobhistory.database.engines import engine_from_url
 from jobhistory.errors import SchemaOutOfDate
@@ -71,6 +72,24 @@ def check(json: Json = False, url: Url = None, schema: Schema = None) -> None:
         print("the history table is up to date")
         for addition in additions:
             print(f"addition: {output.one_line(addition)}")
+
+
+def maintain(
+    verbose: Verbose = False,
+    json: Json = False,
+    url: Url = None,
+    schema: Schema = None,
+) -> None:
+    """Keep the search for running executions fast; meant for cron, as the owner of the table.
+
+    Without a terminal, the command prints nothing unless it fails.
+    """
+    with open_engine(url) as engine:
+        count = migrate.maintain(engine, schema=schema)
+    if json:
+        output.print_json({"summarized": count})
+    elif verbose or Console().is_terminal:
+        print(f"{count} page ranges summarized" if count else "nothing to maintain")
 
 
 def sql(

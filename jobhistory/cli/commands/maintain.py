@@ -10,14 +10,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from jobhistory.cli import output
 from jobhistory.cli.database import open_store
-from jobhistory.cli.options import Json, Schema, Tasks, Url, Worker
+from jobhistory.cli.options import Json, Schema, Tasks, Url, Verbose, Worker
 from jobhistory.store import HistoryStore
 
 BatchSize = Annotated[int, typer.Option(help="Maximum number of rows per transaction.")]
 TimeLimit = Annotated[str | None, typer.Option(help="Stop after this long: '30s' or '5 minutes'.")]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Print the number even without a terminal.")
-]
 
 
 def expire(
@@ -52,8 +49,13 @@ def expire(
 
 def reap(
     older_than: Annotated[
-        str, typer.Option(help="Age after which a started execution counts as lost, e.g. '2h'.")
-    ],
+        str | None,
+        typer.Option(help="Age after which a started execution counts as lost, e.g. '2h'."),
+    ] = None,
+    heartbeat_older_than: Annotated[
+        str | None,
+        typer.Option(help="Time without a heartbeat after which it counts as lost, e.g. '1 min'."),
+    ] = None,
     task: Tasks = None,
     worker: Worker = None,
     batch_size: BatchSize = 1000,
@@ -65,13 +67,15 @@ def reap(
 ) -> None:
     """Mark lost executions as failed; meant for cron.
 
-    An execution is lost if its worker died: it started long ago and has not ended.
+    An execution is lost if its worker died: it started long ago, or its heartbeats stopped, and it
+    has not ended. With both options, both must hold.
 
     Without a terminal, the command prints nothing unless it fails or reaches its time limit.
     """
     with open_store(url, schema) as store:
         count = store.reap_lost(
             older_than,
+            heartbeat_older_than=heartbeat_older_than,
             task_identifier=task or None,
             worker_id=worker,
             batch_size=batch_size,

@@ -40,10 +40,8 @@ _OLDEST_OF_ONE = (HistoryRecord.started_at.asc().nulls_first(), HistoryRecord.id
 
 # Running executions started recently. In the order of an index, the database would read most of
 # history before it reaches them, so this is an order that no index has.
-_RUNNING_LONGEST_FIRST = (
-    case((HistoryRecord.status == STARTED, HistoryRecord.started_at)).asc(),
-    HistoryRecord.id.asc(),
-)
+RUNNING_SINCE = case((HistoryRecord.status == STARTED, HistoryRecord.started_at))
+_RUNNING_LONGEST_FIRST = (RUNNING_SINCE.asc(), HistoryRecord.id.asc())
 
 
 # For each status, the condition of the partial indexes that contain its rows.

@@ -84,6 +84,9 @@ FINISH_BY_ID = (
 )
 """Ends the execution with an id if it is started; otherwise like `FINISH`."""
 
+HEARTBEAT = update(TABLE).where(_BY_ID, COLUMNS.status == STARTED)
+"""Sets the columns that are parameters, if the execution with an id is started."""
+
 _LOST = (COLUMNS.status == literal_column("'failed'")) & (
     COLUMNS.error_type == literal_column(f"'{WORKER_LOST}'")
 )
