@@ -104,11 +104,11 @@ def plain(store: HistoryStore, count: int) -> None:
 
 
 def background(recorder: Recorder, count: int) -> None:
-    """Call `Recorder.start` and `Recorder.completion`, and flush at the end."""
+    """Call `record_start` and `record_completion` of a recorder, and flush at the end."""
     for number in itertools.islice(_numbers, count):
         ids = ("worker-1", f"request-{number}")
-        recorder.start(Job(f"job-{number}", "ship_order", PAYLOAD), *ids)
-        recorder.completion(f"job-{number}", *ids, 5)
+        recorder.record_start(Job(f"job-{number}", "ship_order", PAYLOAD), *ids)
+        recorder.record_completion(f"job-{number}", *ids, 5)
     recorder.flush()
 
 

@@ -1,5 +1,6 @@
 """The flight recorder for background jobs in SQLAlchemy apps."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from jobhistory import migrate
@@ -23,7 +24,7 @@ from jobhistory.lifecycle import AsyncExecution, Execution
 from jobhistory.query.criteria import HistoryQuery
 from jobhistory.query.cursor import Page
 from jobhistory.query.reports import Count, FailureGroup, Percentiles, TaskStats
-from jobhistory.recorder import AsyncRecorder, Recorder, RecorderCounts
+from jobhistory.recorder import Recorder, RecorderCounts
 from jobhistory.sanitize.json_values import Limits
 from jobhistory.sanitize.secrets import redact_secrets
 from jobhistory.schema import HistoryRecord
@@ -34,12 +35,12 @@ if TYPE_CHECKING:
     from jobhistory.aio import AsyncBaseStore as AsyncBaseStore
     from jobhistory.aio import AsyncHistoryStore as AsyncHistoryStore
     from jobhistory.aio import create_async_store as create_async_store
+    from jobhistory.recorder.async_recorder import AsyncRecorder as AsyncRecorder
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "AsyncExecution",
-    "AsyncRecorder",
     "BaseStore",
     "Count",
     "Execution",
@@ -75,16 +76,21 @@ __all__ = [
 ]
 
 # Not in __all__: `from jobhistory import *` works without the extra.
-_ASYNC = ("AsyncHistoryStore", "AsyncBaseStore", "create_async_store")
+_ASYNC = {
+    "AsyncBaseStore": "aio",
+    "AsyncHistoryStore": "aio",
+    "AsyncRecorder": "recorder.async_recorder",
+    "create_async_store": "aio",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _ASYNC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        from jobhistory import aio
+        module = import_module(f"{__name__}.{_ASYNC[name]}")
     except ImportError as error:  # SQLAlchemy does not require greenlet
         raise ImportError(
             f"{name} needs greenlet; install it with: pip install 'jobhistory[async]'"
         ) from error
-    return getattr(aio, name)
+    return getattr(module, name)

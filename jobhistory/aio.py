@@ -20,7 +20,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from jobhistory._runtime.cancellation import run_to_completion
 from jobhistory._runtime.clock import utc_now
-from jobhistory.base_store import BaseStore, Criteria
+from jobhistory.base_store import BaseStore, Criteria, Internals
 from jobhistory.database.binds import READING, engine_of
 from jobhistory.database.engines import async_engine_from_url, check_dialect
 from jobhistory.errors import InvalidInput
@@ -136,6 +136,11 @@ class AsyncBaseStore(AsyncTrackingMethods):
         super().__init__(store.internals.rows, store.internals.history)
         self._store = store
         self._make_session = make_session
+
+    @property
+    def internals(self) -> Internals[Any]:
+        """The parts of the synchronous store inside, for other modules of this package."""
+        return self._store.internals
 
     record_start = _awaited(BaseStore.record_start)
     record_completion = _awaited(BaseStore.record_completion)

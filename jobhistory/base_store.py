@@ -150,7 +150,7 @@ class BaseStore(TrackingMethods):
                 one wins, and the others get this error.
             InvalidInput: if an argument cannot be used.
         """
-        which = _which_execution(job_id, worker_id, correlation_id, execution_id)
+        which = which_of(job_id, worker_id, correlation_id, execution_id)
         return self._history.end(self._rows.completed(which, execution_time_ms))
 
     def record_failure(
@@ -171,7 +171,7 @@ class BaseStore(TrackingMethods):
 
         The other arguments, the return value and the errors are those of `record_completion`.
         """
-        which = _which_execution(job_id, worker_id, correlation_id, execution_id)
+        which = which_of(job_id, worker_id, correlation_id, execution_id)
         return self._history.end(self._rows.failed(which, execution_time_ms, error))
 
     def record_partial_success(
@@ -192,7 +192,7 @@ class BaseStore(TrackingMethods):
 
         The other arguments, the return value and the errors are those of `record_completion`.
         """
-        which = _which_execution(job_id, worker_id, correlation_id, execution_id)
+        which = which_of(job_id, worker_id, correlation_id, execution_id)
         return self._history.end(
             self._rows.partly_succeeded(which, execution_time_ms, partial_results)
         )
@@ -431,12 +431,17 @@ class BaseStore(TrackingMethods):
                 return
 
 
-def _which_execution(
+def which_of(
     job_id: Id | HistoryRecord | None,
     worker_id: Id | None,
     correlation_id: Id | None,
     execution_id: UUID | None,
 ) -> Which:
+    """Return the execution that a caller identifies by three ids, an execution id or a record.
+
+    Raises:
+        InvalidInput: if an id is invalid, or if the caller combines several of these ways.
+    """
     if isinstance(job_id, HistoryRecord):
         row = values_of(job_id)
         return which_execution(None, worker_id, correlation_id, execution_id, row)

@@ -10,8 +10,8 @@ IDS = ("job-1", "worker-1", "request-1")
 
 
 def record(recorder, job_id, outcome="completion", *more):
-    recorder.start(Job(job_id, "t"), *IDS[1:])
-    getattr(recorder, outcome)(job_id, *IDS[1:], 5, *more)
+    recorder.record_start(Job(job_id, "t"), *IDS[1:])
+    getattr(recorder, f"record_{outcome}")(job_id, *IDS[1:], 5, *more)
 
 
 class Gate:

@@ -15,7 +15,6 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 PUBLIC = {
     "AsyncExecution",
-    "AsyncRecorder",
     "Count",
     "Execution",
     "ExecutionAlreadyFinished",
@@ -49,7 +48,12 @@ PUBLIC = {
     "new_execution_id",
     "redact_secrets",
 }
-PUBLIC_FOR_ASYNCIO = {"AsyncHistoryStore", "AsyncBaseStore", "create_async_store"}
+PUBLIC_FOR_ASYNCIO = {
+    "AsyncBaseStore",
+    "AsyncHistoryStore",
+    "AsyncRecorder",
+    "create_async_store",
+}
 PUBLIC_TYPES = {"Clock", "Duration", "Id", "Milliseconds", "OnHistoryError", "Order", "Redact"}
 
 NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}

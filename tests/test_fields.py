@@ -94,7 +94,7 @@ def test_every_field_survives_the_spool(database_store, tmp_path):
     gate.error = ConnectionError("no database")
     with Recorder(waits, spool=path) as recorder:
         for execution in ALL:
-            recorder.execution(execution)
+            recorder.record_execution(execution)
         gate.open.set()
     assert waits.query() == []
     with Recorder(database_store, spool=path) as recorder:

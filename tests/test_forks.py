@@ -344,15 +344,15 @@ def test_a_child_whose_spool_cannot_be_opened_records_all_the_same(database, tmp
     folder = tmp_path / "folder"
     store = create_store(database.engine)
     recorder = Recorder(store, spool=folder / "spool", queue_size=3, max_delay=0)
-    recorder.start(Job("parent", "t"), "w", "forks")
+    recorder.record_start(Job("parent", "t"), "w", "forks")
     recorder.flush(30)
     folder.rename(tmp_path / "moved")
     folder.write_text("no folder any more")
 
     def work(number):
         for count in range(ROUNDS):
-            recorder.start(Job(f"child-{number}-{count}", "t"), "w", "forks")
-            recorder.completion(f"child-{number}-{count}", "w", "forks", count)
+            recorder.record_start(Job(f"child-{number}-{count}", "t"), "w", "forks")
+            recorder.record_completion(f"child-{number}-{count}", "w", "forks", count)
         recorder.flush(30)
         recorder.close()
         return recorder.counts.written
@@ -374,7 +374,7 @@ def away(*args, **named):
     raise ConnectionError("away")
 store._history.write = away
 recorder = Recorder(store, spool="spool", max_delay=0)
-recorder.start(Job("parent", "t"), "w", "c")
+recorder.record_start(Job("parent", "t"), "w", "c")
 while not recorder.counts.spooled:
     pass
 if os.fork() == 0:

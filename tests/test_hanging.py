@@ -489,7 +489,7 @@ def test_a_store_in_memory_and_a_callers_session_never_find_it_open(database, ap
 def test_a_recorder_tries_although_it_is_open_and_closes_it(app_store):
     app_store._history.breaker.open("no answer")
     with Recorder(app_store) as recorder:
-        recorder.start(Job("1", "t"), "w", "c")
+        recorder.record_start(Job("1", "t"), "w", "c")
     start(app_store, "2")
     assert len(app_store.query()) == 2
 
@@ -527,11 +527,11 @@ def test_jobs_run_next_to_a_database_that_hangs(open_store, caplog):
 def test_a_recorder_keeps_its_times_next_to_a_server_that_hangs(server, open_store):
     store, _ = open_store(server.get_uri(), "psycopg")
     recorder = Recorder(store, batch_size=10, max_delay=0)
-    recorder.start(Job("recorder-0", "t"), "w", "c")
+    recorder.record_start(Job("recorder-0", "t"), "w", "c")
     recorder.flush(20)
     with frozen(server), soon():
         for number in range(1, 100):
-            recorder.start(Job(f"recorder-{number}", "t"), "w", "c")
+            recorder.record_start(Job(f"recorder-{number}", "t"), "w", "c")
         with pytest.raises(NotWritten):
             recorder.flush(0.1)
         with pytest.raises(NotWritten):

@@ -196,11 +196,11 @@ def test_a_recorder_survives_five_kills_of_the_server(server):
         while not stopping.is_set():
             count += 1
             ids = (f"{thread}-{count}", f"worker-{thread}", "outage")
-            recorder.start(Job(ids[0], "t", {"count": count}), *ids[1:])
+            recorder.record_start(Job(ids[0], "t", {"count": count}), *ids[1:])
             if count % 3 == 0:
-                recorder.failure(*ids, count, f"error {count}")
+                recorder.record_failure(*ids, count, f"error {count}")
             elif count % 7:  # the others do not end
-                recorder.completion(*ids, count)
+                recorder.record_completion(*ids, count)
             expected[thread][ids[0]] = ("failed", "started", "completed")[
                 0 if count % 3 == 0 else 2 if count % 7 else 1
             ]
@@ -259,8 +259,8 @@ count = 0
 while True:
     for _ in range(50):
         count += 1
-        recorder.start(Job(count, "t", {"count": count}), "w", "c")
-        recorder.completion(count, "w", "c", count)
+        recorder.record_start(Job(count, "t", {"count": count}), "w", "c")
+        recorder.record_completion(count, "w", "c", count)
     try:
         recorder.flush(0.5)
         print("flushed", count, flush=True)
@@ -322,8 +322,8 @@ def test_a_frozen_server_keeps_nobody_and_nothing_is_lost(server, tmp_path):
 
     def write(first, last):
         for count in range(first, last):
-            recorder.start(Job(count, "t", {"count": count}), "w", "c")
-            recorder.completion(count, "w", "c", count)
+            recorder.record_start(Job(count, "t", {"count": count}), "w", "c")
+            recorder.record_completion(count, "w", "c", count)
 
     write(0, 500)
     recorder.flush(30)

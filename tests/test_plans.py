@@ -303,9 +303,9 @@ def test_completions_are_heap_only_updates_and_failures_alone_are_not(postgres_d
     # One at a time: the room on a page is for few new versions before the old ones are pruned.
     with Recorder(store) as recorder:
         for number in range(50):
-            recorder.start(Job(f"background-{number}", "t", {"text": "x" * 300}), *ids)
+            recorder.record_start(Job(f"background-{number}", "t", {"text": "x" * 300}), *ids)
             recorder.flush()
-            recorder.completion(f"background-{number}", *ids, 1)
+            recorder.record_completion(f"background-{number}", *ids, 1)
             recorder.flush()
     background = settled(completed[0] + 50)
     assert background[1] - completed[1] >= 48, "so are those of a Recorder"

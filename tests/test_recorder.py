@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import multiprocessing
 import queue
@@ -18,6 +19,7 @@ import pytest
 from sqlalchemy import create_engine, event, text
 
 from jobhistory import (
+    HistoryStore,
     InvalidInput,
     Job,
     NotWritten,
@@ -59,14 +61,14 @@ def statements_of(engine):
 
 
 def test_every_kind_of_outcome_arrives(recorder, database_store, clock):
-    recorder.start(Job("1", "t", {"token": "x"}), "w", "c", history_retention="1 day")
-    recorder.completion("1", "w", "c", 5)
+    recorder.record_start(Job("1", "t", {"token": "x"}), "w", "c", history_retention="1 day")
+    recorder.record_completion("1", "w", "c", 5)
     record(recorder, "2", "failure", ValueError("why"))
     record(recorder, "3", "partial_success", {"failed_steps": ["upload"]})
-    recorder.execution(
+    recorder.record_execution(
         job_id="4", worker_id="w", correlation_id="c", task_identifier="t", error="x"
     )
-    recorder.start(Job("5", "t"), "w", "c")
+    recorder.record_start(Job("5", "t"), "w", "c")
     recorder.flush()
 
     found = {r.job_id: r for r in database_store.query()}
@@ -83,6 +85,101 @@ def test_every_kind_of_outcome_arrives(recorder, database_store, clock):
     assert found["3"].failed_steps == ["upload"]
     assert [r.job_id for r in database_store.recent()] == ["1", "2", "3", "4"]
     assert recorder.counts == RecorderCounts(8, 8, 0, 0, 0, 0)
+
+
+def test_it_has_the_recording_methods_of_a_store_with_the_same_arguments():
+    for name in ("start", "completion", "failure", "partial_success", "execution"):
+        name = f"record_{name}"
+        ours, theirs = (inspect.signature(getattr(each, name)) for each in (Recorder, HistoryStore))
+        assert ours.parameters == theirs.parameters, name
+
+
+def test_executions_are_begun_and_tracked_in_the_background(recorder, database_store):
+    older = recorder.begin(Job("1", "t"), "w", "c")
+    younger = recorder.begin(Job("1", "t"), "w", "c")
+    older.end("why")
+    younger.end()
+    with recorder.track(Job("2", "t"), "w") as execution:
+        execution.partial_success({"failed_steps": ["upload"]})
+    assert database_store.query() == []
+    recorder.flush()
+
+    found = {record.id: record.status for record in database_store.query(job_id="1")}
+    assert found == {older.id: "failed", younger.id: "completed"}
+    assert database_store.query(job_id="2")[0].failed_steps == ["upload"]
+    assert recorder.counts == RecorderCounts(6, 6, 0, 0, 0, 0)
+    assert len(recorder._writer.intake._started) == 0
+
+
+def test_an_execution_begun_while_the_queue_is_full_is_recorded_at_its_end(database_store, caplog):
+    gate = Gate(database_store)
+    with Recorder(database_store, queue_size=1, max_delay=0, when_full="raise") as recorder:
+        recorder.record_start(Job("1", "t"), "w", "c")
+        execution = recorder.begin(Job("2", "t"), "w", "c")
+        with pytest.raises(RecorderFull):
+            recorder.begin(Job("3", "t"), "w", on_history_error="raise")
+        gate.open.set()
+        recorder.flush()
+        execution.end()
+    assert database_store.query(job_id="2")[0].status == "completed"
+    assert "not recorded: the start of t: the queue is full" in caplog.text
+    assert database_store.query(job_id="3") == []
+
+
+def test_an_outcome_names_its_execution_by_a_record_or_its_id(recorder, database_store, clock):
+    id_ = new_execution_id(clock())
+    begun = database_store.record_start(Job("1", "t"), "w", "c")
+    recorder.record_start(Job("2", "t"), "w", "c", execution_id=id_)
+    recorder.record_completion(begun)
+    recorder.record_failure(execution_id=id_, error="why")
+    recorder.flush()
+
+    found = {record.id: record.status for record in database_store.query()}
+    assert found == {begun.id: "completed", id_: "failed"}
+    assert len(recorder._writer.intake._started) == 0
+
+
+def test_a_start_and_an_outcome_by_id_are_one_insert(recorder, database_store, database, clock):
+    ids = [new_execution_id(clock()) for _ in range(20)]
+    record(recorder, "first")
+    recorder.flush()
+    with statements_of(database.engine) as statements, copies() as copied:
+        for id_ in ids:
+            recorder.record_start(Job("1", "t"), "w", "c", execution_id=id_)
+        for id_ in ids:
+            recorder.record_completion(execution_id=id_)
+        recorder.flush()
+
+    if database.name == "postgresql":
+        assert (statements, copied) == ([], [20])
+    else:
+        assert statements == [("INSERT", 20)]
+    assert len(database_store.query(status="completed")) == 21
+
+
+def test_a_repeated_start_is_one_execution(recorder, database_store, clock):
+    id_ = new_execution_id(clock())
+    for _ in range(2):
+        recorder.record_start(Job("1", "t"), "w", "c", execution_id=id_)
+    recorder.flush()
+    recorder.record_start(Job("1", "t"), "w", "c", execution_id=id_)
+    recorder.record_completion(execution_id=id_)
+    recorder.flush()
+    recorder.record_start(Job("1", "t"), "w", "c", execution_id=id_)
+    recorder.flush()
+
+    assert [each.status for each in database_store.query()] == ["completed"]
+    assert recorder.counts.refused == 0
+
+
+def test_a_start_with_the_id_of_another_job_is_refused(recorder, database_store, clock, caplog):
+    id_ = database_store.record_start(Job("1", "t"), "w", "c").id
+    recorder.record_start(Job("2", "t"), "w", "c", execution_id=id_)
+    recorder.flush()
+
+    assert recorder.counts.refused == 1
+    assert "refused: start of job '2': execution_id" in caplog.text
+    assert [each.job_id for each in database_store.query()] == ["1"]
 
 
 def test_nothing_is_in_the_ring_buffer_before_it_is_written(recorder, database_store):
@@ -124,14 +221,14 @@ def copies():
 
 def test_outcomes_of_an_earlier_batch_are_one_statement(recorder, database, database_store):
     for number in range(20):
-        recorder.start(Job(number, "t"), *IDS[1:])
+        recorder.record_start(Job(number, "t"), *IDS[1:])
     recorder.flush()
     with statements_of(database.engine) as statements:
         for number in range(20):
             if number % 2:
-                recorder.completion(number, *IDS[1:], number)
+                recorder.record_completion(number, *IDS[1:], number)
             else:
-                recorder.failure(number, *IDS[1:], number, "x")
+                recorder.record_failure(number, *IDS[1:], number, "x")
         recorder.flush()
 
     assert statements == [("UPDATE", 20)]
@@ -174,12 +271,12 @@ def test_a_batch_is_written_when_it_is_old_enough(database_store):
 def test_twins_end_each_once(recorder, database_store):
     """Three executions have the same ids, in one batch and in several."""
     for _ in range(2):
-        recorder.start(Job(*IDS[:1], "t"), *IDS[1:])
-    recorder.completion(*IDS, 1)
+        recorder.record_start(Job(*IDS[:1], "t"), *IDS[1:])
+    recorder.record_completion(*IDS, 1)
     recorder.flush()
-    recorder.start(Job(*IDS[:1], "t"), *IDS[1:])
-    recorder.failure(*IDS, 2, "x")
-    recorder.completion(*IDS, 3)
+    recorder.record_start(Job(*IDS[:1], "t"), *IDS[1:])
+    recorder.record_failure(*IDS, 2, "x")
+    recorder.record_completion(*IDS, 3)
     recorder.flush()
 
     assert sorted(r.execution_time_ms for r in database_store.query()) == [1, 2, 3]
@@ -188,7 +285,7 @@ def test_twins_end_each_once(recorder, database_store):
 
 def test_what_others_started_can_be_ended(recorder, database_store):
     database_store.record_start(Job("1", "t"), *IDS[1:])
-    recorder.completion("1", *IDS[1:], 5)
+    recorder.record_completion("1", *IDS[1:], 5)
     recorder.flush()
 
     assert [r.status for r in database_store.query()] == [Status.COMPLETED]
@@ -198,11 +295,11 @@ def test_what_others_started_can_be_ended(recorder, database_store):
 def test_more_starts_than_are_remembered_end_all_the_same(monkeypatch, recorder, database_store):
     recorder._writer.intake._started._most = 3
     for number in range(10):
-        recorder.start(Job(number, "t"), *IDS[1:])
+        recorder.record_start(Job(number, "t"), *IDS[1:])
     recorder.flush()
     assert len(recorder._writer.intake._started) == 3
     for number in range(10):
-        recorder.completion(number, *IDS[1:], number)
+        recorder.record_completion(number, *IDS[1:], number)
     recorder.flush()
 
     assert {r.status for r in database_store.query()} == {Status.COMPLETED}
@@ -213,15 +310,15 @@ def test_more_starts_than_are_remembered_end_all_the_same(monkeypatch, recorder,
 def test_an_outcome_that_history_refuses_is_logged_and_counted(
     recorder, database_store, clock, caplog
 ):
-    recorder.start(Job("reaped", "t"), *IDS[1:])
-    recorder.start(Job("good", "t"), *IDS[1:])
+    recorder.record_start(Job("reaped", "t"), *IDS[1:])
+    recorder.record_start(Job("good", "t"), *IDS[1:])
     recorder.flush()
     clock.advance(hours=3)
     database_store.reap_lost("2h", task_identifier="t", batch_size=10)
-    recorder.start(Job("good", "t"), *IDS[1:])
-    recorder.completion("reaped", *IDS[1:], 1)
-    recorder.completion("good", *IDS[1:], 1)
-    recorder.completion("unknown", *IDS[1:], 1)
+    recorder.record_start(Job("good", "t"), *IDS[1:])
+    recorder.record_completion("reaped", *IDS[1:], 1)
+    recorder.record_completion("good", *IDS[1:], 1)
+    recorder.record_completion("unknown", *IDS[1:], 1)
     recorder.flush()
 
     counts = recorder.counts
@@ -272,7 +369,7 @@ def test_a_whole_execution_ends_the_start_that_history_has(database_store, recor
     """A repeated one changes nothing, as with `record_execution`."""
     started = database_store.record_start(Job("1", "t", "mine"), *IDS[1:])
     for _ in range(2):
-        recorder.execution(ENDED, job_id="1", status="completed", id=started.id)
+        recorder.record_execution(ENDED, job_id="1", status="completed", id=started.id)
         recorder.flush()
         database_store._rows.clock.advance(seconds=1)
     (record,) = database_store.query()
@@ -283,10 +380,10 @@ def test_a_whole_execution_ends_the_start_that_history_has(database_store, recor
 
 def test_one_id_for_two_executions_in_one_batch_is_refused(database_store, recorder, caplog):
     ids = [new_execution_id(database_store._rows.now()) for _ in range(2)]
-    recorder.execution(ENDED, job_id="mine", status="completed", id=ids[0])
-    recorder.execution(ENDED, job_id="other", status="completed", id=ids[0])
-    recorder.execution(ENDED, job_id="twice", status="completed", id=ids[1])
-    recorder.execution(ENDED, job_id="twice", error="no stock", id=ids[1])
+    recorder.record_execution(ENDED, job_id="mine", status="completed", id=ids[0])
+    recorder.record_execution(ENDED, job_id="other", status="completed", id=ids[0])
+    recorder.record_execution(ENDED, job_id="twice", status="completed", id=ids[1])
+    recorder.record_execution(ENDED, job_id="twice", error="no stock", id=ids[1])
     recorder.flush()
     records = database_store.query(status="completed")
     assert (
@@ -356,7 +453,7 @@ def test_one_row_that_postgresql_refuses_holds_up_nothing(postgres_database, cap
             for number in range(10):
                 too_large = {"text": random.Random(7).randbytes(6000).hex()}
                 payload = too_large if refusal == "index" and number == 7 else None
-                recorder.start(Job(number, "t", payload), *IDS[1:])
+                recorder.record_start(Job(number, "t", payload), *IDS[1:])
             recorder.flush(30)
     finally:
         engine.dispose()
@@ -378,7 +475,7 @@ def test_what_the_role_may_not_do_is_tried_again(postgres_database):
     engine = create_engine(postgres_database.url.update_query_dict(role))
     try:
         with Recorder(create_store(engine), max_delay=0) as recorder:
-            recorder.start(Job("1", "t"), *IDS[1:])
+            recorder.record_start(Job("1", "t"), *IDS[1:])
             with pytest.raises(NotWritten):
                 recorder.flush(0.3)
             assert recorder.counts.refused == 0
@@ -406,7 +503,7 @@ def test_a_missing_partition_is_waited_for(postgres_database):
         )
     try:
         with Recorder(create_store(engine, schema="parts"), max_delay=0) as recorder:
-            recorder.start(Job("1", "t"), *IDS[1:])
+            recorder.record_start(Job("1", "t"), *IDS[1:])
             with pytest.raises(NotWritten):
                 recorder.flush(0.3)
             with engine.begin() as connection:
@@ -422,11 +519,11 @@ def test_a_missing_partition_is_waited_for(postgres_database):
 
 def test_arguments_are_checked_at_once_and_taken_as_they_are(recorder, database_store):
     with pytest.raises(InvalidInput, match=r"job\.id"):
-        recorder.start({}, "w", "c")
+        recorder.record_start({}, "w", "c")
     with pytest.raises(InvalidInput, match="execution_time_ms"):
-        recorder.completion("1", "w", "c", -1)
+        recorder.record_completion("1", "w", "c", -1)
     payload = [1]
-    recorder.start(Job("1", "t", payload), "w", "c")
+    recorder.record_start(Job("1", "t", payload), "w", "c")
     payload.append("later")
     recorder.flush()
 
@@ -464,12 +561,12 @@ def test_a_file_that_is_no_spool_is_refused(tmp_path):
 def test_a_full_recorder_raises_if_told_to(database_store):
     gate = Gate(database_store)
     recorder = Recorder(database_store, batch_size=1, queue_size=4, max_delay=0, when_full="raise")
-    recorder.start(Job("in hand", "t"), *IDS[1:])
+    recorder.record_start(Job("in hand", "t"), *IDS[1:])
     gate.wait_for_tries(1)
     for number in range(3):
-        recorder.start(Job(number, "t"), *IDS[1:])
+        recorder.record_start(Job(number, "t"), *IDS[1:])
     with pytest.raises(RecorderFull, match=r"4 operations .* wait") as caught:
-        recorder.start(Job("too many", "t"), *IDS[1:])
+        recorder.record_start(Job("too many", "t"), *IDS[1:])
 
     assert isinstance(caught.value, queue.Full)
     assert recorder.counts.accepted == recorder.counts.waiting == 4
@@ -482,10 +579,10 @@ def test_a_full_recorder_raises_if_told_to(database_store):
 def test_a_full_recorder_blocks_otherwise_until_there_is_room(database_store):
     gate = Gate(database_store)
     recorder = Recorder(database_store, batch_size=1, queue_size=2, max_delay=0)
-    recorder.start(Job("in hand", "t"), *IDS[1:])
+    recorder.record_start(Job("in hand", "t"), *IDS[1:])
     gate.wait_for_tries(1)
-    recorder.start(Job("queued", "t"), *IDS[1:])
-    waiting = threading.Thread(target=recorder.start, args=(Job("late", "t"), *IDS[1:]))
+    recorder.record_start(Job("queued", "t"), *IDS[1:])
+    waiting = threading.Thread(target=recorder.record_start, args=(Job("late", "t"), *IDS[1:]))
     waiting.start()
     waiting.join(0.05)
     assert waiting.is_alive()
@@ -499,14 +596,14 @@ def test_a_full_recorder_blocks_otherwise_until_there_is_room(database_store):
 def test_who_waits_for_room_hears_that_the_recorder_is_closed(database_store):
     gate = Gate(database_store)
     recorder = Recorder(database_store, batch_size=1, queue_size=2, max_delay=0)
-    recorder.start(Job("in hand", "t"), *IDS[1:])
+    recorder.record_start(Job("in hand", "t"), *IDS[1:])
     gate.wait_for_tries(1)
-    recorder.start(Job("queued", "t"), *IDS[1:])
+    recorder.record_start(Job("queued", "t"), *IDS[1:])
     told = []
 
     def start_late():
         try:
-            recorder.start(Job("late", "t"), *IDS[1:])
+            recorder.record_start(Job("late", "t"), *IDS[1:])
         except RecorderClosed as error:
             told.append(error)
 
@@ -563,7 +660,7 @@ def test_closing_says_what_is_lost_without_a_spool(database_store):
         recorder.close(timeout=0.3)
     recorder.close()
     with pytest.raises(RecorderClosed):
-        recorder.start(Job("2", "t"), "w", "c")
+        recorder.record_start(Job("2", "t"), "w", "c")
 
 
 def test_a_spool_keeps_what_cannot_be_written_for_the_next_recorder(
@@ -573,16 +670,16 @@ def test_a_spool_keeps_what_cannot_be_written_for_the_next_recorder(
     database_store.record_start(Job("others", "t"), *IDS[1:])
     gate = Gate(database_store)
     with Recorder(database_store, spool=spool, max_delay=0) as first:
-        first.start(Job("early", "t", {"n": [1, None]}), *IDS[1:])
+        first.record_start(Job("early", "t", {"n": [1, None]}), *IDS[1:])
         gate.open.set()
         first.flush()
         gate.error = ConnectionError("away")
         clock.advance(seconds=1)
-        first.completion("early", *IDS[1:], 5)
+        first.record_completion("early", *IDS[1:], 5)
         gate.wait_for_tries(2)
         record(first, "whole", "failure", ValueError("why"))
-        first.completion("others", *IDS[1:], 7)
-        first.start(Job("only started", "t"), *IDS[1:])
+        first.record_completion("others", *IDS[1:], 7)
+        first.record_start(Job("only started", "t"), *IDS[1:])
     assert spool.exists()
     assert first.counts.spooled == 5
     assert first.counts.waiting == 0
@@ -590,7 +687,7 @@ def test_a_spool_keeps_what_cannot_be_written_for_the_next_recorder(
     gate.error = None
     with Recorder(database_store, spool=spool) as second:
         assert second.counts.accepted == 0
-        second.start(Job("new", "t"), *IDS[1:])
+        second.record_start(Job("new", "t"), *IDS[1:])
         second.flush()
         assert second.counts == RecorderCounts(1, 6, 0, 0, 0, 0)
     assert not spool.exists()
@@ -627,11 +724,11 @@ def test_a_replay_of_what_had_got_through_changes_nothing(database_store, clock,
         return original(batch, may_exist=may_exist, **named)
 
     with Recorder(database_store, spool=tmp_path / "spool.db", max_delay=3600) as recorder:
-        recorder.start(Job("early", "t"), *IDS[1:])
+        recorder.record_start(Job("early", "t"), *IDS[1:])
         recorder.flush()
         database_store._history.write = write
-        recorder.completion("early", *IDS[1:], 5)
-        recorder.completion("others", *IDS[1:], 7)
+        recorder.record_completion("early", *IDS[1:], 5)
+        recorder.record_completion("others", *IDS[1:], 7)
         record(recorder, "whole")
     lose.clear()
     with Recorder(database_store, spool=tmp_path / "spool.db") as recorder:
@@ -711,7 +808,7 @@ def test_memory_stays_empty_while_the_spool_takes_what_comes(database_store, tmp
         database_store, spool=tmp_path / "spool.db", queue_size=10, batch_size=10, max_delay=0
     ) as recorder:
         for number in range(200):
-            recorder.start(Job(number, "t"), *IDS[1:])
+            recorder.record_start(Job(number, "t"), *IDS[1:])
         assert recorder.counts.accepted == 200
         gate.error = None
         recorder.flush()
@@ -740,10 +837,10 @@ def test_a_memory_store_has_one_too(clock):
     store = create_store(clock=clock)
     with Recorder(store) as recorder:
         record(recorder, "1")
-        recorder.start(Job("2", "t"), *IDS[1:])
+        recorder.record_start(Job("2", "t"), *IDS[1:])
         recorder.flush()
-        recorder.completion("2", *IDS[1:], 1)
-        recorder.completion("3", *IDS[1:], 1)
+        recorder.record_completion("2", *IDS[1:], 1)
+        recorder.record_completion("3", *IDS[1:], 1)
     assert recorder.counts == RecorderCounts(5, 4, 1, 0, 0, 0)
     assert [r.job_id for r in store.recent()] == ["1", "2"]
 
@@ -753,8 +850,8 @@ import sys
 from sqlalchemy import create_engine
 from jobhistory import *
 recorder = Recorder(create_store(create_engine(sys.argv[1])), max_delay=3600)
-recorder.start(Job("1", "t"), "w", "c")
-recorder.completion("1", "w", "c", 5)
+recorder.record_start(Job("1", "t"), "w", "c")
+recorder.record_completion("1", "w", "c", 5)
 {}
 """
 

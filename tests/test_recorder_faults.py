@@ -32,7 +32,7 @@ from tests.recorders import IDS, Gate, record
 
 def start(recorder, *job_ids, payload=None):
     for job_id in job_ids:
-        recorder.start(Job(job_id, "t", payload), *IDS[1:])
+        recorder.record_start(Job(job_id, "t", payload), *IDS[1:])
 
 
 @contextmanager
@@ -153,8 +153,8 @@ def test_what_close_reports_as_lost_is_not_written_later(database, bind):
         recorder = Recorder(store, max_delay=0)
         start(recorder, "1", "2")
         gate.wait_for_tries(1)
-        recorder.completion("1", *IDS[1:], 5)
-        recorder.completion("others", *IDS[1:], 5)
+        recorder.record_completion("1", *IDS[1:], 5)
+        recorder.record_completion("others", *IDS[1:], 5)
         thread = recorder._writer._thread
         with pytest.raises(NotWritten) as caught:
             recorder.close(timeout=0.01)
@@ -299,7 +299,7 @@ def test_started_rows_are_remembered_up_to_a_number_of_bytes(database_store):
         assert len(recorder._writer.intake._started) == 3
         assert recorder._writer.intake._started.bytes <= 100_000
         for number in range(20):
-            recorder.completion(number, *IDS[1:], 5)
+            recorder.record_completion(number, *IDS[1:], 5)
         recorder.flush(30)
         assert len(recorder._writer.intake._started) == recorder._writer.intake._started.bytes == 0
     assert len(database_store.query(status="completed")) == 20
@@ -380,13 +380,13 @@ def test_the_ring_buffer_has_the_order_of_the_calls(database, clock):
 
         def done(job_id):
             expected.append(job_id)
-            recorder.completion(job_id, *IDS[1:], 5)
+            recorder.record_completion(job_id, *IDS[1:], 5)
 
         start(recorder, "c", "d")
         done("b")
         done("c")
         done("by key")
-        recorder.execution(
+        recorder.record_execution(
             job_id="e", worker_id="w", correlation_id="c", task_identifier="t", status="completed"
         )
         expected.append("e")
@@ -404,15 +404,15 @@ def test_a_full_recorder_does_not_block_the_event_loop(database_store):
 
     async def scenario():
         async with AsyncRecorder(
-            Recorder(database_store, batch_size=1, queue_size=2, max_delay=0)
+            database_store, batch_size=1, queue_size=2, max_delay=0
         ) as recorder:
             for number in range(2):
-                await recorder.start(Job(number, "t"), *IDS[1:])
+                await recorder.record_start(Job(number, "t"), *IDS[1:])
             waiting = [
-                asyncio.create_task(recorder.start(Job(f"late-{number}", "t"), *IDS[1:]))
+                asyncio.create_task(recorder.record_start(Job(f"late-{number}", "t"), *IDS[1:]))
                 for number in range(50)
             ]
-            cancelled = asyncio.create_task(recorder.start(Job("cancelled", "t"), *IDS[1:]))
+            cancelled = asyncio.create_task(recorder.record_start(Job("cancelled", "t"), *IDS[1:]))
             await asyncio.sleep(0)  # the loop goes on
             with pytest.raises(NotWritten):
                 await recorder.flush(timeout=0.01)
@@ -423,17 +423,17 @@ def test_a_full_recorder_does_not_block_the_event_loop(database_store):
             await asyncio.gather(*waiting)
             await recorder.flush(timeout=30)
             assert recorder.counts.accepted == recorder.counts.written == 52
-            record = recorder.completion("late-7", *IDS[1:], 5)
+            record = recorder.record_completion("late-7", *IDS[1:], 5)
             with pytest.raises(InvalidInput):
-                recorder.completion("late-8", *IDS[1:], -1)
+                recorder.record_completion("late-8", *IDS[1:], -1)
             await record
-            await recorder.failure("late-9", *IDS[1:], 5, "why")
-            await recorder.partial_success("late-10", *IDS[1:], 5, {"failed_steps": ["x"]})
-            await recorder.execution(
+            await recorder.record_failure("late-9", *IDS[1:], 5, "why")
+            await recorder.record_partial_success("late-10", *IDS[1:], 5, {"failed_steps": ["x"]})
+            await recorder.record_execution(
                 job_id="e", worker_id="w", correlation_id="c", task_identifier="t", error="x"
             )
         with pytest.raises(RecorderClosed):
-            await recorder.start(Job("too late", "t"), *IDS[1:])
+            await recorder.record_start(Job("too late", "t"), *IDS[1:])
 
     asyncio.run(scenario())
     assert len(database_store.query(limit=None)) == 53
@@ -446,9 +446,9 @@ def test_tasks_that_wait_hear_that_the_recorder_is_closed(database_store):
     gate = Gate(database_store)
 
     async def scenario():
-        recorder = AsyncRecorder(Recorder(database_store, queue_size=1, max_delay=0))
-        await recorder.start(Job(1, "t"), *IDS[1:])
-        waiting = asyncio.create_task(recorder.start(Job(2, "t"), *IDS[1:]))
+        recorder = AsyncRecorder(database_store, queue_size=1, max_delay=0)
+        await recorder.record_start(Job(1, "t"), *IDS[1:])
+        waiting = asyncio.create_task(recorder.record_start(Job(2, "t"), *IDS[1:]))
         await asyncio.sleep(0)
         closing = asyncio.create_task(recorder.close())
         with pytest.raises(RecorderClosed):
@@ -460,25 +460,21 @@ def test_tasks_that_wait_hear_that_the_recorder_is_closed(database_store):
     assert len(database_store.query()) == 1
 
 
-def test_an_async_recorder_needs_a_recorder(database_store):
-    with pytest.raises(InvalidInput, match=r"recorder .* is not a Recorder"):
-        AsyncRecorder(database_store)
-
-
 def test_flush_of_a_task_that_is_cancelled_leaves_the_recorder_as_it_was(database_store):
-    async def scenario(recorder):
-        flushing = asyncio.create_task(AsyncRecorder(recorder).flush())
-        await asyncio.sleep(0)
-        flushing.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await flushing
-
     gate = Gate(database_store)
-    with Recorder(database_store, max_delay=3600) as recorder:
-        start(recorder, 1)
-        asyncio.run(scenario(recorder))
-        assert recorder._writer.intake._flushing == 0
-        gate.open.set()
+
+    async def scenario():
+        async with AsyncRecorder(database_store, max_delay=3600) as recorder:
+            await recorder.record_start(Job(1, "t"), *IDS[1:])
+            flushing = asyncio.create_task(recorder.flush())
+            await asyncio.sleep(0)
+            flushing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await flushing
+            assert recorder._writer.intake._flushing == 0
+            gate.open.set()
+
+    asyncio.run(scenario())
 
 
 def test_nothing_is_logged_when_all_goes_well(database_store, caplog):

@@ -388,7 +388,7 @@ def test_a_spool_that_gets_damaged_while_it_is_used_is_replaced(
         overwrite_in_the_middle(path)
         recorder._writer._spool._connection.execute("PRAGMA shrink_memory")
         gate.error = None
-        recorder.start(Job("new", "t"), *IDS[1:])
+        recorder.record_start(Job("new", "t"), *IDS[1:])
         recorder.flush(30)
         counts = recorder.counts
         assert (counts.accepted, counts.waiting, counts.spooled) == (1, 0, 0)

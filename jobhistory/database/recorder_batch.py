@@ -33,30 +33,34 @@ def write(transaction: Transaction, batch: Batch, *, may_exist: bool) -> BatchRe
     elif batch.rows:
         statement = INSERT_OR_FINISH[transaction.dialect]
         transaction.execute(statement, [complete(row) for row in batch.rows])
-        _refuse_contradictions(transaction, result)
+        _refuse_contradictions(transaction, batch, result)
     if batch.outcomes:
         _write_outcomes(transaction, batch, result, may_exist=may_exist)
     return result
 
 
-def _refuse_contradictions(transaction: Transaction, result: BatchResult) -> None:
+def _refuse_contradictions(transaction: Transaction, batch: Batch, result: BatchResult) -> None:
     """Refuse rows whose execution has another outcome, or whose id belongs to another job."""
-    parameters = {"key_ids": [row["id"] for row in result.ended]}
+    parameters = {"key_ids": [row["id"] for row in batch.rows]}
     records = {record.id: record for record in transaction.find(WITH_IDS, parameters)}
-    for row in list(result.ended):
+    for row in batch.rows:
         record = records.get(row["id"])
         if record is None:
             continue
         outcome = Outcome(ExecutionKey.of_row(row), row)
+        is_outcome = row["status"].is_outcome
         try:
             check_same_job(row, record)
+            if not is_outcome:
+                continue
             if not outcome.agrees_with(record):
                 raise ExecutionAlreadyFinished(record)
             if record.completed_at == outcome.completed_at(record.started_at):
                 continue
         except (InvalidInput, ExecutionAlreadyFinished) as refusal:
             result.refused.append((outcome, refusal))
-        result.ended.remove(row)
+        if is_outcome:
+            result.ended.remove(row)
 
 
 def _write_outcomes(

@@ -1,6 +1,6 @@
 """Record in the background: calls return at once, and a thread writes in batches."""
 
 from jobhistory.recorder.intake import RecorderCounts
-from jobhistory.recorder.recorder import AsyncRecorder, Recorder
+from jobhistory.recorder.recorder import Recorder
 
-__all__ = ["AsyncRecorder", "Recorder", "RecorderCounts"]
+__all__ = ["Recorder", "RecorderCounts"]

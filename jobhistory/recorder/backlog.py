@@ -6,6 +6,7 @@ import sys
 from collections import deque
 from itertools import islice
 from typing import Any
+from uuid import UUID
 
 from jobhistory.execution.batch import Operation
 from jobhistory.execution.outcome import ExecutionKey, Outcome
@@ -88,40 +89,48 @@ class StartedRows:
         self._most = most
         self._most_bytes = most_bytes
         self._rows: dict[ExecutionKey, list[tuple[Row, int]]] = {}
-        self._count = 0
+        self._keys: dict[UUID, ExecutionKey] = {}
         self.bytes = 0
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._keys)
 
-    def in_session(self, operation: Operation, size: int) -> tuple[Operation, int]:
+    def joined(self, operation: Operation, size: int) -> tuple[Operation, int]:
         """Remember a started row, or add the row to its outcome. Return what to queue."""
         if isinstance(operation, Outcome):
-            rows = self._rows.get(operation.key)
-            if operation.id is not None or rows is None:
+            id_ = operation.id
+            key = operation.key if id_ is None else self._keys.get(id_)
+            if key is None or key not in self._rows:
                 return operation, size
-            row, its_size = self._forget(operation.key, rows, -1)
-            return Outcome(operation.key, operation.values, row), size + its_size
+            row, its_size = self._forget(key, id_)
+            return Outcome(key, operation.values, row), size + its_size
         if operation["status"] is Status.STARTED:
             self._remember(operation, size)
+        elif (key := self._keys.get(operation["id"])) is not None:
+            self._forget(key, operation["id"])
         return operation, size
 
     def _remember(self, row: Row, size: int) -> None:
+        if row["id"] in self._keys:  # a repeated call
+            return
         key = ExecutionKey(row["job_id"], row["worker_id"], row["correlation_id"])
         self._rows.setdefault(key, []).append((row, size))
-        self._count += 1
+        self._keys[row["id"]] = key
         self.bytes += size
-        while self._count > self._most or self.bytes > self._most_bytes:
+        while len(self) > self._most or self.bytes > self._most_bytes:
             oldest = next(iter(self._rows))
-            self._forget(oldest, self._rows[oldest], 0)
+            self._forget(oldest, self._rows[oldest][0][0]["id"])
 
-    def _forget(
-        self, key: ExecutionKey, rows: list[tuple[Row, int]], index: int
-    ) -> tuple[Row, int]:
-        row, size = rows.pop(index)
+    def _forget(self, key: ExecutionKey, id_: UUID | None) -> tuple[Row, int]:
+        """Remove the row with an id, or the newest one, and return it with its size."""
+        rows = self._rows[key]
+        place = -1
+        if id_ is not None and len(rows) > 1:
+            place = next(place for place, (row, _) in enumerate(rows) if row["id"] == id_)
+        row, size = rows.pop(place)
         if not rows:
             del self._rows[key]
-        self._count -= 1
+        del self._keys[row["id"]]
         self.bytes -= size
         return row, size
 

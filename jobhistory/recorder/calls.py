@@ -5,34 +5,38 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
+from jobhistory.base_store import which_of
 from jobhistory.execution.batch import Operation
 from jobhistory.execution.job import PartialResults
-from jobhistory.execution.outcome import ExecutionKey
 from jobhistory.execution.rows import RowBuilder
 from jobhistory.schema import HistoryRecord, plain
-from jobhistory.typing import Duration, Id
+from jobhistory.typing import Duration, Id, Milliseconds
 
 R_co = TypeVar("R_co", covariant=True)
 
 
 class RecordingCalls(ABC, Generic[R_co]):
-    """Checks the arguments of each call and turns them into an operation at once. Thread-safe."""
+    """The recording methods of a store, for a recorder: they write later and return no record.
 
-    def __init__(self, rows: RowBuilder) -> None:
-        self._rows = rows
+    Each call checks its arguments and turns them into an operation at once. Thread-safe.
+    """
+
+    _rows: RowBuilder
 
     @abstractmethod
     def _accept(self, operation: Operation) -> R_co:
         """Accept an operation when there is room for it."""
 
-    def start(
+    def record_start(
         self,
         job: Any,
         worker_id: Id,
         correlation_id: Id,
         *,
         history_retention: Duration | None = None,
+        execution_id: UUID | None = None,
     ) -> R_co:
         """Do what `HistoryStore.record_start` does, in the background.
 
@@ -41,53 +45,71 @@ class RecordingCalls(ABC, Generic[R_co]):
             RecorderFull: if there is no room and the recorder does not wait for it.
             RecorderClosed: if the recorder is closed.
         """
-        return self._accept(self._rows.started(job, worker_id, correlation_id, history_retention))
+        row = self._rows.started(job, worker_id, correlation_id, history_retention, execution_id)
+        return self._accept(row)
 
-    def completion(
-        self, job_id: Id, worker_id: Id, correlation_id: Id, execution_time_ms: float
+    def record_completion(
+        self,
+        job_id: Id | HistoryRecord | None = None,
+        worker_id: Id | None = None,
+        correlation_id: Id | None = None,
+        execution_time_ms: Milliseconds | None = None,
+        *,
+        execution_id: UUID | None = None,
     ) -> R_co:
         """Do what `HistoryStore.record_completion` does, in the background.
 
-        Raises the errors of `start`.
+        Raises the errors of `record_start`.
         """
-        key = ExecutionKey.of(job_id, worker_id, correlation_id)
-        return self._accept(self._rows.completed(key, execution_time_ms))
+        which = which_of(job_id, worker_id, correlation_id, execution_id)
+        return self._accept(self._rows.completed(which, execution_time_ms))
 
-    def failure(
+    def record_failure(
         self,
-        job_id: Id,
-        worker_id: Id,
-        correlation_id: Id,
-        execution_time_ms: float,
-        error: BaseException | str,
+        job_id: Id | HistoryRecord | None = None,
+        worker_id: Id | None = None,
+        correlation_id: Id | None = None,
+        execution_time_ms: Milliseconds | None = None,
+        error: BaseException | str | None = None,
+        *,
+        execution_id: UUID | None = None,
     ) -> R_co:
         """Do what `HistoryStore.record_failure` does, in the background.
 
-        Raises the errors of `start`.
+        Raises the errors of `record_start`.
         """
-        key = ExecutionKey.of(job_id, worker_id, correlation_id)
-        return self._accept(self._rows.failed(key, execution_time_ms, error))
+        which = which_of(job_id, worker_id, correlation_id, execution_id)
+        return self._accept(self._rows.failed(which, execution_time_ms, error))
 
-    def partial_success(
+    def record_partial_success(
         self,
-        job_id: Id,
-        worker_id: Id,
-        correlation_id: Id,
-        execution_time_ms: float,
-        partial_results: PartialResults | Mapping[str, Any],
+        job_id: Id | HistoryRecord | None = None,
+        worker_id: Id | None = None,
+        correlation_id: Id | None = None,
+        execution_time_ms: Milliseconds | None = None,
+        partial_results: PartialResults | Mapping[str, Any] | None = None,
+        *,
+        execution_id: UUID | None = None,
     ) -> R_co:
         """Do what `HistoryStore.record_partial_success` does, in the background.
 
-        Raises the errors of `start`.
+        Raises the errors of `record_start`.
         """
-        key = ExecutionKey.of(job_id, worker_id, correlation_id)
-        return self._accept(self._rows.partly_succeeded(key, execution_time_ms, partial_results))
+        which = which_of(job_id, worker_id, correlation_id, execution_id)
+        return self._accept(self._rows.partly_succeeded(which, execution_time_ms, partial_results))
 
-    def execution(
-        self, execution: HistoryRecord | Mapping[str, Any] | None = None, **fields: Any
+    def record_execution(
+        self,
+        /,
+        execution: HistoryRecord | Mapping[str, Any] | None = None,
+        *,
+        execution_id: UUID | None = None,
+        **fields: Any,
     ) -> R_co:
         """Do what `HistoryStore.record_execution` does, in the background.
 
-        Raises the errors of `start`.
+        Raises the errors of `record_start`.
         """
+        if execution_id is not None:
+            fields["id"] = execution_id
         return self._accept(self._rows.ended(plain(execution), fields))

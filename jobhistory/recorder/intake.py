@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
-from pathlib import Path
 from threading import Condition
 from time import monotonic
-from typing import Literal
 
 from jobhistory.errors import NotWritten, RecorderClosed, RecorderFull
 from jobhistory.execution.batch import Operation
 from jobhistory.recorder.backlog import Backlog, StartedRows, memory_of
+from jobhistory.recorder.options import RecorderOptions
 
 MOST_STARTED = 10_000
 """The number of started rows that a recorder keeps in memory until their outcomes come."""
@@ -42,20 +41,6 @@ class RecorderCounts:
     retried: int
     spooled: int
     waiting: int
-
-
-@dataclass(frozen=True)
-class RecorderOptions:
-    """The valid options of a `Recorder`."""
-
-    batch_size: int
-    batch_bytes: int
-    max_delay: float
-    queue_size: int
-    queue_bytes: int
-    when_full: Literal["block", "raise"]
-    spool: Path | None
-    avoid: Collection[Path]
 
 
 class GivenUp(Exception):
@@ -172,7 +157,7 @@ class Intake:
             self._notify()
             return False
         bytes_before = backlog.bytes
-        backlog.add(*self._started.in_session(operation, size))
+        backlog.add(*self._started.joined(operation, size))
         self._accepted += 1
         count = len(backlog)
         if count in (1, options.batch_size) or bytes_before < options.batch_bytes <= backlog.bytes:

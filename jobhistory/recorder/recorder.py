@@ -1,28 +1,26 @@
-"""The `Recorder`, for threads and for asyncio."""
+"""The `Recorder`: it records through a store, in the background and in batches."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Collection, Coroutine
-from pathlib import Path
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, Self
-from urllib.parse import unquote
 
-from jobhistory.database import binds
-from jobhistory.errors import InvalidInput, check_count
+from jobhistory.errors import InvalidInput
 from jobhistory.execution.batch import Operation
+from jobhistory.execution.outcome import Outcome
 from jobhistory.recorder.at_exit import AT_EXIT_SECONDS
 from jobhistory.recorder.calls import RecordingCalls
-from jobhistory.recorder.intake import RecorderCounts, RecorderOptions
+from jobhistory.recorder.intake import RecorderCounts
+from jobhistory.recorder.options import MIB, RecorderOptions
 from jobhistory.recorder.writer import Writer
 from jobhistory.store import HistoryStore
+from jobhistory.tracking_methods import TrackingMethods
 
-_MIB = 1024 * 1024
 
-
-class Recorder(RecordingCalls[None]):
+class Recorder(TrackingMethods, RecordingCalls[None]):
     """Records executions through a store, in the background and in batches.
 
     Any number of threads may call its methods at the same time. Each call checks and copies its
@@ -40,9 +38,11 @@ class Recorder(RecordingCalls[None]):
 
     In asyncio, use `AsyncRecorder`, because a full `Recorder` would block the event loop.
 
+    `begin` and `track` record in the background, too. Their errors of history are `RecorderFull`
+    and `RecorderClosed`.
+
     Args:
-        store: the store to record through. A recorder has its own thread, so it takes no
-            `AsyncHistoryStore`; make a `HistoryStore` on the same database.
+        store: the store to record through.
         batch_size: the maximum number of operations in one transaction.
         batch_bytes: about how much memory the operations of one transaction may take, in bytes. A
             larger operation gets its own transaction.
@@ -71,45 +71,29 @@ class Recorder(RecordingCalls[None]):
         store: HistoryStore,
         *,
         batch_size: int = 500,
-        batch_bytes: int = 8 * _MIB,
+        batch_bytes: int = 8 * MIB,
         max_delay: float = 0.2,
         queue_size: int = 10_000,
-        queue_bytes: int = 64 * _MIB,
+        queue_bytes: int = 64 * MIB,
         when_full: Literal["block", "raise"] = "block",
         spool: str | os.PathLike[str] | None = None,
     ) -> None:
         if not isinstance(store, HistoryStore):
             raise InvalidInput("store", store, "is not a HistoryStore; pass create_store(engine)")
-        check_count(batch_size, "batch_size", example=500)
-        check_count(batch_bytes, "batch_bytes", example=8 * _MIB)
-        check_count(queue_size, "queue_size", example=10_000)
-        check_count(queue_bytes, "queue_bytes", example=64 * _MIB)
-        if isinstance(max_delay, bool) or not isinstance(max_delay, (int, float)) or max_delay < 0:
-            raise InvalidInput(
-                "max_delay", max_delay, "is not a duration in seconds; write it like 0.2"
-            )
-        if when_full not in ("block", "raise"):
-            raise InvalidInput("when_full", when_full, "is neither 'block' nor 'raise'")
-        super().__init__(store.internals.rows)
-        self._store = store
-        # Absolute, because the current folder may change.
-        path = None if spool is None else Path(os.path.abspath(spool))
-        avoid = () if path is None else _database_files(store)
-        if path is not None and Path(os.path.realpath(path)) in map(_real, avoid):
-            raise InvalidInput("spool", str(spool), "is the store's own database; name a new file")
         self._writer = Writer(
             store.internals.history,
-            RecorderOptions(
+            RecorderOptions.checked(
+                store.internals.session_factory,
                 batch_size=batch_size,
                 batch_bytes=batch_bytes,
                 max_delay=max_delay,
                 queue_size=queue_size,
                 queue_bytes=queue_bytes,
                 when_full=when_full,
-                spool=path,
-                avoid=avoid,
+                spool=spool,
             ),
         )
+        super().__init__(store.internals.rows, Accepting(self._accept), asyncio.to_thread)
 
     @property
     def counts(self) -> RecorderCounts:
@@ -158,73 +142,20 @@ class Recorder(RecordingCalls[None]):
         self._writer.intake.accept(operation)
 
 
-class AsyncRecorder(RecordingCalls[Coroutine[Any, Any, None]]):
-    """The methods of a `Recorder`, awaited: waiting never blocks the event loop.
+class Accepting:
+    """Where a recorder's `begin` and `track` record: its queue."""
 
-    ::
+    def __init__(self, accept: Callable[[Operation], None]) -> None:
+        self._accept = accept
 
-        async with AsyncRecorder(Recorder(create_store(engine))) as recorder:
-            await recorder.start(job, "worker-1", "request-1")
+    def insert(self, row: dict[str, Any], *, may_exist: bool = False) -> None:
+        """Accept a new row."""
+        self._accept(row)
 
-    Any number of tasks may use it, in any event loop. A call checks its arguments at once, and must
-    be awaited. If its task is cancelled while it waits for room, nothing is accepted.
+    def insert_ended(self, row: dict[str, Any], *, may_exist: bool = False) -> None:
+        """Accept the row of an ended execution."""
+        self._accept(row)
 
-    Args:
-        recorder: the recorder that does the work. Threads may use it at the same time.
-    """
-
-    def __init__(self, recorder: Recorder) -> None:
-        if not isinstance(recorder, Recorder):
-            raise InvalidInput("recorder", recorder, "is not a Recorder; pass Recorder(store)")
-        super().__init__(recorder._store.internals.rows)
-        self._recorder = recorder
-
-    @property
-    def counts(self) -> RecorderCounts:
-        """The counts of the recorder."""
-        return self._recorder.counts
-
-    async def flush(self, timeout: float | None = None) -> None:
-        """Do what `Recorder.flush` does, without blocking the event loop."""
-        await self._recorder._writer.intake.flush_async(timeout)
-
-    async def close(self, timeout: float | None = AT_EXIT_SECONDS) -> None:
-        """Do what `Recorder.close` does. If the task is cancelled, closing goes on in a thread."""
-        await asyncio.to_thread(self._recorder.close, timeout)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    def _accept(self, operation: Operation) -> Coroutine[Any, Any, None]:
-        return self._recorder._writer.intake.accept_async(operation)
-
-
-def _database_files(store: HistoryStore) -> Collection[Path]:
-    """Return the files of an SQLite database; none for other databases."""
-    session_factory = store.internals.session_factory
-    if session_factory is None:
-        return ()
-    with session_factory() as session:
-        engine = session.get_bind(**binds.WRITING).engine
-    if engine.dialect.name != "sqlite":
-        return ()
-    (name, *_), _ = engine.dialect.create_connect_args(engine.url)
-    if name.startswith("file:"):
-        name = unquote(name.removeprefix("file:").partition("?")[0])
-        name = name.removeprefix("//localhost").removeprefix("//")
-    if name in ("", ":memory:"):
-        return ()
-    file = os.path.abspath(name)
-    return [Path(f"{file}{suffix}") for suffix in ("", "-journal", "-wal", "-shm")]
-
-
-def _real(path: Path) -> Path:
-    return Path(os.path.realpath(path))
+    def end(self, outcome: Outcome) -> None:
+        """Accept an outcome."""
+        self._accept(outcome)

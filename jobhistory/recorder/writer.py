@@ -20,7 +20,8 @@ from jobhistory.errors import InvalidInput, NotWritten, quoted, reason
 from jobhistory.execution.batch import Batch, BatchResult, Operation
 from jobhistory.execution.outcome import Outcome
 from jobhistory.recorder.at_exit import close_at_exit, forget
-from jobhistory.recorder.intake import GivenUp, Intake, RecorderOptions
+from jobhistory.recorder.intake import GivenUp, Intake
+from jobhistory.recorder.options import RecorderOptions
 from jobhistory.recorder.spool import Spool, keep_open
 from jobhistory.recorder.spool_file import is_damage
 
@@ -32,10 +33,21 @@ _CLOSING_PAUSE = 0.1
 _SPOOLING_SECONDS = 5.0
 
 
-class _History(Protocol):
+class BatchHistory(Protocol):
+    """A history that writes the batches of a recorder."""
+
     def write(
         self, batch: Batch, *, may_exist: bool, before_commit: Callable[[], None]
-    ) -> BatchResult: ...
+    ) -> BatchResult:
+        """Write a batch and return its result."""
+        ...
+
+
+class NothingCanBeWritten(Exception):
+    """The event loop on which batches are written does not run."""
+
+    def __str__(self) -> str:
+        return "the event loop of the AsyncRecorder does not run"
 
 
 class Writer:
@@ -45,7 +57,7 @@ class Writer:
     lock of the spool first.
     """
 
-    def __init__(self, history: _History, options: RecorderOptions) -> None:
+    def __init__(self, history: BatchHistory, options: RecorderOptions) -> None:
         self._history = history
         self._options = options
         self._spool: Spool | None = None
@@ -168,7 +180,9 @@ class Writer:
         """Note a failure, and return whether the thread must end."""
         # With a spool, the next recorder tries again.
         has_spool = self._options.spool is not None and not self._is_spool_failing
-        is_late = has_spool or monotonic() >= self.intake.deadline
+        # No loop starts again while a process ends.
+        is_over = isinstance(error, NothingCanBeWritten)
+        is_late = has_spool or is_over or monotonic() >= self.intake.deadline
         is_last = self.intake.is_closed and is_late
         if self.intake.note_failure(error, is_last=is_last) and not is_last:
             logger.warning("history cannot be written; retrying: %s", reason(error))
@@ -305,5 +319,8 @@ class Writer:
 
 def _shown(operation: Operation) -> str:
     if isinstance(operation, Outcome):
-        return f"outcome {operation.values['status'].value} of job {quoted(operation.key.job_id)}"
+        status, job_id = operation.values["status"], quoted(operation.key.job_id)
+        if not status.is_outcome:
+            return f"start of job {job_id}"
+        return f"outcome {status.value} of job {job_id}"
     return f"execution of job {quoted(operation['job_id'])}"

@@ -16,6 +16,7 @@ from jobhistory import (
     AsyncBaseStore,
     AsyncExecution,
     AsyncHistoryStore,
+    AsyncRecorder,
     BaseStore,
     Count,
     Execution,
@@ -183,13 +184,20 @@ async def use_asyncio() -> None:
             assert_type(execution, TrackedExecution)
         async with sessions() as session:
             assert_type(history.in_session(session), AsyncBaseStore)
+        async with AsyncRecorder(history, when_full="raise") as recorder:
+            await recorder.record_start(Job(1, "t"), "w", "c", execution_id=uuid.uuid4())
+            assert_type(await recorder.begin(Job(1, "t"), "w"), AsyncExecution)
+        AsyncRecorder(store)
+        AsyncRecorder(engine)  # type: ignore[arg-type]
     assert_type(await triple(2), int)
 
 
 with Recorder(store, when_full="raise", spool="spool.db", max_delay=0.1) as recorder:
-    recorder.start(Job(1, "t"), "w", "c", history_retention="1 day")
-    recorder.failure(1, "w", "c", 12.5, ValueError())
-    recorder.execution({"job_id": 1}, status="completed")
+    recorder.record_start(Job(1, "t"), "w", "c", history_retention="1 day")
+    recorder.record_failure(1, "w", "c", 12.5, ValueError())
+    assert_type(recorder.begin(Job(1, "t"), "w"), Execution)
+    recorder.record_completion(record)
+    recorder.record_execution({"job_id": 1}, status="completed")
     recorder.flush(timeout=5)
     assert_type(recorder.counts, RecorderCounts)
     assert_type(recorder.counts.waiting, int)
