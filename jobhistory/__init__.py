@@ -17,6 +17,7 @@ from jobhistory.errors import (
     SchemaOutOfDate,
     UnsafeExpiry,
 )
+from jobhistory.execution.failure import Cancelled, Failure, TimedOut, WorkerLost
 from jobhistory.execution.ids import new_execution_id
 from jobhistory.execution.job import Job, PartialResults
 from jobhistory.execution.status import Status
@@ -42,10 +43,12 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "AsyncExecution",
     "BaseStore",
+    "Cancelled",
     "Count",
     "Execution",
     "ExecutionAlreadyFinished",
     "ExecutionNotFound",
+    "Failure",
     "FailureGroup",
     "HistoryQuery",
     "HistoryRecord",
@@ -66,8 +69,10 @@ __all__ = [
     "SchemaOutOfDate",
     "Status",
     "TaskStats",
+    "TimedOut",
     "TrackedExecution",
     "UnsafeExpiry",
+    "WorkerLost",
     "create_store",
     "current_execution",
     "migrate",

@@ -146,6 +146,7 @@ class AsyncBaseStore(AsyncTrackingMethods):
     record_completion = _awaited(BaseStore.record_completion)
     record_failure = _awaited(BaseStore.record_failure)
     record_partial_success = _awaited(BaseStore.record_partial_success)
+    record_cancellation = _awaited(BaseStore.record_cancellation)
     record_execution = _awaited(BaseStore.record_execution)
     record_many = _awaited(BaseStore.record_many)
     get_by_job_id = _awaited(BaseStore.get_by_job_id)

@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from jobhistory.errors import InvalidInput, check_count
+from jobhistory.execution.failure import ErrorLike
 from jobhistory.execution.ids import id_text
 from jobhistory.execution.job import PartialResults
 from jobhistory.execution.outcome import Outcome, Which, which_execution
@@ -122,6 +123,7 @@ class BaseStore(TrackingMethods):
         correlation_id: Id | None = None,
         execution_time_ms: Milliseconds | None = None,
         *,
+        result: Any = None,
         execution_id: UUID | None = None,
     ) -> HistoryRecord:
         """Record that an execution completed.
@@ -137,6 +139,8 @@ class BaseStore(TrackingMethods):
                 first argument is the record that it returned, and the other two are left out.
             execution_time_ms: the duration in milliseconds, rounded to a whole number, or a
                 `timedelta`; `None` for the time since the start.
+            result: what the job returned. Any value is allowed; the store sanitizes it for JSON, as
+                it does the payload. `None` stores nothing.
             execution_id: the id of the record, in place of the three ids.
 
         Returns:
@@ -151,7 +155,7 @@ class BaseStore(TrackingMethods):
             InvalidInput: if an argument cannot be used.
         """
         which = which_of(job_id, worker_id, correlation_id, execution_id)
-        return self._history.end(self._rows.completed(which, execution_time_ms))
+        return self._history.end(self._rows.completed(which, execution_time_ms, result))
 
     def record_failure(
         self,
@@ -159,20 +163,23 @@ class BaseStore(TrackingMethods):
         worker_id: Id | None = None,
         correlation_id: Id | None = None,
         execution_time_ms: Milliseconds | None = None,
-        error: BaseException | str | None = None,
+        error: ErrorLike | None = None,
         *,
+        will_retry: bool | None = None,
         execution_id: UUID | None = None,
     ) -> HistoryRecord:
         """Record that an execution failed, and why.
 
         Args:
             error: an exception, whose type, message and traceback with all causes are stored; or a
-                text, which is stored with the type `"Error"` and no traceback.
+                `Failure`; or a text, which is stored with the type `"Error"` and no traceback.
+            will_retry: whether the job will be tried again after this attempt. `False` or `None`
+                mean that the failure is final.
 
         The other arguments, the return value and the errors are those of `record_completion`.
         """
         which = which_of(job_id, worker_id, correlation_id, execution_id)
-        return self._history.end(self._rows.failed(which, execution_time_ms, error))
+        return self._history.end(self._rows.failed(which, execution_time_ms, error, will_retry))
 
     def record_partial_success(
         self,
@@ -197,6 +204,29 @@ class BaseStore(TrackingMethods):
             self._rows.partly_succeeded(which, execution_time_ms, partial_results)
         )
 
+    def record_cancellation(
+        self,
+        job_id: Id | HistoryRecord | None = None,
+        worker_id: Id | None = None,
+        correlation_id: Id | None = None,
+        execution_time_ms: Milliseconds | None = None,
+        *,
+        reason: str | None = None,
+        execution_id: UUID | None = None,
+    ) -> HistoryRecord:
+        """Record that an execution began and was stopped, for example because it was revoked.
+
+        A cancellation is not a failure: it has no `error_type`, and reports count it separately. If
+        a time limit ended the execution, record a failure with `TimedOut` instead.
+
+        Args:
+            reason: why it was stopped. It is stored as the `error_message`.
+
+        The other arguments, the return value and the errors are those of `record_completion`.
+        """
+        which = which_of(job_id, worker_id, correlation_id, execution_id)
+        return self._history.end(self._rows.cancelled(which, execution_time_ms, reason))
+
     def record_execution(
         self,
         /,
@@ -214,8 +244,9 @@ class BaseStore(TrackingMethods):
 
         Args:
             execution: a record, or a mapping with its fields as keys: at least `job_id`,
-                `worker_id`, `correlation_id`, `task_identifier` and `status`. An `error`, an
-                exception or a text, can replace the status and the error fields.
+                `worker_id`, `correlation_id`, `task_identifier` and `status`. An `error`, as for
+                `record_failure`, can replace the status and the error fields. With a `Cancelled` or
+                a `CancelledError`, the status is `cancelled`.
             execution_id: the id of the record, made by `new_execution_id(started_at)`.
             fields: the same fields by name. They override those of the mapping.
 

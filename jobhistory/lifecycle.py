@@ -12,9 +12,11 @@ from uuid import UUID
 
 from jobhistory._runtime.cancellation import run_to_completion
 from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound, InvalidInput, reason
+from jobhistory.execution.failure import ErrorLike
 from jobhistory.execution.job import PartialResults
 from jobhistory.execution.outcome import Outcome
-from jobhistory.execution.rows import RowBuilder, check_progress
+from jobhistory.execution.rows import RowBuilder
+from jobhistory.execution.values import read_share
 from jobhistory.schema import HistoryRecord, record_from, values_of
 from jobhistory.typing import Milliseconds, OnHistoryError
 
@@ -126,7 +128,7 @@ class Lifecycle:
 
     def end_interrupted(self, interrupt: BaseException) -> None:
         """Record that the start was interrupted, because it may be in history."""
-        self.end(self.rows.failed(self.row, self.elapsed_ms, interrupt), may_raise=False)
+        self.end(self.rows.ended_by(interrupt, self.row, self.elapsed_ms), may_raise=False)
 
     def heartbeat(self, progress: float | None = None) -> None:
         """Record a sign of life, and the progress, unless the last one is less than a second ago.
@@ -233,23 +235,24 @@ class _Begun:
 
     def _outcome(
         self,
-        error: BaseException | str | None,
+        error: ErrorLike | None,
+        *,
+        result: Any,
+        will_retry: bool | None,
         partial_results: PartialResults | Mapping[str, Any] | None,
         execution_time_ms: Milliseconds | None,
     ) -> Outcome:
         rows, row = self._lifecycle.rows, self._lifecycle.row
         took = self._lifecycle.elapsed_ms if execution_time_ms is None else execution_time_ms
-        if error is None and partial_results is None:
-            return rows.completed(row, took)
-        if error is None:
-            return rows.partly_succeeded(row, took, partial_results)
+        if error is not None:
+            _refuse_with("an error", partial_results=partial_results, result=result)
+            return rows.ended_by(error, row, took, will_retry)
+        if will_retry:
+            raise InvalidInput("will_retry", will_retry, "needs an error; pass the error as well")
         if partial_results is not None:
-            raise InvalidInput(
-                "partial_results",
-                type(partial_results),
-                "cannot be combined with an error; omit one of them",
-            )
-        return rows.failed(row, took, error)
+            _refuse_with("partial results", result=result)
+            return rows.partly_succeeded(row, took, partial_results)
+        return rows.completed(row, took, result)
 
 
 class Execution(_Begun):
@@ -283,12 +286,14 @@ class Execution(_Begun):
             InvalidInput: if `share` is not a number from 0 to 1.
             Exception: as for `heartbeat`.
         """
-        self._lifecycle.heartbeat(check_progress(share, "share"))
+        self._lifecycle.heartbeat(read_share(share, "share"))
 
     def end(
         self,
-        error: BaseException | str | None = None,
+        error: ErrorLike | None = None,
         *,
+        result: Any = None,
+        will_retry: bool | None = None,
         partial_results: PartialResults | Mapping[str, Any] | None = None,
         execution_time_ms: Milliseconds | None = None,
     ) -> None:
@@ -299,7 +304,11 @@ class Execution(_Begun):
         tries again. Otherwise, it has no effect.
 
         Args:
-            error: why the execution failed: an exception or a text, as for `record_failure`.
+            error: why the execution failed, as for `record_failure`. After a `CancelledError` or a
+                `Cancelled`, the execution is cancelled, and the message is the reason.
+            result: what the job returned, as for `record_completion`.
+            will_retry: whether the job will be tried again after this failure, as for
+                `record_failure`.
             partial_results: the steps that succeeded and failed, as for `record_partial_success`.
             execution_time_ms: the duration in milliseconds, or a `timedelta`; `None` for the time
                 since `begin`, by a monotonic clock.
@@ -310,7 +319,14 @@ class Execution(_Begun):
             Exception: an error of history, if `begin` was called with `on_history_error="raise"`.
                 Otherwise, it is logged.
         """
-        self._lifecycle.end(self._outcome(error, partial_results, execution_time_ms))
+        outcome = self._outcome(
+            error,
+            result=result,
+            will_retry=will_retry,
+            partial_results=partial_results,
+            execution_time_ms=execution_time_ms,
+        )
+        self._lifecycle.end(outcome)
 
 
 class AsyncExecution(_Begun):
@@ -332,13 +348,15 @@ class AsyncExecution(_Begun):
 
     async def progress(self, share: float) -> None:
         """Record the share of the work that is done, from 0 to 1; as for `Execution.progress`."""
-        step = self._run(self._lifecycle.heartbeat, check_progress(share, "share"))
+        step = self._run(self._lifecycle.heartbeat, read_share(share, "share"))
         await run_to_completion(step, cancellable=False)
 
     async def end(
         self,
-        error: BaseException | str | None = None,
+        error: ErrorLike | None = None,
         *,
+        result: Any = None,
+        will_retry: bool | None = None,
         partial_results: PartialResults | Mapping[str, Any] | None = None,
         execution_time_ms: Milliseconds | None = None,
     ) -> None:
@@ -347,8 +365,20 @@ class AsyncExecution(_Begun):
         If the task is cancelled meanwhile, the outcome is recorded first. The rest is as for
         `Execution.end`.
         """
-        outcome = self._outcome(error, partial_results, execution_time_ms)
+        outcome = self._outcome(
+            error,
+            result=result,
+            will_retry=will_retry,
+            partial_results=partial_results,
+            execution_time_ms=execution_time_ms,
+        )
         await run_to_completion(self._run(self._lifecycle.end, outcome), cancellable=False)
+
+
+def _refuse_with(other: str, **values: Any) -> None:
+    for name, value in values.items():
+        if value is not None:
+            raise InvalidInput(name, type(value), f"cannot be combined with {other}; omit one")
 
 
 def checked_reaction(on_history_error: OnHistoryError) -> OnHistoryError:

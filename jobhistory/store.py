@@ -204,10 +204,10 @@ class HistoryStore(BaseStore):
 
         It writes at once and never commits. When the session's transaction commits, the ring buffer
         gets the executions that ended in it. If the transaction, or a savepoint around the write,
-        is rolled back, nothing remains, except for failures: those of `record_failure`,
-        `record_execution` and `track` are recorded again after the end of the session's
-        transaction, as whole rows with the same id, on a connection of the session's bind. If that
-        fails, an error is logged.
+        is rolled back, nothing remains, except for failures and cancellations, unless `record_many`
+        wrote them: they are recorded again after the end of the session's transaction, as whole
+        rows with the same id, on a connection of the session's bind. If that fails, an error is
+        logged.
 
         On PostgreSQL, the store's statements run in a savepoint, so an error in them leaves your
         transaction usable. If the session is in AUTOCOMMIT mode, each call commits at once, and a

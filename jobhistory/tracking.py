@@ -96,7 +96,15 @@ class TrackedExecution:
         correlation_id: the id that ties this execution to others. Pass it on to them.
     """
 
-    __slots__ = ("_enclosing", "_has_ended", "_lifecycle", "_partial", "_process", "correlation_id")
+    __slots__ = (
+        "_enclosing",
+        "_has_ended",
+        "_lifecycle",
+        "_partial",
+        "_process",
+        "_result",
+        "correlation_id",
+    )
 
     def __init__(self, correlation_id: Id, enclosing: TrackedExecution | None) -> None:
         self.correlation_id = correlation_id
@@ -104,6 +112,7 @@ class TrackedExecution:
         self._lifecycle: Lifecycle | None = None
         self._has_ended = False
         self._partial: Outcome | None = None
+        self._result: Any = None
         self._process = os.getpid()
 
     def partial_success(self, partial_results: PartialResults | Mapping[str, Any]) -> None:
@@ -121,6 +130,17 @@ class TrackedExecution:
         lifecycle = self._lifecycle
         self._partial = lifecycle.rows.partly_succeeded(lifecycle.row, 0, partial_results)
 
+    def set_result(self, result: Any) -> None:
+        """Set the result to record if the execution completes.
+
+        Nothing is written until the execution ends. If called more than once, the last call counts.
+        A partial success, a failure or a cancellation has no result.
+
+        Args:
+            result: as for `record_completion`.
+        """
+        self._result = result
+
     def _end(self, error: BaseException | None) -> None:
         """Record the outcome, unless this is a forked child that leaves its parent's block."""
         if self._lifecycle is None or os.getpid() != self._process:
@@ -134,10 +154,10 @@ class TrackedExecution:
     def _outcome(self, lifecycle: Lifecycle, error: BaseException | None) -> Outcome:
         row, milliseconds = lifecycle.row, lifecycle.elapsed_ms
         if error is not None:
-            return lifecycle.rows.failed(row, milliseconds, error)
-        completed = lifecycle.rows.completed(row, milliseconds)
+            return lifecycle.rows.ended_by(error, row, milliseconds)
         if self._partial is None:
-            return completed
+            return lifecycle.rows.completed(row, milliseconds, self._result)
+        completed = lifecycle.rows.completed(row, milliseconds)
         status = {"status": self._partial.values["status"]}
         return completed._replace(values=self._partial.values | completed.values | status)
 

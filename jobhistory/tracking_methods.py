@@ -86,13 +86,14 @@ class TrackingMethods:
             @store.track(lambda order_id: Job(order_id, "ship_order"), "worker-1")
             def ship_order(order_id): ...
 
-        An exception is recorded as a failure and re-raised, including `KeyboardInterrupt`,
-        `SystemExit` and `CancelledError`. A monotonic clock measures the duration. The execution of
-        a function that returns an awaitable ends when the awaitable does. A forked child that
-        leaves the block of its parent records nothing.
+        An exception is recorded as a failure and re-raised, including `KeyboardInterrupt` and
+        `SystemExit`. If it is a `CancelledError` or `jobhistory.Cancelled`, the execution is
+        recorded as cancelled, and the message is the reason. A monotonic clock measures the
+        duration. The execution of a function that returns an awaitable ends when the awaitable
+        does. A forked child that leaves the block of its parent records nothing.
 
-        A `BaseStore` records in the caller's transaction, and records a failure even if that is
-        rolled back. It tracks coroutines only with an `AsyncSession`.
+        A `BaseStore` records in the caller's transaction, and records a failure or a cancellation
+        even if that is rolled back. It tracks coroutines only with an `AsyncSession`.
 
         Args:
             job: as for `record_start`. For a function, it can also be a callable that makes the job
@@ -144,7 +145,7 @@ class AsyncTrackingMethods:
             ...
             await execution.end()  # or await execution.end(error)
 
-        If the task is cancelled meanwhile, the execution is recorded as a failure. The rest is as
+        If the task is cancelled meanwhile, the execution is recorded as cancelled. The rest is as
         for `BaseStore.begin`.
         """
         correlation_id = inherited(correlation_id)

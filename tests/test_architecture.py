@@ -15,10 +15,12 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 PUBLIC = {
     "AsyncExecution",
+    "Cancelled",
     "Count",
     "Execution",
     "ExecutionAlreadyFinished",
     "ExecutionNotFound",
+    "Failure",
     "FailureGroup",
     "HistoryQuery",
     "HistoryRecord",
@@ -40,8 +42,10 @@ PUBLIC = {
     "SchemaOutOfDate",
     "Status",
     "TaskStats",
+    "TimedOut",
     "TrackedExecution",
     "UnsafeExpiry",
+    "WorkerLost",
     "create_store",
     "current_execution",
     "migrate",

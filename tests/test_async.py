@@ -165,6 +165,7 @@ CALLS = {
     "record_completion": lambda store: store.record_completion(*IDS, 1),
     "record_failure": lambda store: store.record_failure(*IDS, 1, ValueError("x")),
     "record_partial_success": lambda store: store.record_partial_success(*IDS, 1, {}),
+    "record_cancellation": lambda store: store.record_cancellation(*IDS, 1),
     "record_execution": lambda store: store.record_execution(ENDED),
     "record_many": lambda store: store.record_many([ENDED] * 50),
     "get_by_job_id": lambda store: store.get_by_job_id("job-1"),

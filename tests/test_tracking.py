@@ -74,7 +74,6 @@ def test_a_block_is_recorded_from_start_to_end(store, stopwatch):
         ValueError("no such file"),
         KeyboardInterrupt(),
         SystemExit(3),
-        asyncio.CancelledError(),
         GeneratorExit(),
     ],
 )
@@ -511,7 +510,7 @@ def test_for_asyncio_blocks_and_coroutines_are_tracked(database, clock):
     }
 
 
-def test_a_cancelled_task_is_recorded_as_failed(database, clock):
+def test_a_cancelled_task_is_recorded_as_cancelled(database, clock):
     async def scenario(store):
         running = asyncio.Event()
 
@@ -522,13 +521,14 @@ def test_a_cancelled_task_is_recorded_as_failed(database, clock):
 
         task = asyncio.create_task(work())
         await running.wait()
-        task.cancel()
+        task.cancel("the server shuts down")
         with pytest.raises(asyncio.CancelledError):
             await task
         return await store.query()
 
     record = only(run_async(database, clock, scenario))
-    assert record.error_type == "asyncio.exceptions.CancelledError"
+    assert (record.status, record.error_type) == ("cancelled", None)
+    assert record.error_message == "the server shuts down"
 
 
 @pytest.mark.parametrize("kind", ["async", "threads"])
@@ -555,8 +555,8 @@ def test_wherever_a_task_is_cancelled_its_execution_has_ended(database, clock, k
         return records, await store.recent() if kind == "async" else store.recent()
 
     records, recent = run_async(database, clock, scenario)
-    assert {r.status for r in records} <= {"failed", "completed"}
-    assert "failed" in {r.status for r in records}
+    assert {r.status for r in records} <= {"cancelled", "completed"}
+    assert "cancelled" in {r.status for r in records}
     assert {r.id for r in records} == {r.id for r in recent}
 
 

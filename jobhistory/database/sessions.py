@@ -32,7 +32,7 @@ from jobhistory.database.history import DatabaseHistory
 from jobhistory.database.statements.read import WITH_IDS
 from jobhistory.database.transaction import Purpose, Transaction
 from jobhistory.errors import SchemaOutOfDate, hide_values, reason
-from jobhistory.execution.outcome import ExecutionKey, Outcome
+from jobhistory.execution.outcome import SURVIVE_ROLLBACK, ExecutionKey, Outcome
 from jobhistory.execution.status import Status
 from jobhistory.schema import HistoryRecord, record_from, values_of
 
@@ -205,7 +205,7 @@ class CallersTransaction(DatabaseHistory):
         try:
             return super().insert_ended(row, may_exist=may_exist)
         except SQLAlchemyError as error:
-            if row["status"] is Status.FAILED and _can_be_written_later_only(error):
+            if row["status"] in SURVIVE_ROLLBACK and _can_be_written_later_only(error):
                 return self._record_later(row)
             raise
 
@@ -217,7 +217,7 @@ class CallersTransaction(DatabaseHistory):
             row = outcome.row or self._hooks.recall(outcome.id or outcome.key)
             if (
                 row is not None
-                and outcome.values["status"] is Status.FAILED
+                and outcome.values["status"] in SURVIVE_ROLLBACK
                 and _can_be_written_later_only(error)
             ):
                 return self._record_later(outcome._replace(row=row).ended_row())
@@ -253,7 +253,7 @@ class CallersTransaction(DatabaseHistory):
 
         def on_rollback() -> None:
             for row in rows:
-                if survives and row["status"] is Status.FAILED:
+                if survives and row["status"] in SURVIVE_ROLLBACK:
                     self._record_later(row)
 
         write = PendingWrite(

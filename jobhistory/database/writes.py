@@ -23,7 +23,6 @@ from jobhistory.execution.outcome import (
     ExecutionKey,
     Outcome,
     check_same_job,
-    is_lost,
     not_found,
 )
 from jobhistory.schema import COLUMN_NAMES, COLUMNS, HistoryRecord, record_from, values_of
@@ -109,7 +108,7 @@ def end(transaction: Transaction, outcome: Outcome) -> tuple[HistoryRecord, bool
     if row is not None:
         return _ended(transaction, row), True
     record = _only(transaction.find(finished, ids), outcome)
-    if is_lost(record):
+    if outcome.replaces(record):
         ids = {"key_id": record.id}
         values = dict.fromkeys(_OTHER_OUTCOME_COLUMNS) | values
         row = transaction.execute(REPLACE_LOST, ids | values).mappings().one_or_none()

@@ -22,6 +22,13 @@ WORKER_LOST = "jobhistory.WorkerLost"
 """The error type of executions whose worker is presumed lost."""
 
 
+SURVIVE_ROLLBACK = frozenset({Status.FAILED, Status.CANCELLED})
+"""The outcomes that are recorded again if the caller's transaction is rolled back.
+
+The exception that ends such an execution usually rolls the transaction back as well.
+"""
+
+
 OUTCOME_COLUMNS = (
     "status",
     "completed_at",
@@ -123,6 +130,10 @@ class Outcome(NamedTuple):
     def agrees_with(self, record: HistoryRecord) -> bool:
         """Return whether an ended record already has this status, as after a repeated call."""
         return bool(record.status == self.values["status"])
+
+    def replaces(self, record: HistoryRecord) -> bool:
+        """Return whether it takes the place of a presumed outcome: that of a lost worker."""
+        return is_lost(record) and self.values.get("error_type") != WORKER_LOST
 
 
 def which_execution(

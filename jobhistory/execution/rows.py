@@ -11,19 +11,24 @@ from uuid import UUID
 
 from jobhistory._runtime.clock import in_utc
 from jobhistory._runtime.durations import parse_retention
-from jobhistory.errors import InvalidInput, check_count
+from jobhistory.errors import InvalidInput
+from jobhistory.execution.failure import CANCELLATIONS, ErrorLike, Failure
 from jobhistory.execution.ids import check_uuid, id_at, id_text, name_text, read_execution_id
 from jobhistory.execution.job import PartialResults, check_keys, job_fields, partial_fields
 from jobhistory.execution.labels import read_labels
 from jobhistory.execution.outcome import ExecutionKey, Outcome, Which, elapsed_ms
 from jobhistory.execution.status import Status, read_status
 from jobhistory.execution.trace import read_span_id, read_trace_id
+from jobhistory.execution.values import (
+    read_attempt_number,
+    read_boolean,
+    read_milliseconds,
+    read_parent_id,
+    read_share,
+)
 from jobhistory.sanitize.json_values import TEXT_ERROR_TYPE, Sanitizer
+from jobhistory.sanitize.tracebacks import safe_text
 from jobhistory.typing import Clock, Duration, Id, Milliseconds
-
-_LARGEST_MILLISECONDS = 2**63 - 1
-_LARGEST_ATTEMPT = 2**31 - 1
-_MILLISECOND = timedelta(milliseconds=1)
 
 _ERROR_COLUMNS = ("error_type", "error_message", "error_stack")
 _REQUIRED = ("job_id", "correlation_id", "task_identifier", "worker_id", "status")
@@ -70,7 +75,9 @@ class RowBuilder:
             "task_identifier": name_text(given["task_identifier"], "job.task_identifier"),
             "worker_id": key.worker_id,
             "status": Status.STARTED,
-            "attempt_number": 1 if attempts is None else _attempt_number(attempts, "job.attempts"),
+            "attempt_number": 1
+            if attempts is None
+            else read_attempt_number(attempts, "job.attempts"),
             "payload": self.sanitizer.payload(given["payload"]),
             "started_at": now,
             "queue_time_ms": None
@@ -79,18 +86,46 @@ class RowBuilder:
             "expires_at": _expiry(now, retention),
         }
 
-    def completed(self, which: Which, execution_time_ms: Milliseconds | None) -> Outcome:
+    def completed(
+        self, which: Which, execution_time_ms: Milliseconds | None, result: Any = None
+    ) -> Outcome:
         """Return the outcome of an execution that completed."""
-        return self._ended(which, Status.COMPLETED, execution_time_ms)
+        # Without a result, the column stays NULL, and the statement does not mention it.
+        results = {} if result is None else {"result": self.sanitizer.results(result)}
+        return self._ended(which, Status.COMPLETED, execution_time_ms, **results)
 
     def failed(
         self,
         which: Which,
         execution_time_ms: Milliseconds | None,
-        error: BaseException | str | None,
+        error: ErrorLike | None,
+        will_retry: bool | None = None,
     ) -> Outcome:
         """Return the outcome of an execution that failed with an error."""
-        return self._ended(which, Status.FAILED, execution_time_ms, **self._failure(error))
+        failure = self._failure(error)
+        if will_retry is not None:
+            failure["will_retry"] = read_boolean(will_retry, "will_retry")
+        return self._ended(which, Status.FAILED, execution_time_ms, **failure)
+
+    def cancelled(
+        self, which: Which, execution_time_ms: Milliseconds | None, reason: str | None
+    ) -> Outcome:
+        """Return the outcome of an execution that was stopped."""
+        if not isinstance(reason, (str, type(None))):
+            raise InvalidInput("reason", reason, "is not a text; write it like 'revoked'")
+        return self._ended(which, Status.CANCELLED, execution_time_ms, **self._reason(reason))
+
+    def ended_by(
+        self,
+        error: ErrorLike,
+        which: Which,
+        execution_time_ms: Milliseconds | None,
+        will_retry: bool | None = None,
+    ) -> Outcome:
+        """Return the outcome of an execution that an error ended: a failure or a cancellation."""
+        if isinstance(error, CANCELLATIONS):
+            return self.cancelled(which, execution_time_ms, safe_text(error))
+        return self.failed(which, execution_time_ms, error, will_retry)
 
     def partly_succeeded(
         self,
@@ -121,8 +156,8 @@ class RowBuilder:
         """Return the row of an ended execution that a caller describes by its columns.
 
         The three ids, the task identifier and the status are required; missing times are derived,
-        and other columns default to `None`. A mapping may have the key `error`, an exception or a
-        text, in place of the three error columns.
+        and other columns default to `None`. A mapping may have the key `error` in place of the
+        status and the three error columns.
         """
         given = self._with_error(self._known_fields(execution, fields or {}, argument))
         readers = self._readers
@@ -172,7 +207,7 @@ class RowBuilder:
         values["execution_time_ms"] = (
             None
             if execution_time_ms is None
-            else _milliseconds(execution_time_ms, "execution_time_ms")
+            else read_milliseconds(execution_time_ms, "execution_time_ms")
         )
         return Outcome.of(which, values)
 
@@ -200,20 +235,35 @@ class RowBuilder:
         row["started_at"], row["completed_at"] = started_at, completed_at
         row["execution_time_ms"] = took
 
-    def _failure(self, error: BaseException | str | None) -> dict[str, Any]:
-        if not isinstance(error, (BaseException, str)):
-            raise InvalidInput("error", type(error), "is not an error; pass an exception or a text")
-        return dict(zip(_ERROR_COLUMNS, self.sanitizer.failure(error), strict=True))
+    def _failure(self, error: ErrorLike | None) -> dict[str, Any]:
+        """Return the columns of a failure."""
+        if isinstance(error, Failure):
+            stack = None if error.stack is None else self.sanitizer.stack(error.stack)
+            kind = name_text(error.type, "error.type")
+            columns = (kind, self.sanitizer.message(error.message), stack)
+        elif isinstance(error, (BaseException, str)):
+            columns = self.sanitizer.failure(error)
+        else:
+            raise InvalidInput(
+                "error", type(error), "is not an error; pass an exception, a text or a Failure"
+            )
+        return dict(zip(_ERROR_COLUMNS, columns, strict=True))
+
+    def _reason(self, reason: str | None) -> dict[str, Any]:
+        """Return the columns of a cancellation."""
+        return {"error_message": self.sanitizer.message(reason)} if reason else {}
 
     def _with_error(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        if given.get("error") is None:
+        error, status = given.get("error"), given.get("status")
+        if error is None:
             return given
-        if given.get("status") not in (None, Status.FAILED):
-            raise InvalidInput(
-                "status", given["status"], "cannot be combined with an error; omit it"
-            )
+        is_cancelled = isinstance(error, CANCELLATIONS) and status != Status.FAILED
+        implied = Status.CANCELLED if is_cancelled else Status.FAILED
+        if status not in (None, implied):
+            raise InvalidInput("status", status, "cannot be combined with an error; omit it")
+        columns = self._reason(safe_text(error)) if is_cancelled else self._failure(error)
         # `_readers` sanitizes these texts a second time, which does not change them.
-        return {**given, "status": Status.FAILED, **self._failure(given["error"])}
+        return {**given, "status": implied, **columns}
 
     def _known_fields(
         self, execution: Mapping[str, Any] | None, fields: Mapping[str, Any], argument: str
@@ -238,24 +288,24 @@ class RowBuilder:
             "id": check_uuid,
             "job_id": id_text,
             "correlation_id": id_text,
-            "parent_id": _parent_id,
+            "parent_id": read_parent_id,
             "trace_id": read_trace_id,
             "span_id": read_span_id,
             "task_identifier": name_text,
             "worker_id": id_text,
             "status": read_status,
-            "attempt_number": _attempt_number,
+            "attempt_number": read_attempt_number,
             "labels": self._labels,
             "payload": lambda value, _: self.sanitizer.payload(value),
-            "payload_is_exact": _boolean,
+            "payload_is_exact": read_boolean,
             "started_at": in_utc,
             "completed_at": in_utc,
-            "queue_time_ms": _milliseconds,
-            "execution_time_ms": _milliseconds,
+            "queue_time_ms": read_milliseconds,
+            "execution_time_ms": read_milliseconds,
             "heartbeat_at": in_utc,
-            "progress": check_progress,
+            "progress": read_share,
             "expires_at": in_utc,
-            "will_retry": _boolean,
+            "will_retry": read_boolean,
             "error_type": name_text,
             "error_message": self._message,
             "error_stack": self._stack,
@@ -309,53 +359,6 @@ def _refuse_error(row: Mapping[str, Any]) -> None:
 def _unless_none(read: Callable[[Any, str], Any], given: Mapping[str, Any], name: str) -> Any:
     value = given.get(name)
     return None if value is None else read(value, name)
-
-
-def _parent_id(value: Any, argument: str) -> UUID:
-    if not isinstance(value, UUID):
-        raise InvalidInput(
-            argument, value, "is not a uuid.UUID; pass the id of the record of the parent"
-        )
-    return value
-
-
-def _boolean(value: Any, argument: str) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidInput(argument, value, "is neither True nor False")
-    return value
-
-
-def check_progress(value: Any, argument: str) -> float:
-    """Return a share of work as a number from 0 to 1.
-
-    Raises:
-        InvalidInput: if it is anything else.
-    """
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= 1:
-        raise InvalidInput(argument, value, "is not a number from 0 to 1; write it like 0.4")
-    return float(value)
-
-
-def _attempt_number(value: Any, argument: str) -> int:
-    check_count(value, argument, least=0, most=_LARGEST_ATTEMPT, example=1)
-    return int(value)
-
-
-def _milliseconds(value: Any, argument: str) -> int:
-    if type(value) is int and 0 <= value <= _LARGEST_MILLISECONDS:
-        return value
-    milliseconds = value / _MILLISECOND if isinstance(value, timedelta) else value
-    # Two clocks that differ slightly can yield a duration just below 0.
-    if (
-        isinstance(milliseconds, (int, float))
-        and not isinstance(milliseconds, bool)
-        and -1 < milliseconds <= _LARGEST_MILLISECONDS
-    ):
-        return max(0, round(milliseconds))
-    raise InvalidInput(
-        argument, value, "is not a duration in milliseconds of 0 or more; write it like 1500"
-    )
 
 
 def _moved(moment: datetime, milliseconds: int) -> datetime:

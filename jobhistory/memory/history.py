@@ -21,10 +21,10 @@ from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound, Inval
 from jobhistory.execution.batch import Batch, BatchResult
 from jobhistory.execution.outcome import (
     OUTCOME_COLUMNS,
+    SURVIVE_ROLLBACK,
     ExecutionKey,
     Outcome,
     check_same_job,
-    is_lost,
     lost_outcome,
     not_found,
 )
@@ -103,7 +103,7 @@ class MemoryHistory:
             try:
                 self._put(row, None, self._connection())
             except InvalidRequestError:
-                if row["status"] is not Status.FAILED:
+                if row["status"] not in SURVIVE_ROLLBACK:
                     raise
                 self._record_later(row)
         return record_from(row)
@@ -147,7 +147,7 @@ class MemoryHistory:
                 if found is None:
                     raise not_found(outcome)
                 record = record_from(found)
-                if not is_lost(record):
+                if not outcome.replaces(record):
                     if not outcome.agrees_with(record):
                         raise ExecutionAlreadyFinished(record)
                     return record
@@ -257,7 +257,7 @@ class MemoryHistory:
             self._rows.remove(row["id"])
             if earlier is not None:
                 self._rows.put(earlier)
-            if survives and row["status"] is Status.FAILED:
+            if survives and row["status"] in SURVIVE_ROLLBACK:
                 self._record_later(row)
 
         write = PendingWrite(partial(self._rows.commit, row), undo, lambda: False)
@@ -267,10 +267,10 @@ class MemoryHistory:
         """Record a failure after the end of the caller's transaction, which cannot be used.
 
         Raises:
-            InvalidRequestError: the error of that transaction, if the outcome is not a failure.
+            InvalidRequestError: the error of that transaction, if the outcome does not survive it.
         """
         row = outcome.row or self._hooks.recall(outcome.id or outcome.key)
-        if row is None or outcome.values["status"] is not Status.FAILED:
+        if row is None or outcome.values["status"] not in SURVIVE_ROLLBACK:
             raise error
         row = outcome._replace(row=row).ended_row()
         self._record_later(row)

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from jobhistory.base_store import which_of
 from jobhistory.execution.batch import Operation
+from jobhistory.execution.failure import ErrorLike
 from jobhistory.execution.job import PartialResults
 from jobhistory.execution.rows import RowBuilder
 from jobhistory.schema import HistoryRecord, plain
@@ -55,6 +56,7 @@ class RecordingCalls(ABC, Generic[R_co]):
         correlation_id: Id | None = None,
         execution_time_ms: Milliseconds | None = None,
         *,
+        result: Any = None,
         execution_id: UUID | None = None,
     ) -> R_co:
         """Do what `HistoryStore.record_completion` does, in the background.
@@ -62,7 +64,7 @@ class RecordingCalls(ABC, Generic[R_co]):
         Raises the errors of `record_start`.
         """
         which = which_of(job_id, worker_id, correlation_id, execution_id)
-        return self._accept(self._rows.completed(which, execution_time_ms))
+        return self._accept(self._rows.completed(which, execution_time_ms, result))
 
     def record_failure(
         self,
@@ -70,8 +72,9 @@ class RecordingCalls(ABC, Generic[R_co]):
         worker_id: Id | None = None,
         correlation_id: Id | None = None,
         execution_time_ms: Milliseconds | None = None,
-        error: BaseException | str | None = None,
+        error: ErrorLike | None = None,
         *,
+        will_retry: bool | None = None,
         execution_id: UUID | None = None,
     ) -> R_co:
         """Do what `HistoryStore.record_failure` does, in the background.
@@ -79,7 +82,7 @@ class RecordingCalls(ABC, Generic[R_co]):
         Raises the errors of `record_start`.
         """
         which = which_of(job_id, worker_id, correlation_id, execution_id)
-        return self._accept(self._rows.failed(which, execution_time_ms, error))
+        return self._accept(self._rows.failed(which, execution_time_ms, error, will_retry))
 
     def record_partial_success(
         self,
@@ -97,6 +100,23 @@ class RecordingCalls(ABC, Generic[R_co]):
         """
         which = which_of(job_id, worker_id, correlation_id, execution_id)
         return self._accept(self._rows.partly_succeeded(which, execution_time_ms, partial_results))
+
+    def record_cancellation(
+        self,
+        job_id: Id | HistoryRecord | None = None,
+        worker_id: Id | None = None,
+        correlation_id: Id | None = None,
+        execution_time_ms: Milliseconds | None = None,
+        *,
+        reason: str | None = None,
+        execution_id: UUID | None = None,
+    ) -> R_co:
+        """Do what `HistoryStore.record_cancellation` does, in the background.
+
+        Raises the errors of `record_start`.
+        """
+        which = which_of(job_id, worker_id, correlation_id, execution_id)
+        return self._accept(self._rows.cancelled(which, execution_time_ms, reason))
 
     def record_execution(
         self,

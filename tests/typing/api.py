@@ -21,6 +21,7 @@ from jobhistory import (
     Count,
     Execution,
     ExecutionAlreadyFinished,
+    Failure,
     FailureGroup,
     HistoryQuery,
     HistoryRecord,
@@ -34,6 +35,7 @@ from jobhistory import (
     RecorderCounts,
     Status,
     TaskStats,
+    TimedOut,
     TrackedExecution,
     create_async_store,
     create_store,
@@ -70,6 +72,11 @@ assert_type(store.record_completion("1", "w", "c", 12.5), HistoryRecord)
 assert_type(store.record_failure("1", "w", "c", 12, ValueError()), HistoryRecord)
 store.record_failure("1", "w", "c", 12, "text")
 store.record_failure("1", "w", "c", 12, 42)  # type: ignore[arg-type]
+store.record_failure("1", "w", "c", 12, Failure("ValueError", "no", None), will_retry=True)
+store.record_failure("1", "w", "c", 12, TimedOut(), will_retry="yes")  # type: ignore[arg-type]
+assert_type(store.record_cancellation("1", "w", "c", 12, reason="revoked"), HistoryRecord)
+store.record_cancellation("1", "w", "c", reason=ValueError())  # type: ignore[arg-type]
+store.record_completion("1", "w", "c", 12, result={"width": 7})
 store.record_partial_success("1", "w", "c", 12, {"failed_steps": ["upload"]})
 store.record_partial_success("1", "w", "c", 12, PartialResults(completed_steps=["download"]))
 
@@ -139,11 +146,14 @@ assert_type(begun, Execution)
 assert_type(begun.record, HistoryRecord)
 begun.end(ValueError(), execution_time_ms=timedelta(seconds=1))
 begun.end(partial_results={"failed_steps": ["upload"]})
+begun.end(result=[1])
+begun.end(Failure("ValueError", "no"), will_retry=True)
 begun.end(42)  # type: ignore[arg-type]
 
 with store.track(Job(1, "t"), "worker") as execution:
     assert_type(execution, TrackedExecution)
     execution.partial_success(PartialResults(failed_steps=["upload"]))
+    execution.set_result({"width": 7})
 store.track(Job(1, "t"), "worker", on_history_error="ignore")  # type: ignore[arg-type]
 assert_type(current_execution(), TrackedExecution | None)
 
@@ -175,6 +185,7 @@ async def use_asyncio() -> None:
         assert_type(await history.count(cap=5), Count)
         assert_type(history, AsyncHistoryStore)
         assert_type(await history.record_start(Job(1, "t"), "w", "c"), HistoryRecord)
+        assert_type(await history.record_cancellation("1", "w", "c"), HistoryRecord)
         assert_type(await history.query(status="failed"), list[HistoryRecord])
         assert_type(await history.expire(), int)
         begun = await history.begin(Job(1, "t"), "w", on_history_error="raise")
@@ -194,7 +205,8 @@ async def use_asyncio() -> None:
 
 with Recorder(store, when_full="raise", spool="spool.db", max_delay=0.1) as recorder:
     recorder.record_start(Job(1, "t"), "w", "c", history_retention="1 day")
-    recorder.record_failure(1, "w", "c", 12.5, ValueError())
+    recorder.record_failure(1, "w", "c", 12.5, ValueError(), will_retry=False)
+    recorder.record_cancellation(1, "w", "c", 12.5, reason="revoked")
     assert_type(recorder.begin(Job(1, "t"), "w"), Execution)
     recorder.record_completion(record)
     recorder.record_execution({"job_id": 1}, status="completed")

@@ -87,9 +87,8 @@ FINISH_BY_ID = (
 HEARTBEAT = update(TABLE).where(_BY_ID, COLUMNS.status == STARTED)
 """Sets the columns that are parameters, if the execution with an id is started."""
 
-_LOST = (COLUMNS.status == literal_column("'failed'")) & (
-    COLUMNS.error_type == literal_column(f"'{WORKER_LOST}'")
-)
+_WORKER_LOST: ColumnElement[Any] = literal_column(f"'{WORKER_LOST}'")
+_LOST = (COLUMNS.status == literal_column("'failed'")) & (COLUMNS.error_type == _WORKER_LOST)
 
 REPLACE_LOST = update(TABLE).where(_BY_ID, _LOST).values(_TIMES_OF_OUTCOME).returning(*COLUMNS)
 """Replaces the outcome of the execution with an id if its worker was presumed lost.
@@ -130,7 +129,9 @@ def _insert_or_end(dialect_insert: Any) -> Any:
         index_elements=[COLUMNS.id],
         set_={name: new[name] for name in OUTCOME_COLUMNS}
         | {"completed_at": later(new.completed_at, COLUMNS.started_at)},
-        where=((COLUMNS.status == STARTED) | _LOST)
+        where=(
+            (COLUMNS.status == STARTED) | (_LOST & new.error_type.is_distinct_from(_WORKER_LOST))
+        )
         & (new.status != STARTED)
         & (COLUMNS.job_id == new.job_id)
         & (COLUMNS.task_identifier == new.task_identifier),
@@ -140,9 +141,9 @@ def _insert_or_end(dialect_insert: Any) -> Any:
 INSERT_OR_FINISH = {name: _insert_or_end(insert_) for name, insert_ in _DIALECT_INSERTS.items()}
 """By dialect: inserts a row, or writes its outcome into the existing row with its id.
 
-The existing row keeps its outcome, unless its worker was presumed lost. It also stays unchanged if
-it belongs to another job or task. The statement is idempotent, so it is safe to retry after an
-error that leaves open whether it succeeded.
+The existing row keeps its outcome, unless its worker was presumed lost and the new outcome is real.
+It also stays unchanged if it belongs to another job or task. The statement is idempotent, so it is
+safe to retry after an error that leaves open whether it succeeded.
 """
 
 INSERT_NEW = {
