@@ -29,6 +29,11 @@ Run = Callable[..., Coroutine[Any, Any, Any]]
 class History(Protocol):
     """What records rows and outcomes. A `Recorder` returns no records, as it writes later."""
 
+    @property
+    def writes_heartbeats(self) -> bool:
+        """Whether `heartbeat` may be called."""
+        ...
+
     def insert(self, row: Row, *, may_exist: bool = False) -> HistoryRecord | None:
         """Write a new row."""
 
@@ -142,7 +147,8 @@ class Lifecycle:
                 return
             self.row = self.row | news
             self._has_news = self._has_news or bool(news)
-            if not self._is_started or now < self._next_heartbeat:
+            is_written = self._is_started and self._history.writes_heartbeats
+            if not is_written or now < self._next_heartbeat:
                 return
             self._next_heartbeat = now + _HEARTBEAT_SECONDS
             self._has_news = False

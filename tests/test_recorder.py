@@ -111,6 +111,24 @@ def test_executions_are_begun_and_tracked_in_the_background(recorder, database_s
     assert len(recorder._writer.intake._started) == 0
 
 
+@pytest.mark.parametrize("is_in_one_batch", [True, False])
+def test_progress_is_written_with_the_outcome(recorder, database_store, is_in_one_batch):
+    execution = recorder.begin(Job("1", "t"), "w", "c")
+    other = recorder.begin(Job("2", "t"), "w", "c")
+    if not is_in_one_batch:
+        recorder.flush()
+    execution.progress(0.25)
+    execution.heartbeat()
+    other.end()
+    execution.end("why")
+    recorder.flush()
+
+    found = {each.job_id: each for each in database_store.query(status=["failed", "completed"])}
+    assert (found["1"].progress, found["2"].progress) == (0.25, None)
+    assert found["1"].heartbeat_at is None
+    assert [each.job_id for each in database_store.recent()] == ["2", "1"]
+
+
 def test_an_execution_begun_while_the_queue_is_full_is_recorded_at_its_end(database_store, caplog):
     gate = Gate(database_store)
     with Recorder(database_store, queue_size=1, max_delay=0, when_full="raise") as recorder:

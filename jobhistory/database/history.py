@@ -35,6 +35,8 @@ class DatabaseHistory(ABC):
     After the commit, ended executions are appended to the ring buffer.
     """
 
+    writes_heartbeats = True
+
     def __init__(self, ring: RingBuffer[Row], schema: str | None) -> None:
         self.ring = ring
         self.schema = schema

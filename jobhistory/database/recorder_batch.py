@@ -20,6 +20,8 @@ from jobhistory.execution.outcome import (
 )
 from jobhistory.schema import HistoryRecord, values_of
 
+_OUTCOME_COLUMNS = frozenset(OUTCOME_COLUMNS)
+
 
 def write(transaction: Transaction, batch: Batch, *, may_exist: bool) -> BatchResult:
     """Write a batch and return its result.
@@ -69,13 +71,13 @@ def _write_outcomes(
     """Write the outcomes of a batch, and list all ended rows in the order of the batch."""
     inserted = {row["id"] for row in result.ended}
     result.ended.clear()
-    known = [outcome for outcome in batch.outcomes if outcome.row is not None]
+    known = [outcome for outcome in batch.outcomes if _is_plain(outcome)]
     all_ended = not known or _end_many(transaction, known) == len(known)
     for operation in batch.operations:
         if not isinstance(operation, Outcome):
             if operation["id"] in inserted:
                 result.ended.append(operation)
-        elif operation.row is not None and all_ended:
+        elif all_ended and _is_plain(operation):
             result.ended.append(operation.ended_row())
         else:
             try:
@@ -84,6 +86,11 @@ def _write_outcomes(
                 result.refused.append((operation, refusal))
             else:
                 result.ended.extend([] if record is None else [values_of(record)])
+
+
+def _is_plain(outcome: Outcome) -> bool:
+    """Return whether an outcome has a known row and sets no other columns, such as progress."""
+    return outcome.row is not None and outcome.values.keys() <= _OUTCOME_COLUMNS
 
 
 def _end_many(transaction: Transaction, outcomes: list[Outcome]) -> int:

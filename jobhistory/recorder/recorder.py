@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, Self
+from uuid import UUID
 
 from jobhistory.errors import InvalidInput
 from jobhistory.execution.batch import Operation
@@ -39,7 +40,7 @@ class Recorder(TrackingMethods, RecordingCalls[None]):
     In asyncio, use `AsyncRecorder`, because a full `Recorder` would block the event loop.
 
     `begin` and `track` record in the background, too. Their errors of history are `RecorderFull`
-    and `RecorderClosed`.
+    and `RecorderClosed`. A recorder writes no heartbeats; progress is written with the outcome.
 
     Args:
         store: the store to record through.
@@ -145,6 +146,8 @@ class Recorder(TrackingMethods, RecordingCalls[None]):
 class Accepting:
     """Where a recorder's `begin` and `track` record: its queue."""
 
+    writes_heartbeats = False
+
     def __init__(self, accept: Callable[[Operation], None]) -> None:
         self._accept = accept
 
@@ -155,6 +158,9 @@ class Accepting:
     def insert_ended(self, row: dict[str, Any], *, may_exist: bool = False) -> None:
         """Accept the row of an ended execution."""
         self._accept(row)
+
+    def heartbeat(self, id_: UUID, values: dict[str, Any]) -> None:
+        """Do nothing: batches contain no heartbeats."""
 
     def end(self, outcome: Outcome) -> None:
         """Accept an outcome."""
