@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mappin
 from functools import cached_property, partial, wraps
 from itertools import islice
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, cast
 
 from sqlalchemy import URL, Engine
 from sqlalchemy.ext.asyncio import (
@@ -20,7 +20,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from jobhistory._runtime.cancellation import run_to_completion
 from jobhistory._runtime.clock import utc_now
-from jobhistory.base_store import BaseStore, Criteria, Internals
+from jobhistory.base_store import AnyCriteria, BaseStore, Internals
 from jobhistory.database.binds import READING, engine_of
 from jobhistory.database.engines import async_engine_from_url, check_dialect
 from jobhistory.errors import InvalidInput
@@ -29,7 +29,7 @@ from jobhistory.sanitize.secrets import redact_secrets
 from jobhistory.schema import HistoryRecord
 from jobhistory.store import HistoryStore
 from jobhistory.tracking_methods import AsyncTrackingMethods
-from jobhistory.typing import Clock, Duration, Redact
+from jobhistory.typing import Clock, Duration, IterateCriteria, Redact
 
 P = ParamSpec("P")
 S = TypeVar("S", bound=BaseStore)
@@ -159,7 +159,12 @@ class AsyncBaseStore(AsyncTrackingMethods):
     running = _awaited(BaseStore.running)
 
     def iterate(
-        self, /, criteria: Criteria = None, *, batch_size: int = 500, **named: Any
+        self,
+        /,
+        criteria: AnyCriteria = None,
+        *,
+        batch_size: int = 500,
+        **named: Unpack[IterateCriteria],
     ) -> AsyncIterator[HistoryRecord]:
         """Return an iterator for `async for`; the rest is as for `BaseStore.iterate`."""
         records = self._store.iterate(criteria, batch_size=batch_size, **named)

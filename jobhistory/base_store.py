@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, Unpack
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -24,15 +24,26 @@ from jobhistory.query.cursor import Cursor, Page
 from jobhistory.query.reports import Count, FailureGroup, TaskStats, parse_bucket
 from jobhistory.schema import HistoryRecord, plain, values_of
 from jobhistory.tracking_methods import TrackingMethods
-from jobhistory.typing import Duration, Id, Milliseconds
+from jobhistory.typing import (
+    CountCriteria,
+    Criteria,
+    Duration,
+    GroupCriteria,
+    Id,
+    IterateCriteria,
+    JobLike,
+    Milliseconds,
+    RecordFields,
+)
 
 Row = dict[str, Any]
-Criteria: TypeAlias = HistoryQuery | Mapping[str, Any] | None
+AnyCriteria: TypeAlias = HistoryQuery | Mapping[str, Any] | None
 
 
 class _History(Protocol):
     @property
     def writes_heartbeats(self) -> bool: ...
+
     def insert(self, row: Row, *, may_exist: bool = False) -> HistoryRecord: ...
 
     def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord: ...
@@ -85,7 +96,7 @@ class BaseStore(TrackingMethods):
 
     def record_start(
         self,
-        job: Any,
+        job: JobLike | Mapping[str, Any],
         worker_id: Id,
         correlation_id: Id,
         *,
@@ -235,7 +246,7 @@ class BaseStore(TrackingMethods):
         execution: HistoryRecord | Mapping[str, Any] | None = None,
         *,
         execution_id: UUID | None = None,
-        **fields: Any,
+        **fields: Unpack[RecordFields],
     ) -> HistoryRecord:
         """Record an execution that has already ended, in one statement.
 
@@ -315,7 +326,9 @@ class BaseStore(TrackingMethods):
         id_ = id_text(correlation_id, "correlation_id")
         return self._history.find(HistoryQuery(correlation_id=id_, limit=None))
 
-    def query(self, /, criteria: Criteria = None, **named: Any) -> list[HistoryRecord]:
+    def query(
+        self, /, criteria: AnyCriteria = None, **named: Unpack[Criteria]
+    ) -> list[HistoryRecord]:
         """Return the executions that meet all criteria, newest first; at most 100 by default.
 
         Criteria are arguments, a mapping, or a `HistoryQuery`, whose documentation lists them.
@@ -326,7 +339,14 @@ class BaseStore(TrackingMethods):
         """
         return self._history.find(coerce(criteria, named))
 
-    def page(self, /, criteria: Criteria = None, *, after: str | None = None, **named: Any) -> Page:
+    def page(
+        self,
+        /,
+        criteria: AnyCriteria = None,
+        *,
+        after: str | None = None,
+        **named: Unpack[Criteria],
+    ) -> Page:
         """Return one page of the executions that meet all criteria, and a cursor to the next one.
 
         Each page costs the same, however far it is from the first. All pages together contain what
@@ -355,7 +375,12 @@ class BaseStore(TrackingMethods):
         return Page(records, Cursor.after(records[-1]).to_text(query))
 
     def iterate(
-        self, /, criteria: Criteria = None, *, batch_size: int = 500, **named: Any
+        self,
+        /,
+        criteria: AnyCriteria = None,
+        *,
+        batch_size: int = 500,
+        **named: Unpack[IterateCriteria],
     ) -> Iterator[HistoryRecord]:
         """Return an iterator over all executions that meet all criteria, in bounded memory.
 
@@ -374,7 +399,14 @@ class BaseStore(TrackingMethods):
         query = coerce(criteria, named, without=("limit",))
         return chain.from_iterable(self._find_all(replace(query, limit=batch_size)))
 
-    def count(self, /, criteria: Criteria = None, *, cap: int | None = None, **named: Any) -> Count:
+    def count(
+        self,
+        /,
+        criteria: AnyCriteria = None,
+        *,
+        cap: int | None = None,
+        **named: Unpack[CountCriteria],
+    ) -> Count:
         """Return the number of executions that meet all criteria.
 
         Without a cap, the database reads all of them. With a cap, it stops at one more: the count
@@ -393,7 +425,12 @@ class BaseStore(TrackingMethods):
         return self._history.count(query, cap)
 
     def stats(
-        self, /, criteria: Criteria = None, *, bucket: Duration | None = None, **named: Any
+        self,
+        /,
+        criteria: AnyCriteria = None,
+        *,
+        bucket: Duration | None = None,
+        **named: Unpack[CountCriteria],
     ) -> list[TaskStats]:
         """Return statistics for each task: counts by status, failure rate and durations.
 
@@ -415,7 +452,9 @@ class BaseStore(TrackingMethods):
         query = coerce(criteria, named, without=("limit", "order"))
         return self._history.stats(query, parse_bucket(bucket))
 
-    def failure_groups(self, /, criteria: Criteria = None, **named: Any) -> list[FailureGroup]:
+    def failure_groups(
+        self, /, criteria: AnyCriteria = None, **named: Unpack[GroupCriteria]
+    ) -> list[FailureGroup]:
         """Return failures in groups: task, error type, fingerprint of the message, and count.
 
         Messages have the same fingerprint if they differ only in numbers, ids, addresses and quoted
@@ -436,7 +475,9 @@ class BaseStore(TrackingMethods):
         query = coerce(criteria, named, without=("status", "order"))
         return self._history.failure_groups(replace(query, status=(Status.FAILED,)))
 
-    def running(self, /, criteria: Criteria = None, **named: Any) -> list[HistoryRecord]:
+    def running(
+        self, /, criteria: AnyCriteria = None, **named: Unpack[GroupCriteria]
+    ) -> list[HistoryRecord]:
         """Return executions that have not ended, longest running first; at most 100 by default.
 
         The worker of such an execution may have died. `reap_lost` marks those as failed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +11,7 @@ from sqlalchemy.util import greenlet_spawn
 from jobhistory.execution.rows import RowBuilder
 from jobhistory.lifecycle import AsyncExecution, Execution, History, Lifecycle, Run
 from jobhistory.tracking import AsyncTracker, Tracker, TrackOptions, inherited
-from jobhistory.typing import Duration, Id, OnHistoryError
+from jobhistory.typing import Duration, Id, JobLike, OnHistoryError
 
 
 class TrackingMethods:
@@ -28,7 +29,7 @@ class TrackingMethods:
 
     def begin(
         self,
-        job: Any,
+        job: JobLike | Mapping[str, Any],
         worker_id: Id,
         correlation_id: Id | None = None,
         *,
@@ -68,7 +69,7 @@ class TrackingMethods:
 
     def track(
         self,
-        job: Any,
+        job: JobLike | Mapping[str, Any] | Callable[..., JobLike | Mapping[str, Any]],
         worker_id: Id,
         correlation_id: Id | None = None,
         *,
@@ -129,7 +130,7 @@ class AsyncTrackingMethods:
 
     async def begin(
         self,
-        job: Any,
+        job: JobLike | Mapping[str, Any],
         worker_id: Id,
         correlation_id: Id | None = None,
         *,
@@ -156,7 +157,7 @@ class AsyncTrackingMethods:
 
     def track(
         self,
-        job: Any,
+        job: JobLike | Mapping[str, Any] | Callable[..., JobLike | Mapping[str, Any]],
         worker_id: Id,
         correlation_id: Id | None = None,
         *,

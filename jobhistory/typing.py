@@ -1,11 +1,14 @@
-"""Type aliases for arguments, for annotations in apps."""
+"""The types of arguments, for annotations in apps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict
 from uuid import UUID
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Mapped
 
 Id: TypeAlias = str | UUID | int
 """The id of a job, a worker or a correlation. Stored and returned as text."""
@@ -27,3 +30,94 @@ OnHistoryError: TypeAlias = Literal["log", "raise"]
 
 Order: TypeAlias = Literal["newest", "oldest"]
 """The order of executions by start: the newest first, or the oldest first."""
+
+
+class JobLike(Protocol):
+    """A job as `record_start`, `begin` and `track` take it: any object with these attributes.
+
+    Attributes that may be read suffice, so instances of ORM models and of frozen dataclasses match.
+    The optional attributes are those of `Job`.
+    """
+
+    # Pyright compares the type of an ORM attribute on the class, mypy that on an instance.
+    @property
+    def id(self) -> Id | Mapped[str] | Mapped[UUID] | Mapped[int]:
+        """The id of the job."""
+        ...
+
+    @property
+    def task_identifier(self) -> str | Mapped[str]:
+        """The kind of work."""
+        ...
+
+
+class _Filters(TypedDict, total=False):
+    from_: datetime | None
+    to: datetime | None
+    task_identifier: str | Collection[str] | None
+    job_id: Id | None
+    correlation_id: Id | None
+    worker_id: Id | None
+    error_type: str | None
+    error_contains: str | None
+    min_execution_time_ms: int | None
+
+
+class GroupCriteria(_Filters, total=False):
+    """The criteria of `running` and `failure_groups`, which choose the status themselves."""
+
+    limit: int | None
+
+
+class CountCriteria(_Filters, total=False):
+    """The criteria of `count` and `stats`."""
+
+    status: str | Collection[str] | None
+
+
+class IterateCriteria(CountCriteria, total=False):
+    """The criteria of `iterate`."""
+
+    order: Order
+
+
+class Criteria(IterateCriteria, total=False):
+    """The criteria of `query` and `page`, by name. `HistoryQuery` describes them."""
+
+    limit: int | None
+
+
+class RecordFields(TypedDict, total=False):
+    """The fields of `record_execution`, by name: the columns of a record, and `error`."""
+
+    id: UUID | None
+    job_id: Id
+    correlation_id: Id
+    parent_id: UUID | None
+    trace_id: str | None
+    span_id: str | None
+    task_identifier: str
+    worker_id: Id
+    status: str
+    attempt_number: int | None
+    labels: Mapping[str, str] | None
+    payload: Any
+    payload_is_exact: bool | None
+    started_at: datetime | None
+    completed_at: datetime | None
+    queue_time_ms: Milliseconds | None
+    execution_time_ms: Milliseconds | None
+    heartbeat_at: datetime | None
+    progress: float | None
+    expires_at: datetime | None
+    will_retry: bool | None
+    error: BaseException | str | None
+    error_type: str | None
+    error_message: str | None
+    error_stack: str | None
+    completed_steps: Iterable[str] | None
+    failed_steps: Iterable[str] | None
+    retry_from_step: str | None
+    partial_results: Any
+    result: Any
+    log_tail: str | None

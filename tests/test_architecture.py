@@ -58,7 +58,21 @@ PUBLIC_FOR_ASYNCIO = {
     "AsyncRecorder",
     "create_async_store",
 }
-PUBLIC_TYPES = {"Clock", "Duration", "Id", "Milliseconds", "OnHistoryError", "Order", "Redact"}
+PUBLIC_TYPES = {
+    "Clock",
+    "CountCriteria",
+    "Criteria",
+    "Duration",
+    "GroupCriteria",
+    "Id",
+    "IterateCriteria",
+    "JobLike",
+    "Milliseconds",
+    "OnHistoryError",
+    "Order",
+    "RecordFields",
+    "Redact",
+}
 
 NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}
 """Names that Python documents, with an underscore to keep them apart from fields."""
@@ -146,6 +160,7 @@ def test_the_public_names():
 
 
 def test_the_public_types():
-    imported = {"annotations", "datetime", "timedelta", "Callable", "UUID", "Any", "Literal"}
-    names = {name for name in vars(jobhistory.typing) if not name.startswith("__")}
-    assert names - imported - {"TypeAlias"} == PUBLIC_TYPES
+    source = ast.parse(Path(jobhistory.typing.__file__).read_text(encoding="utf-8"))
+    aliases = {node.target.id for node in source.body if isinstance(node, ast.AnnAssign)}
+    classes = {node.name for node in source.body if isinstance(node, ast.ClassDef)}
+    assert {name for name in aliases | classes if not is_private(name)} == PUBLIC_TYPES

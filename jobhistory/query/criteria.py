@@ -64,7 +64,7 @@ class HistoryQuery:
         from_: datetime | None = None,
         to: datetime | None = None,
         task_identifier: str | Collection[str] | None = None,
-        status: Status | str | Collection[Status | str] | None = None,
+        status: str | Collection[str] | None = None,
         job_id: Id | None = None,
         correlation_id: Id | None = None,
         worker_id: Id | None = None,

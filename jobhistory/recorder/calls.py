@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, Unpack
 from uuid import UUID
 
 from jobhistory.base_store import which_of
@@ -13,7 +13,7 @@ from jobhistory.execution.failure import ErrorLike
 from jobhistory.execution.job import PartialResults
 from jobhistory.execution.rows import RowBuilder
 from jobhistory.schema import HistoryRecord, plain
-from jobhistory.typing import Duration, Id, Milliseconds
+from jobhistory.typing import Duration, Id, JobLike, Milliseconds, RecordFields
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -32,7 +32,7 @@ class RecordingCalls(ABC, Generic[R_co]):
 
     def record_start(
         self,
-        job: Any,
+        job: JobLike | Mapping[str, Any],
         worker_id: Id,
         correlation_id: Id,
         *,
@@ -124,7 +124,7 @@ class RecordingCalls(ABC, Generic[R_co]):
         execution: HistoryRecord | Mapping[str, Any] | None = None,
         *,
         execution_id: UUID | None = None,
-        **fields: Any,
+        **fields: Unpack[RecordFields],
     ) -> R_co:
         """Do what `HistoryStore.record_execution` does, in the background.
 

@@ -1,15 +1,24 @@
 """Never run: type checkers read it, as they read an app that uses the library."""
 
+# pyright: reportUnnecessaryTypeIgnoreComment=true
 from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, assert_type
+from typing import Any, NamedTuple, Unpack, assert_type
 
 from sqlalchemy import URL, create_engine, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    mapped_column,
+    scoped_session,
+    sessionmaker,
+)
 
 import jobhistory
 from jobhistory import (
@@ -41,6 +50,7 @@ from jobhistory import (
     create_store,
     current_execution,
 )
+from jobhistory.typing import Criteria
 
 engine = create_engine("sqlite:///app.db")
 assert_type(create_store(), HistoryStore)
@@ -67,6 +77,36 @@ assert_type(record.completed_at, datetime | None)
 assert_type(record.execution_time_ms, int | None)
 assert_type(record.completed_steps, list[str] | None)
 store.record_start({"id": "1", "task_identifier": "t"}, 7, 8)
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Order(Base):
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    task_identifier: Mapped[str]
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    id: uuid.UUID
+    task_identifier: str
+
+
+class Message(NamedTuple):
+    id: str
+    task_identifier: str
+
+
+store.record_start(Order(id=1, task_identifier="t"), 7, 8)
+store.begin(QueuedJob(uuid.uuid4(), "t"), 7)
+store.track(Message("1", "t"), 7)
+store.record_start(17, 7, 8)  # type: ignore[arg-type]
+store.begin("nightly", 7)  # type: ignore[arg-type]
+store.track(Base(), 7)  # type: ignore[arg-type]
+store.track(lambda number: 17, 7)  # type: ignore[arg-type, return-value]
 
 assert_type(store.record_completion("1", "w", "c", 12.5), HistoryRecord)
 assert_type(store.record_failure("1", "w", "c", 12, ValueError()), HistoryRecord)
@@ -104,6 +144,21 @@ assert_type(store.running(), list[HistoryRecord])
 HistoryQuery(order="oldest", error_contains="x", min_execution_time_ms=5, job_id=uuid.uuid4())
 HistoryQuery(order="sideways")  # type: ignore[arg-type]
 store.query({"from": datetime.now(UTC)})
+store.query(statsu="failed")  # type: ignore[call-arg]
+store.query(limit="5")  # type: ignore[arg-type]
+store.page(worker=5)  # type: ignore[call-arg]
+store.iterate(limit=5)  # type: ignore[call-arg]
+store.count(order="oldest")  # type: ignore[call-arg]
+store.stats(limit=5)  # type: ignore[call-arg]
+store.failure_groups(status="failed")  # type: ignore[call-arg]
+store.running(order="newest")  # type: ignore[call-arg]
+
+
+def failed(**criteria: Unpack[Criteria]) -> list[HistoryRecord]:
+    return store.query({"status": "failed"}, **criteria)
+
+
+failed(task_identifier=["a"], status=Status.FAILED, limit=None)
 HistoryQuery(status=[Status.FAILED, "started"], task_identifier={"a", "b"}, worker_id=5)
 HistoryQuery(state="failed")  # type: ignore[call-arg]
 assert_type(store.expire(batch_size=10, time_limit="1 minute", progress=print), int)
@@ -124,6 +179,7 @@ with Session(engine) as session:
 
 assert_type(store.record_execution(record, status="completed"), HistoryRecord)
 assert_type(store.record_execution(job_id=1, error=ValueError()), HistoryRecord)
+store.record_execution(jobb_id=3)  # type: ignore[call-arg]
 assert_type(store.record_many([record, {"job_id": 1}]), int)
 assert_type(store.reap_lost("2h", task_identifier=["a"], worker_id=5), int)
 
@@ -187,6 +243,9 @@ async def use_asyncio() -> None:
         assert_type(await history.record_start(Job(1, "t"), "w", "c"), HistoryRecord)
         assert_type(await history.record_cancellation("1", "w", "c"), HistoryRecord)
         assert_type(await history.query(status="failed"), list[HistoryRecord])
+        await history.query(statsu="failed")  # type: ignore[call-arg]
+        await history.record_execution(jobb_id=3)  # type: ignore[call-arg]
+        history.iterate(limit=5)  # type: ignore[call-arg]
         assert_type(await history.expire(), int)
         begun = await history.begin(Job(1, "t"), "w", on_history_error="raise")
         assert_type(begun, AsyncExecution)
