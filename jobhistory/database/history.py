@@ -60,8 +60,8 @@ class DatabaseHistory(ABC):
             InvalidInput: if the existing record belongs to another job or task.
         """
         if not may_exist:
-            transaction.execute(INSERT, row)
-        elif transaction.execute(INSERT_NEW[transaction.dialect], row).rowcount != 1:
+            transaction.write(INSERT, row)
+        elif transaction.write(INSERT_NEW[transaction.dialect], row) != 1:
             return writes.find_same(transaction, row)
         return record_from(row, shares_json=True)
 
@@ -81,7 +81,7 @@ class DatabaseHistory(ABC):
         transaction.survives = True
         if may_exist:
             return writes.insert_or_end(transaction, row)
-        transaction.execute(INSERT, row)
+        transaction.write(INSERT, row)
         transaction.ended.append(row)
         return record_from(row)
 
@@ -143,7 +143,7 @@ class DatabaseHistory(ABC):
     ) -> list[TaskStats]:
         """Return the statistics of each task, one per bucket of time if `bucket` is given."""
         values: list[tuple[Any, ...]] = [
-            (*row[:9], Percentiles(*row[9:13]), Percentiles(*row[13:17]), *row[17:])
+            (*row[:8], Percentiles(*row[8:12]), Percentiles(*row[12:16]), *row[16:])
             for row in transaction.execute(stats_of(query, bucket, transaction.dialect))
         ]
         found = [TaskStats(*each) for each in values]
