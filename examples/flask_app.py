@@ -30,7 +30,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from jobhistory import HistoryRecord, HistoryStore, InvalidInput, Job, create_store, migrate
+from jobhistory import HistoryStore, InvalidInput, Job, create_store, migrate
 
 WORKER = f"{socket.gethostname()}:{os.getpid()}"
 
@@ -143,16 +143,4 @@ def list_history() -> Response | tuple[Response, int]:
         page = history().page(limit=20, after=request.args.get("after"))
     except InvalidInput as error:  # a wrong cursor; the message quotes it, so it is never HTML
         return jsonify(error=str(error)), 422
-    executions = [as_json(record) for record in page.records]
-    return jsonify(executions=executions, next=page.next_cursor)
-
-
-def as_json(record: HistoryRecord) -> dict[str, Any]:
-    """Return what the app shows of a record."""
-    return {
-        "job_id": record.job_id,
-        "task": record.task_identifier,
-        "status": record.status,
-        "started_at": record.started_at.isoformat(),
-        "error": record.error_message,
-    }
+    return jsonify(page.to_dict())

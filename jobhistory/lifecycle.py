@@ -232,10 +232,10 @@ class _Begun:
 
     @property
     def record(self) -> HistoryRecord:
-        """A new copy of the record: as it was begun or, once it has ended, with its outcome.
+        """The record, as it was begun or, once it has ended, with its outcome. Each read copies it.
 
-        It does not query history, so it is there during an outage, and shows no changes that
-        others made.
+        It does not query history. So it is available during an outage, and does not show changes
+        that others made.
         """
         return self._lifecycle.record
 

@@ -32,6 +32,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, make_transient_to_detached, 
 from sqlalchemy.sql import operators
 from sqlalchemy.types import TypeDecorator
 
+from jobhistory._runtime.plain_json import plain_json
 from jobhistory.errors import InvalidInput
 from jobhistory.execution.status import Status
 from jobhistory.sanitize.json_text import JsonText
@@ -199,6 +200,13 @@ class HistoryRecord(Base):
             "Job(..., labels={'tenant': 'acme'}), or relate a table of your own to it by "
             "ForeignKey(HistoryRecord.id, ondelete='CASCADE')",
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields, as `json.dumps`, FastAPI and Flask's `jsonify` accept them.
+
+        Ids and times are texts; times are in ISO 8601, with their offset. The result is a copy.
+        """
+        return {name: plain_json(value) for name, value in values_of(self).items()}
 
     def __repr__(self) -> str:
         return (

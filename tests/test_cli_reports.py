@@ -61,9 +61,27 @@ def test_stats_are_a_line_for_each_task(run, url, history):
 
     assert (status, err) == (0, "")
     heading, backup, crawl = lines(out)
-    assert heading[:3] == ["TASK", "RUNS", "FAILED"]
-    assert backup[:8] == ["backup", "12", "33.3%", "6.0 s", "12.0 s", "12.0 s", "12.0 s", "110 ms"]
-    assert crawl[:8] == ["crawl", "1", "-", "-", "-", "-", "-", "-"]
+    assert heading[:4] == ["TASK", "RUNS", "FAILED", "RETRIED"]
+    assert backup[:6] == ["backup", "12", "33.3%", "0", "6.0 s", "12.0 s"]
+    assert backup[6:9] == ["12.0 s", "12.0 s", "110 ms"]
+    assert crawl[:9] == ["crawl", "1", "-", "0", "-", "-", "-", "-", "-"]
+
+
+def test_stats_tell_final_failures_from_attempts_that_are_tried_again(run, url, database, terminal):
+    store = create_store(database.engine)
+    ended = {"worker_id": "w", "correlation_id": "c", "task_identifier": "sync"}
+    store.record_execution(ended, job_id=1, status="completed")
+    for will_retry in (True, True, False):
+        store.record_execution(ended, job_id=2, error="no answer", will_retry=will_retry)
+    _, out, _ = run("stats", "--url", url, "--bucket", "1d")
+
+    heading, sync, *_ = out.splitlines()
+    assert heading.split()[:4] == ["TASK", "RUNS", "FAILED", "RETRIED"]
+    task, runs, failed, _, retried, *_ = sync.split()
+    assert (task, runs, failed, retried) == ("sync", "4", "50.0%", "2")
+    (stats,) = map(json.loads, run("stats", "--url", url, "--json")[1].splitlines())
+    assert (stats["failed"], stats["final_failures"]) == (3, 1)
+    assert (stats["failure_rate"], stats["attempt_failure_rate"]) == (0.5, 0.75)
 
 
 @pytest.mark.parametrize(
@@ -94,12 +112,13 @@ def test_a_series_has_a_line_for_each_task_and_period(run, url, history):
     _, out, _ = run("stats", "--url", url, "--task", "backup", "--bucket", "1h")
     heading, *rows = lines(out)
 
-    assert heading[:8] == [
+    assert heading[:9] == [
         "BEGIN (UTC)",
         "TASK",
         "RUNS",
         "COMPLETED",
         "FAILED",
+        "RETRIED",
         "PARTIAL",
         "CANCELLED",
         "STARTED",

@@ -139,9 +139,9 @@ def test_the_flask_app_commits_its_orders_together_with_their_history(tmp_path, 
     report = client.post("/report", headers={"X-Request-Id": "request-1"}).json
     assert (report["shipped"], report["waiting"]) == ([1, 2], [13])
     history = client.get("/history").json
-    assert history["executions"][0]["job_id"] == report["job_id"]
-    assert [each["status"] for each in history["executions"]].count("failed") == 2
-    assert history["next"] is None
+    assert history["records"][0]["job_id"] == report["job_id"]
+    assert [each["status"] for each in history["records"]].count("failed") == 2
+    assert history["next_cursor"] is None
     wrong = client.get("/history?after=<b>")
     assert (wrong.status_code, wrong.mimetype) == (422, "application/json")
     assert "<b>" in wrong.json["error"]

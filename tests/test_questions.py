@@ -227,12 +227,18 @@ described = st.fixed_dictionaries(
         "queue_time_ms": st.none() | st.integers(0, 2**63 - 1),
     },
     optional={
-        "status": st.sampled_from(["completed", "partial_success"]),
+        "status": st.sampled_from(["completed", "partial_success", "cancelled"]),
     },
 )
 failed = st.builds(
-    lambda execution, error: {**execution, "status": "failed", "error": error},
+    lambda execution, will_retry, error: {
+        **execution,
+        "status": "failed",
+        "error": error,
+        "will_retry": will_retry,
+    },
     described,
+    st.sampled_from([None, False, True]),
     st.sampled_from([ValueError("no 1"), ValueError("no 2"), OSError(), "no 'x'", "no 'y'", ""]),
 )
 some_executions = st.lists(described | failed, max_size=25)
@@ -429,6 +435,8 @@ def test_stats_tell_how_each_task_went(store, clock):
         {"error": ValueError("x"), "execution_time_ms": 500},
         {"status": "partial_success", "failed_steps": ["upload"]},
         {"status": "cancelled", "error_message": "stopped", "execution_time_ms": 1},
+        {"error": "later", "will_retry": True, "execution_time_ms": 1},
+        {"error": "never", "will_retry": False, "execution_time_ms": 500},
         task_identifier="ship",
     )
     executions(store, {"error": "x"}, task_identifier="pack")
@@ -439,19 +447,21 @@ def test_stats_tell_how_each_task_went(store, clock):
     assert ship == TaskStats(
         task_identifier="ship",
         bucket=None,
-        executions=104,
+        executions=106,
         started=1,
         completed=100,
-        failed=1,
+        failed=3,
         partial_success=1,
         cancelled=1,
-        execution_time_ms=Percentiles(p50=51, p95=97, p99=500, max=500),
+        final_failures=2,
+        execution_time_ms=Percentiles(p50=51, p95=98, p99=500, max=500),
         queue_time_ms=Percentiles(p50=949, p95=994, p99=998, max=999),
         last_start=clock.now,
         last_success=NOON + timedelta(seconds=99, milliseconds=500),
-        last_failure=NOON + timedelta(seconds=100, milliseconds=500),
+        last_failure=NOON + timedelta(seconds=104, milliseconds=500),
     )
-    assert ship.failure_rate == 1 / 102
+    assert ship.failure_rate == 2 / 103
+    assert ship.attempt_failure_rate == 3 / 104
     assert (pack.task_identifier, pack.failure_rate) == ("pack", 1.0)
     assert (pack.last_success, pack.execution_time_ms.p50) == (None, 500)
     assert weigh.failure_rate is None

@@ -42,7 +42,7 @@ def fail(message: str) -> NoReturn:
 
 def print_json(value: dict[str, Any]) -> None:
     """Print one JSON object on one line, in ASCII, which every encoding includes."""
-    print(json.dumps(value, default=_json_text))
+    print(json.dumps(value))
 
 
 def print_tabbed(rows: Iterable[Sequence[str]]) -> None:
@@ -111,7 +111,3 @@ def shown(text: str) -> str:
 def one_line(text: str) -> str:
     """Return the text as one line without tabs: each run of white space becomes one space."""
     return " ".join(shown(text).split())
-
-
-def _json_text(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from textwrap import indent
 from typing import Any
@@ -40,26 +39,21 @@ _HEADINGS = ("STARTED (UTC)", "STATUS", "TOOK", "TASK", "JOB", "ERROR")
 _BAR_WIDTH = 10
 _MOST_COLUMNS = 60
 _STATS_HEADINGS = (
-    *("TASK", "RUNS", "FAILED", "", "P50", "P95", "P99", "MAX", "QUEUED P95"),
+    *("TASK", "RUNS", "FAILED", "", "RETRIED", "P50", "P95", "P99", "MAX", "QUEUED P95"),
     "LAST START (UTC)",
 )
 _SERIES_HEADINGS = (
-    *("BEGIN (UTC)", "TASK", "RUNS", "COMPLETED", "FAILED", "PARTIAL", "CANCELLED"),
+    *("BEGIN (UTC)", "TASK", "RUNS", "COMPLETED", "FAILED", "RETRIED", "PARTIAL", "CANCELLED"),
     *("STARTED", "P50", "P95", "P99", "MAX", "QUEUED P95"),
 )
 _RUNNING_HEADINGS = ("STARTED (UTC)", "FOR", "", "TASK", "JOB", "WORKER")
 _FAILURES_HEADINGS = ("FAILURES", "", "LAST (UTC)", "TASK", "ERROR")
 
 
-def record_json(record: HistoryRecord) -> dict[str, Any]:
-    """Return all columns of a record."""
-    return {name: getattr(record, name) for name in COLUMN_NAMES}
-
-
 def print_records_json(records: Iterable[HistoryRecord]) -> None:
     """Print records as they arrive, each as JSON on one line."""
     for record in records:
-        print_json(record_json(record))
+        print_json(record.to_dict())
 
 
 def print_records(records: Iterable[HistoryRecord]) -> None:
@@ -104,16 +98,6 @@ def print_details(records: Iterable[HistoryRecord]) -> None:
             console.print(Text(indent(shown(record.error_stack.rstrip()), "  ")))
 
 
-def stats_json(stats: TaskStats) -> dict[str, Any]:
-    """Return all fields, and the failure rate."""
-    return asdict(stats) | {"failure_rate": stats.failure_rate}
-
-
-def failures_json(group: FailureGroup) -> dict[str, Any]:
-    """Return all fields of a group, and all columns of its example."""
-    return vars(group) | {"example": record_json(group.example)}
-
-
 def print_stats(
     totals: Sequence[TaskStats], series: Sequence[TaskStats] = (), bucket: timedelta | None = None
 ) -> None:
@@ -136,10 +120,11 @@ def print_stats(
         return
     charts = None if bucket is None else _Charts(series, bucket)
     rows = [_with_bar(_stats_cells(stats), 3, stats.failure_rate or 0, console) for stats in totals]
-    widths = table_widths([_STATS_HEADINGS, *rows])
-    print_row(console, _STATS_HEADINGS, widths, ["bold"] * len(widths))
+    headings, *rows = _without_zeros([_STATS_HEADINGS, *rows], _STATS_HEADINGS.index("RETRIED"))
+    widths = table_widths([headings, *rows])
+    print_row(console, headings, widths, ["bold"] * len(widths))
     for stats, row in zip(totals, rows, strict=True):
-        failed = "red" if stats.failed else ""
+        failed = "red" if stats.final_failures else ""
         print_row(console, row, widths, ["", "", failed, "red"])
         if charts is not None:
             charts.print_task(console, stats.task_identifier)
@@ -249,6 +234,7 @@ def _stats_cells(stats: TaskStats) -> tuple[str, ...]:
         one_line(stats.task_identifier),
         str(stats.executions),
         "-" if stats.failure_rate is None else f"{stats.failure_rate:.1%}",
+        _retried(stats),
         *_times(stats.execution_time_ms),
         took(stats.queue_time_ms.p95),
         moment_text(stats.last_start),
@@ -257,8 +243,8 @@ def _stats_cells(stats: TaskStats) -> tuple[str, ...]:
 
 def _series_cells(stats: TaskStats) -> tuple[str, ...]:
     counts = (
-        *(stats.executions, stats.completed, stats.failed, stats.partial_success),
-        *(stats.cancelled, stats.started),
+        *(stats.executions, stats.completed, stats.final_failures, _retried(stats)),
+        *(stats.partial_success, stats.cancelled, stats.started),
     )
     return (
         moment_text(stats.bucket) if stats.bucket else "-",
@@ -267,6 +253,17 @@ def _series_cells(stats: TaskStats) -> tuple[str, ...]:
         *_times(stats.execution_time_ms),
         took(stats.queue_time_ms.p95),
     )
+
+
+def _without_zeros(rows: list[tuple[str, ...]], column: int) -> list[tuple[str, ...]]:
+    """Return the rows without a column that would show nothing but zeros below its heading."""
+    if any(row[column] != "0" for row in rows[1:]):
+        return rows
+    return [(*row[:column], *row[column + 1 :]) for row in rows]
+
+
+def _retried(stats: TaskStats) -> str:
+    return str(stats.failed - stats.final_failures)
 
 
 def _times(times: Percentiles) -> Iterable[str]:
@@ -295,7 +292,7 @@ class _Charts:
             if each >= first:
                 number = (each - first) // bucket
                 self._runs[stats.task_identifier][number] = stats.executions
-                self._failed[stats.task_identifier][number] = stats.failed
+                self._failed[stats.task_identifier][number] = stats.final_failures
 
     def print_task(self, console: Console, task: str) -> None:
         """Print the charts of a task; one of its failures only if there are any."""

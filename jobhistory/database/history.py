@@ -143,7 +143,7 @@ class DatabaseHistory(ABC):
     ) -> list[TaskStats]:
         """Return the statistics of each task, one per bucket of time if `bucket` is given."""
         values: list[tuple[Any, ...]] = [
-            (*row[:8], Percentiles(*row[8:12]), Percentiles(*row[12:16]), *row[16:])
+            (*row[:9], Percentiles(*row[9:13]), Percentiles(*row[13:17]), *row[17:])
             for row in transaction.execute(stats_of(query, bucket, transaction.dialect))
         ]
         found = [TaskStats(*each) for each in values]

@@ -68,6 +68,9 @@ def _stats(task: str, bucket: datetime | None, rows: list[Row]) -> TaskStats:
         failed=count[Status.FAILED],
         partial_success=count[Status.PARTIAL_SUCCESS],
         cancelled=count[Status.CANCELLED],
+        final_failures=sum(
+            row["status"] is Status.FAILED and not row.get("will_retry") for row in rows
+        ),
         execution_time_ms=_percentiles([row.get("execution_time_ms") for row in rows]),
         queue_time_ms=_percentiles([row.get("queue_time_ms") for row in rows]),
         last_start=max(row["started_at"] for row in rows),

@@ -140,3 +140,8 @@ class Page:
 
     records: list[HistoryRecord]
     next_cursor: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the records as dicts, and the cursor, for JSON."""
+        records = [record.to_dict() for record in self.records]
+        return {"records": records, "next_cursor": self.next_cursor}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from jobhistory._runtime.durations import parse_duration
+from jobhistory._runtime.plain_json import plain_json
 from jobhistory.errors import InvalidInput
 from jobhistory.typing import Duration
 
@@ -42,6 +43,10 @@ class Count:
         """Return the count for a search that stopped at one more than the cap."""
         return cls(found) if cap is None or found <= cap else cls(cap, is_capped=True)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return both fields, for JSON."""
+        return asdict(self)
+
     def __int__(self) -> int:
         return self.value
 
@@ -70,6 +75,10 @@ class Percentiles:
     p99: int | None
     max: int | None
 
+    def to_dict(self) -> dict[str, int | None]:
+        """Return all fields, for JSON."""
+        return asdict(self)
+
 
 @dataclass(frozen=True)
 class TaskStats:
@@ -81,6 +90,7 @@ class TaskStats:
         executions: the number of executions.
         started, completed, failed, partial_success, cancelled: the number of executions with each
             status.
+        final_failures: the number of failures after which the job was not to be tried again.
         execution_time_ms: percentiles of the execution times, where they are known.
         queue_time_ms: percentiles of the queue times, where they are known.
         last_start: the time of the last start.
@@ -95,6 +105,7 @@ class TaskStats:
     failed: int
     partial_success: int
     cancelled: int
+    final_failures: int
     execution_time_ms: Percentiles
     queue_time_ms: Percentiles
     last_start: datetime
@@ -103,12 +114,30 @@ class TaskStats:
 
     @property
     def failure_rate(self) -> float | None:
-        """The share of failures among ended executions, from 0 to 1; `None` if none has ended.
+        """The share of final failures, from 0 to 1; `None` if no execution counts.
 
-        Cancelled executions do not count.
+        Completed executions, partial successes and final failures count. Cancelled executions do
+        not, and neither do failures after which the job is tried again.
         """
-        ended = self.executions - self.started - self.cancelled
-        return self.failed / ended if ended else None
+        return self._share_of(self.final_failures)
+
+    @property
+    def attempt_failure_rate(self) -> float | None:
+        """The share of failed attempts, from 0 to 1; `None` if no execution counts.
+
+        Unlike `failure_rate`, it counts every failure.
+        """
+        return self._share_of(self.failed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields and both rates, for JSON. Times are texts in ISO 8601."""
+        values = {name: plain_json(value) for name, value in asdict(self).items()}
+        rates = {"failure_rate": self.failure_rate}
+        return values | rates | {"attempt_failure_rate": self.attempt_failure_rate}
+
+    def _share_of(self, failures: int) -> float | None:
+        counted = self.completed + self.partial_success + failures
+        return failures / counted if counted else None
 
 
 @dataclass(frozen=True)
@@ -133,6 +162,11 @@ class FailureGroup:
     first_seen: datetime
     last_seen: datetime
     example: HistoryRecord
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields, for JSON; the example as a dict, and times as texts in ISO 8601."""
+        values = {name: plain_json(value) for name, value in vars(self).items()}
+        return values | {"example": self.example.to_dict()}
 
 
 def parse_bucket(bucket: Duration | None) -> timedelta | None:

@@ -41,7 +41,8 @@ def stats(
 ) -> None:
     """Show how often each task ran and failed, and how long it took.
 
-    P95 is the 95th percentile by nearest rank: 95 % of the executions took no longer.
+    Failed attempts that are tried again count as retried, not as failed. P95 is the 95th percentile
+    by nearest rank: 95 % of the executions took no longer.
     """
     criteria = read_window(since, until) | {"task_identifier": task or None, "worker_id": worker}
     length = parse_bucket(bucket)
@@ -52,7 +53,7 @@ def stats(
         totals = store.stats(criteria) if with_charts else series
     if json:
         for each in series:
-            output.print_json(render.stats_json(each))
+            output.print_json(each.to_dict())
     else:
         render.print_stats(totals, series, length)
 
@@ -85,7 +86,7 @@ def failures(
         groups = store.failure_groups(read_window(since, until) | criteria)
     if json:
         for group in groups:
-            output.print_json(render.failures_json(group))
+            output.print_json(group.to_dict())
     else:
         render.print_failures(groups)
 

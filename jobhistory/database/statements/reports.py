@@ -14,6 +14,7 @@ from sqlalchemy import (
     literal_column,
     null,
     select,
+    true,
 )
 
 from jobhistory.database.functions import fingerprint, greatest_id, start_of_bucket
@@ -35,7 +36,10 @@ def stats_of(
     if bucket is not None:
         seconds = literal_column(str(bucket // timedelta(seconds=1)), BigInteger)
         keys.append(start_of_bucket(HistoryRecord.started_at, seconds).label("bucket"))
-    columns = [*keys, HistoryRecord.status, HistoryRecord.started_at, HistoryRecord.completed_at]
+    columns = [
+        *(*keys, HistoryRecord.status, HistoryRecord.will_retry),
+        *(HistoryRecord.started_at, HistoryRecord.completed_at),
+    ]
     percentile = _percentile
     if dialect != "postgresql":
         columns += _ranks(keys)
@@ -56,6 +60,7 @@ def stats_of(
         null() if bucket is None else groups[1],
         func.count(),
         *counts,
+        func.count().filter(rows.status == Status.FAILED, rows.will_retry.is_not(true())),
         *times,
         func.max(rows.started_at),
         _last_end(rows, Status.COMPLETED),
