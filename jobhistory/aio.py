@@ -136,6 +136,8 @@ class AsyncBaseStore(AsyncTrackingMethods):
     its session, it is for one task at a time.
     """
 
+    _may_send_heartbeats = False
+
     def __init__(self, store: BaseStore, make_session: Callable[[], AsyncSession] | None) -> None:
         super().__init__(store.internals.rows, store.internals.history)
         self._store = store
@@ -213,6 +215,8 @@ class AsyncHistoryStore(AsyncBaseStore):
 
     The other arguments and the errors are those of `HistoryStore`.
     """
+
+    _may_send_heartbeats = True
 
     def __init__(
         self,

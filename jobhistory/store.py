@@ -176,6 +176,8 @@ class HistoryStore(BaseStore):
 
     internals: Internals[MemoryHistory | OwnTransactions]
 
+    _may_send_heartbeats = True
+
     def __init__(
         self,
         session_factory: Callable[[], Session] | None,

@@ -35,8 +35,6 @@ class DatabaseHistory(ABC):
     After the commit, ended executions are appended to the ring buffer.
     """
 
-    writes_heartbeats = True
-
     def __init__(self, ring: RingBuffer[Row], schema: str | None) -> None:
         self.ring = ring
         self.schema = schema

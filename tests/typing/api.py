@@ -26,6 +26,7 @@ from jobhistory import (
     AsyncExecution,
     AsyncHistoryStore,
     AsyncRecorder,
+    AsyncTrackedExecution,
     BaseStore,
     Count,
     Execution,
@@ -256,7 +257,8 @@ async def use_asyncio() -> None:
         assert_type(begun, AsyncExecution)
         await begun.end("no file")
         async with history.track(Job(1, "t"), "w") as execution:
-            assert_type(execution, TrackedExecution)
+            assert_type(execution, AsyncTrackedExecution)
+            await execution.progress(0.5)
         async with sessions() as session:
             assert_type(history.in_session(session), AsyncBaseStore)
         async with AsyncRecorder(history, when_full="raise") as recorder:
