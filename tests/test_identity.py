@@ -408,7 +408,7 @@ def test_no_message_shows_what_an_execution_carries(store):
     [
         ("running", HistoryQuery(status="failed")),
         ("running", HistoryQuery(order="oldest")),
-        ("failures", HistoryQuery(status="completed")),
+        ("failure_groups", HistoryQuery(status="completed")),
         ("count", HistoryQuery(limit=2)),
         ("stats", HistoryQuery(order="oldest")),
     ],

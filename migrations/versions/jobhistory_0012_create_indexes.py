@@ -61,9 +61,10 @@ END $$"""
 
 
 def qualified(op, name) -> str:
-    quote = op.get_context().dialect.identifier_preparer.quote
     schema = op.get_context().version_table_schema
-    return quote(name) if schema is None else f"{quote(schema)}.{quote(name)}"
+    # Not the dialect's quoting, which doubles percent signs: op.execute does so, too.
+    names = [each.replace('"', '""').replace(":", r"\:") for each in (schema, name) if each]
+    return ".".join(f'"{each}"' for each in names)
 
 
 def create_index(op, name, columns, only) -> None:
