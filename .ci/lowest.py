@@ -12,7 +12,7 @@ EXTRAS_OF_USERS = ("async", "cli", "postgresql")
 
 def lowest(requirement: str) -> str:
     """Return the oldest version that a requirement allows, as a constraint."""
-    found = re.fullmatch(r"([\w.-]+)(?:\[[\w,.-]+\])?>=([\d.]+)", requirement)
+    found = re.fullmatch(r"([\w.-]+)(?:\[[\w,.-]+\])?>=([\d.]+)(?:,<[\d.]+)?", requirement)
     if found is None:
         raise SystemExit(f"{requirement!r} in pyproject.toml has no lower bound like 'name>=1.2'")
     return f"{found[1]}=={found[2]}"

@@ -30,7 +30,7 @@ from jobhistory.sanitize.json_values import Limits
 from jobhistory.sanitize.secrets import redact_secrets
 from jobhistory.schema import HistoryRecord
 from jobhistory.store import HistoryStore, create_store
-from jobhistory.tracking import AsyncTrackedExecution, TrackedExecution, current_execution
+from jobhistory.tracking import TrackedExecution, current_execution
 
 if TYPE_CHECKING:
     from jobhistory.aio import AsyncBaseStore as AsyncBaseStore
@@ -42,7 +42,6 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "AsyncExecution",
-    "AsyncTrackedExecution",
     "BaseStore",
     "Cancelled",
     "Count",
@@ -94,8 +93,10 @@ def __getattr__(name: str) -> Any:
     if name not in _ASYNC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
+        # SQLAlchemy does not require it, and SQLAlchemy 2.0 misses it only at the first call.
+        import_module("greenlet")
         module = import_module(f"{__name__}.{_ASYNC[name]}")
-    except ImportError as error:  # SQLAlchemy does not require greenlet
+    except ImportError as error:
         raise ImportError(
             f"{name} needs greenlet; install it with: pip install 'jobhistory[async]'"
         ) from error

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Text,
     UnaryExpression,
     Uuid,
+    event,
     inspect,
     text,
 )
@@ -29,6 +30,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, make_transient_to_detached, mapped_column
+from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql import operators
 from sqlalchemy.types import TypeDecorator
 
@@ -149,8 +151,6 @@ class HistoryRecord(Base):
         Index("ix_job_history_started_at", "started_at"),
         Index("ix_job_history_failed_started_at", "started_at", **_where("error_type")),
         Index("ix_job_history_partial_started_at", "started_at", **_where("failed_steps")),
-        # Heap-only updates need free space on the row's page for its new version.
-        {"postgresql_with": {"fillfactor": 80}},
     )
 
     id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
@@ -255,6 +255,23 @@ _index_by_start(
 
 TABLE: Any = HistoryRecord.__table__
 COLUMNS = TABLE.c
+
+
+class _SetFillfactor(ExecutableDDLElement):
+    """Leaves room on each page for the new versions of rows, which heap-only updates need.
+
+    It is a separate statement, because tables have no option for it in SQLAlchemy 2.0.
+    """
+
+
+@compiles(_SetFillfactor)
+def _alter_fillfactor(ddl: _SetFillfactor, compiler: Any, **options: Any) -> str:
+    return f"ALTER TABLE {compiler.preparer.format_table(ddl.target)} SET (fillfactor = 80)"
+
+
+event.listen(
+    TABLE, "after_create", _SetFillfactor().execute_if(dialect="postgresql"), propagate=True
+)
 
 COLUMN_NAMES = tuple(column.key for column in inspect(HistoryRecord).column_attrs)
 """The names of a record's fields, in the order of the table's columns."""

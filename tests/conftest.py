@@ -112,9 +112,14 @@ def _new_postgres_database(server: Server) -> Iterator[URL]:
 
 def _do_not_wait_for_the_disk(engine: Engine) -> None:
     """Make commits on SQLite many times as fast; the server of PostgreSQL has its own setting."""
+
+    def turn_off(connection: Any, _: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA synchronous = OFF")
+        cursor.close()
+
     if engine.dialect.name == "sqlite":
-        pragma = "PRAGMA synchronous = OFF"
-        event.listen(engine, "connect", lambda connection, _: connection.execute(pragma).close())
+        event.listen(engine, "connect", turn_off)
 
 
 @contextmanager
@@ -238,7 +243,7 @@ def async_engine(
 
 
 EVERY_STORE = [
-    *("memory", "sqlite", "postgresql", "url-postgresql"),
+    *("memory", "sqlite", "postgresql"),
     *("in-session-memory", "in-session-sqlite", "in-session-postgresql"),
     *("async-memory", "async-sqlite", "async-postgresql"),
     *("async-in-session-memory", "async-in-session-sqlite", "async-in-session-postgresql"),
@@ -301,9 +306,6 @@ def _stores(
             engine, bind = shared.engine, shared.async_engine
 
         def make(**options: Any) -> Any:
-            if "url" in how:
-                url = engine.url.render_as_string(hide_password=False)
-                return stack.enter_context(create_store(url, clock=clock, **options))
             if "async" not in how:
                 plain = create_store(engine, clock=clock, **options)
                 return InSession(plain, sessionmaker(engine)) if how else plain

@@ -15,7 +15,6 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 PUBLIC = {
     "AsyncExecution",
-    "AsyncTrackedExecution",
     "Cancelled",
     "Count",
     "Execution",

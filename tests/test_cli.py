@@ -278,7 +278,10 @@ def test_what_a_role_may_not_do_is_one_line(run, bare_postgres_url):
     [
         ([], "DATETIME"),
         (["--url", "postgresql://"], "TIMESTAMP WITH TIME ZONE"),
-        (["--url", "postgresql://app:hunter2@nowhere/db"], "WITH (fillfactor = 80)"),
+        (
+            ["--url", "postgresql://app:hunter2@nowhere/db"],
+            "ALTER TABLE job_history SET (fillfactor = 80)",
+        ),
         (["--url", "postgresql://", "--schema", "audit"], "audit.job_history"),
         (["jobhistory_0011:head", "--url", "postgresql://"], "WHERE error_type IS NOT NULL"),
     ],

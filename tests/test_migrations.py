@@ -16,14 +16,14 @@ import pytest
 from alembic.config import Config
 from alembic.config import main as alembic_main
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, StaticPool, create_engine, inspect, text
+from sqlalchemy import URL, MetaData, StaticPool, create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from jobhistory import InvalidInput, Job, SchemaOutOfDate, create_store, migrate
 from jobhistory.database.revision import REVISIONS as KNOWN_REVISIONS
 from jobhistory.database.running_index import INDEX_NAME
-from jobhistory.schema import Base
+from jobhistory.schema import Base, HistoryRecord
 from tests import command_line
 from tests.sqlite_engines import SQLITE_ENGINES
 from tests.test_forks import in_children
@@ -127,11 +127,21 @@ def test_what_is_made_wears_the_librarys_name(bare_database):
     assert all(name.startswith("ix_job_history_") for name in names)
 
 
-def test_the_table_leaves_room_for_heap_only_updates(postgres_database):
-    with postgres_database.engine.connect() as connection:
+@pytest.mark.parametrize("way", ["migrate", "create_all", "copy of the table"])
+def test_the_table_leaves_room_for_heap_only_updates(bare_postgres_url, way):
+    engine = create_engine(bare_postgres_url)
+    if way == "migrate":
+        migrate.upgrade(engine)
+    elif way == "create_all":
+        Base.metadata.create_all(engine)
+    else:  # in the app's metadata
+        HistoryRecord.__table__.to_metadata(metadata := MetaData())
+        metadata.create_all(engine)
+    with engine.connect() as connection:
         options = connection.scalar(
             text("SELECT reloptions FROM pg_class WHERE relname = 'job_history'")
         )
+    engine.dispose()
     assert options == ["fillfactor=80"]
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import suppress
-from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -80,10 +79,7 @@ class AsyncRecorder(AsyncTrackingMethods, RecordingCalls[Coroutine[Any, Any, Non
                 spool=spool,
             ),
         )
-        heartbeat: Callable[..., None] = history.heartbeat
-        if self._loop is None:  # its driver would block the event loop
-            heartbeat = partial(_in_thread, history.heartbeat)
-        accepting = Accepting(lambda operation: await_only(self._accept(operation)), heartbeat)
+        accepting = Accepting(lambda operation: await_only(self._accept(operation)))
         super().__init__(store.internals.rows, accepting)
 
     @property
@@ -120,7 +116,3 @@ class AsyncRecorder(AsyncTrackingMethods, RecordingCalls[Coroutine[Any, Any, Non
     def _note_loop(self) -> None:
         if self._loop is not None:
             self._loop.loop = asyncio.get_running_loop()
-
-
-def _in_thread(function: Callable[..., None], *arguments: Any) -> None:
-    await_only(asyncio.to_thread(function, *arguments))

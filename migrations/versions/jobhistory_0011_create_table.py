@@ -8,11 +8,25 @@ Create Date: 2026-11-23
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import ExecutableDDLElement
 
 revision = "jobhistory_0011"
 down_revision = None
 branch_labels = None
 depends_on = None
+
+
+class SetFillfactor(ExecutableDDLElement):
+    """Leaves room on each page for the new versions of rows, which heap-only updates need.
+
+    It is a separate statement, because tables have no option for it in SQLAlchemy 2.0.
+    """
+
+
+@compiles(SetFillfactor)
+def alter_fillfactor(ddl, compiler, **options) -> str:
+    return f"ALTER TABLE {compiler.preparer.format_table(ddl.target)} SET (fillfactor = 80)"
 
 
 def upgrade(op=op) -> None:
@@ -21,6 +35,7 @@ def upgrade(op=op) -> None:
     # TEXT on SQLite, where a column declared as JSON has numeric affinity: a document that is a
     # single number would become a number of SQLite.
     json = sa.JSON().with_variant(JSONB(), "postgresql").with_variant(sa.Text(), "sqlite")
+    schema = op.get_context().version_table_schema
     op.create_table(
         "job_history",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -58,9 +73,10 @@ def upgrade(op=op) -> None:
             "status IN ('started', 'completed', 'failed', 'partial_success', 'cancelled')",
             name=op.f("ck_job_history_status"),
         ),
-        schema=op.get_context().version_table_schema,
-        postgresql_with={"fillfactor": 80},
+        schema=schema,
     )
+    if op.get_context().dialect.name == "postgresql":
+        op.execute(SetFillfactor().against(sa.table("job_history", schema=schema)))
 
 
 def downgrade(op=op) -> None:
