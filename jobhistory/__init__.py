@@ -30,7 +30,7 @@ from jobhistory.sanitize.json_values import Limits
 from jobhistory.sanitize.secrets import redact_secrets
 from jobhistory.schema import HistoryRecord
 from jobhistory.store import HistoryStore, create_store
-from jobhistory.tracking import TrackedExecution, current_execution
+from jobhistory.tracking import AsyncTrackedExecution, TrackedExecution, current_execution
 
 if TYPE_CHECKING:
     from jobhistory.aio import AsyncBaseStore as AsyncBaseStore
@@ -42,6 +42,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "AsyncExecution",
+    "AsyncTrackedExecution",
     "BaseStore",
     "Cancelled",
     "Count",

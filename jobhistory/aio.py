@@ -22,7 +22,7 @@ from jobhistory._runtime.cancellation import run_to_completion
 from jobhistory._runtime.clock import utc_now
 from jobhistory.base_store import AnyCriteria, BaseStore, Internals
 from jobhistory.database.binds import READING, engine_of
-from jobhistory.database.engines import async_engine_from_url, check_dialect
+from jobhistory.database.engines import async_engine_from_url, check_dialect, check_prepare
 from jobhistory.errors import InvalidInput
 from jobhistory.sanitize.json_values import Limits
 from jobhistory.sanitize.secrets import redact_secrets
@@ -45,12 +45,14 @@ def create_async_store(
     redact: Redact | None = redact_secrets,
     schema: str | None = None,
     clock: Clock = utc_now,
+    prepare: bool = True,
 ) -> AsyncHistoryStore:
     """Return a new store for asyncio on a database, or without `bind` one in memory only.
 
     Behind a pooler in transaction mode, such as PgBouncer, asyncpg needs an engine with
     `connect_args={"statement_cache_size": 0, "prepared_statement_cache_size": 0,
-    "prepared_statement_name_func": lambda: str(uuid4())}`. For psycopg, see `create_store`.
+    "prepared_statement_name_func": lambda: str(uuid4())}`, or a URL and `prepare=False`. For
+    psycopg, see `create_store`.
 
     Args:
         bind: the app's `async_sessionmaker` or `AsyncEngine`, which the store never configures or
@@ -66,7 +68,7 @@ def create_async_store(
     elif isinstance(bind, AsyncEngine):
         session_factory = async_sessionmaker(bind)
     elif isinstance(bind, (str, URL)):
-        owned_engine = async_engine_from_url(bind)
+        owned_engine = async_engine_from_url(bind, prepare=prepare)
         session_factory = async_sessionmaker(owned_engine)
     else:
         _refuse_synchronous("bind", bind, "create_store")
@@ -76,6 +78,8 @@ def create_async_store(
             "is not an async_sessionmaker, AsyncEngine or URL; pass async_sessionmaker(engine), or "
             "pass any other callable that returns an AsyncSession to AsyncHistoryStore",
         )
+    if owned_engine is None:
+        check_prepare(prepare)
     engine = engine_of(session_factory)
     if engine is not None:
         check_dialect(engine, "bind")
@@ -131,6 +135,8 @@ class AsyncBaseStore(AsyncTrackingMethods):
     `AsyncHistoryStore.in_session` returns one. The methods are those of `BaseStore`, awaited. Like
     its session, it is for one task at a time.
     """
+
+    _may_send_heartbeats = False
 
     def __init__(self, store: BaseStore, make_session: Callable[[], AsyncSession] | None) -> None:
         super().__init__(store.internals.rows, store.internals.history)
@@ -209,6 +215,8 @@ class AsyncHistoryStore(AsyncBaseStore):
 
     The other arguments and the errors are those of `HistoryStore`.
     """
+
+    _may_send_heartbeats = True
 
     def __init__(
         self,

@@ -41,9 +41,6 @@ AnyCriteria: TypeAlias = HistoryQuery | Mapping[str, Any] | None
 
 
 class _History(Protocol):
-    @property
-    def writes_heartbeats(self) -> bool: ...
-
     def insert(self, row: Row, *, may_exist: bool = False) -> HistoryRecord: ...
 
     def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord: ...
@@ -84,6 +81,8 @@ class BaseStore(TrackingMethods):
     `HistoryStore` extends this class: there, each call has its own transaction. Annotate a function
     that accepts either kind of store with this class.
     """
+
+    _may_send_heartbeats = False
 
     def __init__(
         self,

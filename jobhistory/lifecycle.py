@@ -29,18 +29,13 @@ Run = Callable[..., Coroutine[Any, Any, Any]]
 class History(Protocol):
     """What records rows and outcomes. A `Recorder` returns no records, as it writes later."""
 
-    @property
-    def writes_heartbeats(self) -> bool:
-        """Whether `heartbeat` may be called."""
-        ...
-
     def insert(self, row: Row, *, may_exist: bool = False) -> HistoryRecord | None:
         """Write a new row."""
 
     def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord | None:
         """Write the row of an ended execution."""
 
-    def heartbeat(self, id_: UUID, values: Row) -> None:
+    def heartbeat(self, id_: UUID, values: Row, /) -> None:
         """Write signs of life of a started execution, by column."""
 
     def end(self, outcome: Outcome) -> HistoryRecord | None:
@@ -135,10 +130,13 @@ class Lifecycle:
         """Record that the start was interrupted, because it may be in history."""
         self.end(self.rows.ended_by(interrupt, self.row, self.elapsed_ms), may_raise=False)
 
-    def heartbeat(self, progress: float | None = None) -> None:
+    def heartbeat(self, progress: float | None = None, *, may_raise: bool = True) -> None:
         """Record a sign of life, and the progress, unless the last one is less than a second ago.
 
         The outcome records progress that was held back.
+
+        Args:
+            may_raise: `False` to log errors of history in any case.
         """
         news: Row = {} if progress is None else {"progress": progress}
         now = monotonic()
@@ -147,8 +145,7 @@ class Lifecycle:
                 return
             self.row = self.row | news
             self._has_news = self._has_news or bool(news)
-            is_written = self._is_started and self._history.writes_heartbeats
-            if not is_written or now < self._next_heartbeat:
+            if not self._is_started or now < self._next_heartbeat:
                 return
             self._next_heartbeat = now + _HEARTBEAT_SECONDS
             self._has_news = False
@@ -158,7 +155,7 @@ class Lifecycle:
         try:
             self._history.heartbeat(self.row["id"], values)
         except Exception as error:
-            self.log_or_raise("heartbeat", error)
+            self.log_or_raise("heartbeat", error, may_raise=may_raise)
 
     def end(self, outcome: Outcome, *, may_raise: bool = True) -> None:
         """Record the outcome. If the start is not in history, record both in one row.

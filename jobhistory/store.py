@@ -17,8 +17,9 @@ from jobhistory._runtime.clock import utc_now
 from jobhistory._runtime.durations import parse_retention
 from jobhistory._runtime.ring import RingBuffer
 from jobhistory.base_store import BaseStore, Internals
+from jobhistory.database.access import EngineSessions
 from jobhistory.database.binds import engine_of
-from jobhistory.database.engines import check_dialect, engine_from_url
+from jobhistory.database.engines import check_dialect, check_prepare, engine_from_url
 from jobhistory.database.sessions import OwnTransactions
 from jobhistory.errors import InvalidInput, check_count
 from jobhistory.execution.rows import RowBuilder
@@ -39,6 +40,7 @@ def create_store(
     redact: Redact | None = redact_secrets,
     schema: str | None = None,
     clock: Clock = utc_now,
+    prepare: bool = True,
 ) -> HistoryStore:
     """Return a new store on a database, or without `bind` a store that lives in memory only.
 
@@ -50,7 +52,13 @@ def create_store(
     the connection of the session.
 
     Behind a pooler in transaction mode, such as PgBouncer, an app's engine with psycopg needs
-    `connect_args={"prepare_threshold": None}`. An engine made from a URL needs no setting.
+    `connect_args={"prepare_threshold": None}`. An engine made from a URL needs no setting if the
+    pooler reports a process id of its own, as PgBouncer does; otherwise pass `prepare=False`.
+
+    On PostgreSQL with psycopg, a store made from a URL is the fastest: psycopg prepares the
+    statements of recording calls and executes them itself. SQLAlchemy's events do not occur for
+    these statements, and its log shows them only if it is on when the call is made. An app's engine
+    executes everything through SQLAlchemy's Core, and an app's `sessionmaker` through its sessions.
 
     If a session chooses its engine in `get_bind(mapper, clause)`, each transaction calls that once,
     with a SELECT if it only reads and with an UPDATE if it writes, and stays on that engine.
@@ -59,6 +67,7 @@ def create_store(
         bind: the app's `sessionmaker` or `Engine`, which the store never configures or disposes; or
             a URL, from which the store makes an engine that `close()` disposes, with psycopg 3 if
             the URL names PostgreSQL and no driver; or `None`.
+        prepare: whether psycopg prepares statements on connections that the store makes from a URL.
 
     The other arguments are those of `HistoryStore`.
 
@@ -71,10 +80,10 @@ def create_store(
     if bind is None or isinstance(bind, sessionmaker):
         session_factory = bind
     elif isinstance(bind, Engine):
-        session_factory = sessionmaker(bind)
+        session_factory = EngineSessions(bind)
     elif isinstance(bind, (str, URL)):
-        owned_engine = engine_from_url(bind)
-        session_factory = sessionmaker(owned_engine)
+        owned_engine = engine_from_url(bind, prepare=prepare)
+        session_factory = EngineSessions(owned_engine, is_ours=True)
     else:
         _refuse_asyncio("bind", bind, "create_async_store")
         raise InvalidInput(
@@ -83,6 +92,8 @@ def create_store(
             "is not a sessionmaker, Engine or URL; pass sessionmaker(engine), or pass any other "
             "callable that returns a Session to HistoryStore",
         )
+    if owned_engine is None:
+        check_prepare(prepare)
     engine = engine_of(session_factory)
     if engine is not None:
         check_dialect(engine, "bind")
@@ -165,6 +176,8 @@ class HistoryStore(BaseStore):
     """
 
     internals: Internals[MemoryHistory | OwnTransactions]
+
+    _may_send_heartbeats = True
 
     def __init__(
         self,

@@ -9,15 +9,19 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, cast
 from uuid import uuid4
 
 from jobhistory._runtime.cancellation import run_to_completion
+from jobhistory._runtime.log_tail import LogTail
 from jobhistory.errors import InvalidInput
 from jobhistory.execution.job import PartialResults
 from jobhistory.execution.outcome import Outcome
 from jobhistory.execution.rows import RowBuilder
+from jobhistory.execution.values import read_share
+from jobhistory.heartbeats import Heartbeats, TaskHeartbeats, ThreadHeartbeats
 from jobhistory.lifecycle import History, Lifecycle, Run, checked_reaction
 from jobhistory.typing import Duration, Id, OnHistoryError
 
@@ -32,7 +36,8 @@ def current_execution() -> TrackedExecution | None:
     """Return the innermost tracked execution that is still running; `None` if there is none.
 
     Each thread and each task has its own. A task inherits it from the code that creates the task.
-    A thread does not, unless it runs in a copy of the context, as with `asyncio.to_thread`.
+    A thread does not, unless it runs in a copy of the context, as with `asyncio.to_thread`. In a
+    coroutine that an `AsyncHistoryStore` tracks, it is an `AsyncTrackedExecution`.
     """
     return _not_ended(_current.get())
 
@@ -63,6 +68,8 @@ class TrackOptions:
     worker_id: Id
     correlation_id: Id | None
     history_retention: Duration | None
+    heartbeat: timedelta | None = None
+    log_tail: int | None = None
     arguments: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
 
     def make_job(self) -> Any:
@@ -99,7 +106,9 @@ class TrackedExecution:
     __slots__ = (
         "_enclosing",
         "_has_ended",
+        "_heartbeats",
         "_lifecycle",
+        "_log_tail",
         "_partial",
         "_process",
         "_result",
@@ -113,6 +122,8 @@ class TrackedExecution:
         self._has_ended = False
         self._partial: Outcome | None = None
         self._result: Any = None
+        self._heartbeats: Heartbeats | None = None
+        self._log_tail: LogTail | None = None
         self._process = os.getpid()
 
     def partial_success(self, partial_results: PartialResults | Mapping[str, Any]) -> None:
@@ -141,13 +152,46 @@ class TrackedExecution:
         """
         self._result = result
 
+    def heartbeat(self) -> None:
+        """Record that the execution is alive; as for `Execution.heartbeat`."""
+        assert self._lifecycle is not None
+        self._lifecycle.heartbeat()
+
+    def progress(self, share: float) -> None:
+        """Record the share of the work that is done, from 0 to 1; as for `Execution.progress`."""
+        assert self._lifecycle is not None
+        self._lifecycle.heartbeat(read_share(share, "share"))
+
+    def _enter(self) -> None:
+        """Become the current execution of this context."""
+        _current.set(self)
+        if self._log_tail is not None:
+            self._log_tail.enter()
+
+    def _leave(self) -> None:
+        """Leave the block, but do not record the outcome yet."""
+        self._has_ended = True
+        self._leave_context()
+        if self._heartbeats is not None:
+            self._heartbeats.stop()
+
+    def _leave_context(self) -> None:
+        # No token resets it, because a fixture may have entered the block in another context. If
+        # blocks end out of order, those that have not ended stay current.
+        _current.set(_not_ended(self._enclosing if _current.get() is self else _current.get()))
+        if self._log_tail is not None:
+            self._log_tail.leave()
+
     def _end(self, error: BaseException | None) -> None:
         """Record the outcome, unless this is a forked child that leaves its parent's block."""
         if self._lifecycle is None or os.getpid() != self._process:
             return
         may_raise = error is None  # otherwise, the error of the job is the one to raise
         try:
-            self._lifecycle.end(self._outcome(self._lifecycle, error), may_raise=may_raise)
+            outcome = self._outcome(self._lifecycle, error)
+            if self._log_tail is not None:
+                outcome = self._lifecycle.rows.with_log_tail(outcome, self._log_tail)
+            self._lifecycle.end(outcome, may_raise=may_raise)
         except Exception as problem:
             self._lifecycle.log_or_raise("outcome", problem, may_raise=may_raise)
 
@@ -160,6 +204,25 @@ class TrackedExecution:
         completed = lifecycle.rows.completed(row, milliseconds)
         status = {"status": self._partial.values["status"]}
         return completed._replace(values=self._partial.values | completed.values | status)
+
+
+class AsyncTrackedExecution(TrackedExecution):
+    """A tracked execution of an `AsyncHistoryStore`, whose signs of life are awaited."""
+
+    __slots__ = ("_run",)
+
+    _run: Run
+
+    async def heartbeat(self) -> None:  # type: ignore[override]  # pyright: ignore
+        """Record that the execution is alive; as for `AsyncExecution.heartbeat`."""
+        assert self._lifecycle is not None
+        await run_to_completion(self._run(self._lifecycle.heartbeat), cancellable=False)
+
+    async def progress(self, share: float) -> None:  # type: ignore[override]  # pyright: ignore
+        """Record the share of the work that is done; as for `AsyncExecution.progress`."""
+        assert self._lifecycle is not None
+        beat = self._run(self._lifecycle.heartbeat, read_share(share, "share"))
+        await run_to_completion(beat, cancellable=False)
 
 
 class _BaseTracker:
@@ -192,6 +255,7 @@ class _BaseTracker:
             if not isinstance(error, Exception):  # the start may be in history
                 await self._run_to_completion(execution._end, error)
             raise
+        self._send_heartbeats(execution)
         return execution
 
     async def __aexit__(
@@ -200,7 +264,7 @@ class _BaseTracker:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._run_to_completion(self._leave()._end, error)
+        await self._end(error)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Decorate a function: each call of it is an execution."""
@@ -241,11 +305,13 @@ class _BaseTracker:
     def _enter(self) -> TrackedExecution:
         if self._execution is not None:
             raise RuntimeError("this tracker is in use; call track() for each execution")
-        execution = TrackedExecution(
+        execution = self._new_execution(
             inherited(self._options.correlation_id), _not_ended(_current.get())
         )
         self._execution = execution
-        _current.set(execution)
+        if self._options.log_tail is not None:
+            execution._log_tail = LogTail(self._options.log_tail)
+        execution._enter()
         return execution
 
     def _start(self, execution: TrackedExecution) -> None:
@@ -257,6 +323,8 @@ class _BaseTracker:
             execution.correlation_id,
             options.history_retention,
         )
+        if options.heartbeat is not None:  # so that one which dies before its first one is found
+            row["heartbeat_at"] = row["started_at"]
         execution.correlation_id = row["correlation_id"]
         execution._lifecycle = Lifecycle(self._rows, self._history, row, self._on_history_error)
         execution._lifecycle.start()
@@ -264,11 +332,32 @@ class _BaseTracker:
     def _leave(self) -> TrackedExecution:
         execution, self._execution = self._execution, None
         assert execution is not None
-        execution._has_ended = True
-        # No token resets it, because a fixture may have entered the block in another context. If
-        # blocks end out of order, those that have not ended stay current.
-        _current.set(current_execution())
+        execution._leave()
         return execution
+
+    def _new_execution(
+        self, correlation_id: Id, enclosing: TrackedExecution | None
+    ) -> TrackedExecution:
+        return TrackedExecution(correlation_id, enclosing)
+
+    def _send_heartbeats(self, execution: TrackedExecution) -> None:
+        interval = self._options.heartbeat
+        if interval is not None and execution._lifecycle is not None:
+            seconds = interval.total_seconds()
+            execution._heartbeats = self._heartbeats(execution._lifecycle, seconds)
+
+    def _heartbeats(self, lifecycle: Lifecycle, seconds: float) -> Heartbeats:
+        return ThreadHeartbeats(lifecycle, seconds)
+
+    async def _end(self, error: BaseException | None) -> None:
+        """Leave the block and record the outcome, even if the task is cancelled meanwhile."""
+        await run_to_completion(self._finish(self._leave(), error), cancellable=False)
+
+    async def _finish(self, execution: TrackedExecution, error: BaseException | None) -> None:
+        assert self._run is not None
+        if execution._heartbeats is not None:
+            await execution._heartbeats.stopped()
+        await self._run(execution._end, error)
 
     async def _run_to_completion(self, step: Callable[[T], None], argument: T) -> None:
         assert self._run is not None
@@ -283,6 +372,21 @@ class AsyncTracker(_BaseTracker):
 
     def _decorate_function(self, function: Callable[P, R]) -> Callable[P, R]:
         raise InvalidInput("function", function, "is not a coroutine; track it with a HistoryStore")
+
+    async def __aenter__(self) -> AsyncTrackedExecution:
+        return cast("AsyncTrackedExecution", await super().__aenter__())
+
+    def _new_execution(
+        self, correlation_id: Id, enclosing: TrackedExecution | None
+    ) -> TrackedExecution:
+        assert self._run is not None
+        execution = AsyncTrackedExecution(correlation_id, enclosing)
+        execution._run = self._run
+        return execution
+
+    def _heartbeats(self, lifecycle: Lifecycle, seconds: float) -> Heartbeats:
+        assert self._run is not None
+        return TaskHeartbeats(lifecycle, seconds, self._run)
 
 
 class Tracker(_BaseTracker):
@@ -299,6 +403,7 @@ class Tracker(_BaseTracker):
         except BaseException:
             self._leave()
             raise
+        self._send_heartbeats(execution)
         return execution
 
     def __exit__(
@@ -328,7 +433,7 @@ class Tracker(_BaseTracker):
         """Let the execution outlive the block."""
         execution, self._execution = self._execution, None
         assert execution is not None
-        _current.set(execution._enclosing)
+        execution._leave_context()
         return execution
 
     def _track_awaitable(self, execution: TrackedExecution, work: Awaitable[T]) -> Awaitable[T]:
@@ -336,13 +441,13 @@ class Tracker(_BaseTracker):
 
         async def tracked() -> T:
             self._execution = execution
-            _current.set(execution)
+            execution._enter()
             try:
                 result = await work
             except BaseException as error:
-                await self._run_to_completion(self._leave()._end, error)
+                await self._end(error)
                 raise
-            await self._run_to_completion(self._leave()._end, None)
+            await self._end(None)
             return result
 
         return asyncio.ensure_future(tracked()) if asyncio.isfuture(work) else tracked()

@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy.util import greenlet_spawn
 
+from jobhistory._runtime.durations import parse_duration
+from jobhistory._runtime.sizes import parse_size
+from jobhistory.errors import InvalidInput
 from jobhistory.execution.rows import RowBuilder
 from jobhistory.lifecycle import AsyncExecution, Execution, History, Lifecycle, Run
 from jobhistory.tracking import AsyncTracker, Tracker, TrackOptions, inherited
 from jobhistory.typing import Duration, Id, JobLike, OnHistoryError
 
 
-class TrackingMethods:
+class _Heartbeats:
+    _may_send_heartbeats = True  # not in a session, which is for one thread or task
+
+    def _heartbeat_interval(self, heartbeat: Duration | None) -> timedelta | None:
+        if heartbeat is None:
+            return None
+        if not self._may_send_heartbeats:
+            raise InvalidInput(
+                "heartbeat",
+                heartbeat,
+                "cannot be sent in your session, which is for one thread or task; leave it out, or "
+                "track with the store itself",
+            )
+        interval = parse_duration(heartbeat, "heartbeat")
+        if interval < timedelta(seconds=1):
+            raise InvalidInput(
+                "heartbeat", heartbeat, "is shorter than a second; write it like '10s'"
+            )
+        return interval
+
+
+class TrackingMethods(_Heartbeats):
     """Records executions that begin and end in this process.
 
     Args:
@@ -75,6 +100,8 @@ class TrackingMethods:
         *,
         on_history_error: OnHistoryError = "log",
         history_retention: Duration | None = None,
+        heartbeat: Duration | None = None,
+        log_tail: int | str | None = None,
     ) -> Tracker:
         """Record the start and the outcome of a block, a function or a coroutine.
 
@@ -107,6 +134,12 @@ class TrackingMethods:
                 error is raised, unless the job itself raises: then it is logged, and the job's
                 error propagates.
             history_retention: as for `record_start`.
+            heartbeat: the interval of heartbeats, at least a second, such as `"10s"`. One thread of
+                the process sends them while the execution runs. They show that the process is
+                alive, not that the job makes progress. In a session, there are none.
+            log_tail: the size of the last log lines to store, such as `"16 KiB"`. Lines count if a
+                logger emits them in the context of the execution, as for `current_execution`. They
+                are redacted. They are stored with the outcome.
 
         Raises:
             InvalidInput: if an argument cannot be used: at decoration if possible, otherwise when
@@ -116,12 +149,19 @@ class TrackingMethods:
             self._rows,
             self._destination,
             self._run_in_thread,
-            TrackOptions(job, worker_id, correlation_id, history_retention),
+            TrackOptions(
+                job,
+                worker_id,
+                correlation_id,
+                history_retention,
+                self._heartbeat_interval(heartbeat),
+                None if log_tail is None else parse_size(log_tail, "log_tail"),
+            ),
             on_history_error,
         )
 
 
-class AsyncTrackingMethods:
+class AsyncTrackingMethods(_Heartbeats):
     """`TrackingMethods` for asyncio. Its destination runs in a greenlet and may await."""
 
     def __init__(self, rows: RowBuilder, destination: History) -> None:
@@ -163,6 +203,8 @@ class AsyncTrackingMethods:
         *,
         on_history_error: OnHistoryError = "log",
         history_retention: Duration | None = None,
+        heartbeat: Duration | None = None,
+        log_tail: int | str | None = None,
     ) -> AsyncTracker:
         """Record the start and the outcome of an `async with` block or a coroutine.
 
@@ -173,6 +215,13 @@ class AsyncTrackingMethods:
             self._rows,
             self._destination,
             greenlet_spawn,
-            TrackOptions(job, worker_id, correlation_id, history_retention),
+            TrackOptions(
+                job,
+                worker_id,
+                correlation_id,
+                history_retention,
+                self._heartbeat_interval(heartbeat),
+                None if log_tail is None else parse_size(log_tail, "log_tail"),
+            ),
             on_history_error,
         )

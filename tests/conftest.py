@@ -243,7 +243,7 @@ def async_engine(
 
 
 EVERY_STORE = [
-    *("memory", "sqlite", "postgresql"),
+    *("memory", "sqlite", "postgresql", "url-postgresql"),
     *("in-session-memory", "in-session-sqlite", "in-session-postgresql"),
     *("async-memory", "async-sqlite", "async-postgresql"),
     *("async-in-session-memory", "async-in-session-sqlite", "async-in-session-postgresql"),
@@ -306,6 +306,9 @@ def _stores(
             engine, bind = shared.engine, shared.async_engine
 
         def make(**options: Any) -> Any:
+            if "url" in how:
+                url = engine.url.render_as_string(hide_password=False)
+                return stack.enter_context(create_store(url, clock=clock, **options))
             if "async" not in how:
                 plain = create_store(engine, clock=clock, **options)
                 return InSession(plain, sessionmaker(engine)) if how else plain

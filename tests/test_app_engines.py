@@ -10,17 +10,21 @@ import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from datetime import UTC
+from functools import partial
+from unittest.mock import Mock
 
 import pytest
 import sqlalchemy
 from sqlalchemy import Delete, Update, create_engine, event, make_url, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from jobhistory import (
     ExecutionAlreadyFinished,
     HistoryRecord,
+    InvalidInput,
     Job,
     SchemaOutOfDate,
     Status,
@@ -30,6 +34,7 @@ from jobhistory import (
 )
 from jobhistory.database.deadlines import TimeLimits
 from jobhistory.database.engines import async_engine_from_url, engine_from_url
+from jobhistory.schema import values_of
 from tests.facades import Synchronous
 from tests.servers import kill, pgbouncer, start_again, wheel_server
 
@@ -542,13 +547,13 @@ APP_ENGINES_BEHIND_A_POOLER = {
 }
 
 
-@pytest.mark.parametrize("kind", ["URL", *APP_ENGINES_BEHIND_A_POOLER])
+@pytest.mark.parametrize("kind", ["URL", "prepare=False", *APP_ENGINES_BEHIND_A_POOLER])
 def test_a_pooler_in_transaction_mode(postgres_database, bouncer, kind):
     with ExitStack() as stack:
         bind = bouncer
-        if kind != "URL":
+        if kind in APP_ENGINES_BEHIND_A_POOLER:
             bind = stack.enter_context(APP_ENGINES_BEHIND_A_POOLER[kind](bouncer))
-        with create_store(bind) as store:
+        with create_store(bind, prepare=kind != "prepare=False") as store:
             exercise_often(store)
 
 
@@ -559,9 +564,14 @@ ASYNCPG_BEHIND_A_POOLER = {
 }
 
 
-@pytest.mark.parametrize("kind", ["URL", "psycopg", "asyncpg"])
+@pytest.mark.parametrize("kind", ["URL", "asyncpg URL", "psycopg", "asyncpg"])
 def test_a_pooler_and_a_store_for_asyncio(postgres_database, bouncer, event_loop_thread, kind):
     engine = None
+    if kind == "asyncpg URL":
+        store = create_async_store(of_driver(bouncer, "asyncpg"), prepare=False)
+        exercise_often(Synchronous(store, event_loop_thread))
+        event_loop_thread.run(store.close())
+        return
     if kind == "psycopg":
         engine = create_async_engine(bouncer, connect_args={"prepare_threshold": None})
     elif kind == "asyncpg":
@@ -580,6 +590,80 @@ def test_statements_are_prepared_where_no_pooler_is(postgres_database):
             store.get_by_job_id(str(n))
         with store._owned_engine.connect() as connection:
             assert connection.connection.driver_connection.prepare_threshold is not None
+
+
+def prepared_statements(store):
+    """The statements that are prepared on the store's only connection."""
+    with store._owned_engine.connect() as connection:
+        return set(connection.scalars(text("SELECT statement FROM pg_prepared_statements")))
+
+
+def record_every_outcome(store):
+    start = partial(store.record_start, worker_id="w", correlation_id="c")
+    store.record_completion(start(Job("1", "t", {"n": 1})), execution_time_ms=1)
+    store.record_failure(start(Job("2", "t")), error="no answer")
+    store.record_partial_success(start(Job("3", "t")), partial_results={"failed_steps": ["a"]})
+
+
+def test_recording_calls_of_a_store_from_a_url_are_prepared_at_once(postgres_database):
+    with create_store(postgres_database.url) as store:
+        record_every_outcome(store)
+        assert {statement.split()[0] for statement in prepared_statements(store)} == {
+            "INSERT",
+            "UPDATE",
+        }
+
+
+def test_a_store_that_prepares_nothing(postgres_database):
+    with create_store(postgres_database.url, prepare=False) as store:
+        for _ in range(10):
+            record_every_outcome(store)
+        assert prepared_statements(store) == set()
+
+
+@pytest.mark.parametrize("make", [create_store, create_async_store])
+@pytest.mark.parametrize("kind", ["memory", "engine"])
+def test_the_app_decides_what_its_own_engine_prepares(postgres_database, make, kind):
+    bind = None
+    if kind == "engine":
+        is_async = make is create_async_store
+        bind = (create_async_engine if is_async else create_engine)(postgres_database.url)
+    with pytest.raises(InvalidInput, match="prepare False applies only to a URL"):
+        make(bind, prepare=False)
+
+
+class Interrupted(BaseException):
+    """Such as the timeout of gevent, which ends a call in the middle."""
+
+
+def test_a_connection_whose_call_was_interrupted_is_not_used_again(postgres_database):
+    with create_store(postgres_database.url) as store:
+        store.record_start(Job("1", "t"), "w", "c")
+        with store._owned_engine.connect() as connection:
+            first = connection.connection.driver_connection
+        first.execute = Mock(side_effect=Interrupted)
+        with pytest.raises(Interrupted):
+            store.record_completion("1", "w", "c")
+        assert store.record_completion("1", "w", "c").status == "completed"
+        assert first.closed
+
+
+def test_statements_of_psycopg_itself_raise_sqlalchemys_errors(postgres_database):
+    with create_store(postgres_database.url) as store:
+        row = values_of(store.record_start(Job("1", "t", "hunter2"), "w", "c"))
+        with pytest.raises(IntegrityError, match="duplicate key") as caught:
+            store.internals.history.insert(row)
+        assert "hunter2" not in str(caught.value)
+        store.record_completion("1", "w", "c")
+
+
+def test_rows_from_any_time_zone_are_read_in_utc(postgres_database):
+    url = postgres_database.url.update_query_dict({"options": "-c TimeZone=Asia/Kathmandu"})
+    with create_store(url) as store:
+        record = store.record_start(Job("1", "t"), "w", "c")
+        ended = store.record_completion(record)
+        assert ended.started_at == record.started_at
+        assert ended.started_at.tzinfo is UTC
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])

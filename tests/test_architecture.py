@@ -15,6 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 PUBLIC = {
     "AsyncExecution",
+    "AsyncTrackedExecution",
     "Cancelled",
     "Count",
     "Execution",

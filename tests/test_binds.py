@@ -204,10 +204,12 @@ def test_other_errors_of_the_database_stay_sqlalchemys(postgres_database):
             connection.execute(text("DROP ROLE jobhistory_reader"))
 
 
-@pytest.mark.parametrize("way", ["schema=", "schema_translate_map"])
-def test_a_store_works_in_another_schema(bare_database, way):
+@pytest.mark.parametrize("way", ["schema=", "schema_translate_map", "URL"])
+def test_a_store_works_in_another_schema(bare_database, way, request):
     engine, schema = bare_database.engine, 'Audit "%log":all'
     if bare_database.name == "sqlite":
+        if way == "URL":
+            pytest.skip("only an app's engine attaches another file")
         schema = "audit"
         event.listen(
             engine,
@@ -221,6 +223,9 @@ def test_a_store_works_in_another_schema(bare_database, way):
     migrate.check(engine, schema=schema)
     if way == "schema=":
         store = create_store(engine, schema=schema)
+    elif way == "URL":
+        store = create_store(bare_database.url, schema=schema)
+        request.addfinalizer(store.close)
     else:
         store = create_store(engine.execution_options(schema_translate_map={None: schema}))
     record_one(store)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
 
 import pytest
+from sqlalchemy.orm import Session
 
-from jobhistory import InvalidInput, Job, create_store
+from jobhistory import InvalidInput, Job, Recorder, create_async_store, create_store
+from jobhistory import heartbeats as heartbeats_module
 from jobhistory import lifecycle as lifecycle_module
+from jobhistory._runtime.pulse import Pulse
 
 JOB = Job("job-1", "import")
 
@@ -112,3 +117,150 @@ def test_a_start_that_was_not_recorded_is_recorded_with_its_signs_of_life(databa
             connection.exec_driver_sql("ALTER TABLE away RENAME TO job_history")
     execution.end()
     assert stored(store)[1] == 0.3
+
+
+# -- sent by track -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pulse(monkeypatch):
+    """The thread of heartbeats, which beats when a test tells it to."""
+
+    class ByHand:
+        def __init__(self):
+            self.calls = []
+
+        def add(self, call, seconds):
+            self.calls.append((call, seconds))
+            return lambda: self.calls.remove((call, seconds))
+
+        def beat(self):
+            for call, _ in list(self.calls):
+                call()
+
+    by_hand = ByHand()
+    monkeypatch.setattr(heartbeats_module, "PULSE", by_hand)
+    return by_hand
+
+
+def test_track_sends_heartbeats_until_the_end(database, clock, pace, pulse):
+    store = create_store(database.engine, clock=clock)
+    begun = clock.now
+    with store.track(JOB, "w", heartbeat="10s"):
+        assert stored(store)[0] == begun, "a worker that dies at once has sent one"
+        assert [seconds for _, seconds in pulse.calls] == [10]
+        clock.advance(seconds=10)
+        pace(10)
+        pulse.beat()
+        assert stored(store)[0] == clock.now
+    assert pulse.calls == []
+
+
+def test_track_sends_heartbeats_for_functions_and_coroutines(database, clock, pulse):
+    store = create_store(database.engine, clock=clock)
+
+    @store.track(JOB, "w", heartbeat="10s")
+    def function():
+        return len(pulse.calls)
+
+    @store.track(JOB, "w", heartbeat="10s")
+    async def coroutine():
+        return len(pulse.calls)
+
+    @store.track(JOB, "w", heartbeat="10s")
+    def returns_a_coroutine():
+        return coroutine()
+
+    assert (function(), asyncio.run(coroutine())) == (1, 1)
+    assert asyncio.run(returns_a_coroutine()) == 2
+    assert pulse.calls == []
+    assert {record.status for record in store.query()} == {"completed"}
+
+
+def test_a_task_sends_the_heartbeats_of_an_asyncio_store(database, clock, pace, monkeypatch):
+    slept = []
+
+    async def at_once(seconds):
+        slept.append(seconds)
+        pace(seconds)
+        await asyncio.Event().wait() if len(slept) > 2 else None
+
+    monkeypatch.setattr(heartbeats_module, "sleep", at_once)
+
+    async def main():
+        async with create_async_store(async_url(database), clock=clock) as store:
+            async with store.track(JOB, "w", heartbeat="10s"):
+                clock.advance(seconds=10)
+                while len(slept) <= 2:
+                    await asyncio.sleep(0)
+                (during,) = await store.get_by_job_id("job-1")
+            (after,) = await store.get_by_job_id("job-1")
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        return during, after, others
+
+    during, after, others = asyncio.run(main())
+    assert slept == [10, 10, 10]
+    assert (during.status, during.heartbeat_at) == ("started", clock.now)
+    assert (after.status, after.heartbeat_at) == ("completed", clock.now)
+    assert others == set()
+
+
+def async_url(database):
+    driver = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}[database.name]
+    return database.url.set(drivername=driver)
+
+
+@pytest.mark.parametrize("heartbeat", ["0.5s", "soon", 10])
+def test_the_interval_of_heartbeats_is_checked(plain_store, heartbeat):
+    with pytest.raises(InvalidInput, match="heartbeat"):
+        plain_store.track(JOB, "w", heartbeat=heartbeat)
+
+
+def test_a_session_sends_no_heartbeats(database):
+    store = create_store(database.engine)
+    with Session(database.engine) as session, pytest.raises(InvalidInput, match="session"):
+        store.in_session(session).track(JOB, "w", heartbeat="10s")
+
+
+def test_a_recorder_writes_heartbeats_at_once(database_store, pace):
+    with Recorder(database_store) as recorder:
+        execution = recorder.begin(JOB, "w")
+        recorder.flush()
+        execution.progress(0.4)
+        assert stored(database_store)[1] == 0.4
+        execution.end()
+
+
+# -- the thread ----------------------------------------------------------------------------------
+
+
+def test_the_thread_calls_functions_again_and_again_until_they_are_removed():
+    pulse = Pulse()
+    twice = threading.Semaphore(0)
+    others = threading.Semaphore(0)
+    stop = pulse.add(twice.release, 0.001)
+    stop_others = pulse.add(others.release, 0.002)
+    for semaphore in (twice, twice, others, others):
+        assert semaphore.acquire(timeout=10)
+    stop()
+    for _ in range(3):
+        assert others.acquire(timeout=10)
+    stop_others()
+    threads = [t for t in threading.enumerate() if t.name == "jobhistory-heartbeats"]
+    assert len(threads) <= 2, "one for each Pulse, and it is a daemon"
+    assert all(thread.daemon for thread in threads)
+
+
+def test_a_function_that_raises_does_not_end_the_thread(caplog):
+    pulse = Pulse()
+    called = threading.Semaphore(0)
+
+    def broken():
+        called.release()
+        raise ZeroDivisionError
+
+    stop = pulse.add(broken, 0.001)
+    assert called.acquire(timeout=10)
+    assert called.acquire(timeout=10)
+    stop()
+    assert "a heartbeat raised an error" in caplog.text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Dialect, Engine, Pool, QueuePool, inspect, select, update
@@ -16,6 +16,7 @@ from jobhistory.database.engines import check_dialect
 from jobhistory.schema import HistoryRecord
 
 Bind = Engine | Connection
+B = TypeVar("B", Engine, Connection, Bind)
 
 # The arguments that SQLAlchemy passes for an ORM statement. A session that routes may use both.
 READING: dict[str, Any] = {"mapper": inspect(HistoryRecord), "clause": select(HistoryRecord)}
@@ -80,7 +81,14 @@ class Engines:
         Raises:
             InvalidInput: if the library does not support its database.
         """
-        bind = session.get_bind(**arguments)
+        return self.made_safe(session.get_bind(**arguments))
+
+    def made_safe(self, bind: B) -> B:
+        """Return an engine or connection, after making it safe for this process.
+
+        Raises:
+            InvalidInput: if the library does not support its database.
+        """
         if bind.dialect not in self._used:
             check_dialect(bind.engine, "session_factory")
             _take_over(bind.engine, self._made_in)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -34,6 +37,37 @@ _REFUSING_FUNCTIONS = frozenset(
         "exec_stmt_raise",  # RAISE in a trigger, with any sqlstate
     }
 )
+
+
+@contextmanager
+def as_sqlalchemy_errors(connection: Connection, statement: str) -> Iterator[None]:
+    """Raise SQLAlchemy's errors in place of those of a driver that the block calls itself.
+
+    A lost connection is invalidated, and so is one whose call was interrupted, because the answer
+    may still arrive.
+    """
+    dialect = connection.dialect
+    driver = dialect.loaded_dbapi
+    try:
+        yield
+    except driver.Error as error:
+        is_lost = dialect.is_disconnect(error, connection.connection, None)
+        if is_lost:
+            connection.invalidate(error)
+        raise DBAPIError.instance(
+            statement,
+            None,
+            error,
+            driver.Error,
+            hide_parameters=True,
+            connection_invalidated=is_lost,
+            dialect=dialect,
+        ) from error
+    except Exception:
+        raise
+    except BaseException as interruption:
+        connection.invalidate(interruption)
+        raise
 
 
 def sqlstate(error: DBAPIError) -> str | None:

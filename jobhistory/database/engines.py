@@ -10,6 +10,7 @@ from math import ceil, inf
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from sqlalchemy import URL, Dialect, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, InvalidatePoolError, NoSuchModuleError
@@ -46,6 +47,16 @@ _CONNECT_TIMEOUTS = {
 }
 """The name of each driver's option for the connect timeout in seconds."""
 
+_UNPREPARED: dict[str, dict[str, Any]] = {
+    "psycopg": {"prepare_threshold": None},
+    "asyncpg": {
+        "statement_cache_size": 0,
+        "prepared_statement_cache_size": 0,
+        "prepared_statement_name_func": lambda: str(uuid4()),
+    },
+}
+"""The options with which a driver prepares no statements that outlive a transaction."""
+
 _GUARD = "jobhistory.guard"
 _LAST_USED = "jobhistory.last_used"
 _IDLE_SECONDS = 1
@@ -55,7 +66,12 @@ _SUPPORTED = ("sqlite", "postgresql")
 _EXAMPLE = "write it like 'sqlite:///history.db' or 'postgresql://user@host/app'"
 
 
-def engine_from_url(url: str | URL, limits: TimeLimits = TimeLimits()) -> Engine:  # noqa: B008
+def engine_from_url(
+    url: str | URL,
+    limits: TimeLimits = TimeLimits(),  # noqa: B008 - it is frozen
+    *,
+    prepare: bool = True,
+) -> Engine:
     """Return an engine with settings for short, independent writes, without connecting.
 
     On SQLite: WAL mode, `synchronous=NORMAL`, a busy timeout of 5 seconds, and `BEGIN IMMEDIATE`
@@ -66,6 +82,11 @@ def engine_from_url(url: str | URL, limits: TimeLimits = TimeLimits()) -> Engine
     Connecting has a time limit, which `connect_timeout` in the URL (`timeout` with asyncpg)
     overrides. So has the wait for a free connection from the pool. Statements have the limit of the
     current deadline, if there is one.
+
+    Args:
+        url: the URL.
+        limits: the time limits.
+        prepare: whether the driver may prepare statements. Through a pooler, psycopg does not.
 
     Raises:
         InvalidInput: if the URL is invalid, or names a database in memory, which would vanish with
@@ -80,7 +101,7 @@ def engine_from_url(url: str | URL, limits: TimeLimits = TimeLimits()) -> Engine
         if parsed.get_backend_name() == "sqlite":
             return _set_up(create_engine(_file(parsed), **_SQLITE))
         limits = _limits_of(parsed, dialect, limits)
-        engine = create_engine(parsed, **_settings(dialect, limits))
+        engine = create_engine(parsed, **_settings(dialect, limits, prepare=prepare))
         _prepare_without_pooler(engine)
         _Limited(engine, limits).listen()
         return engine
@@ -89,6 +110,8 @@ def engine_from_url(url: str | URL, limits: TimeLimits = TimeLimits()) -> Engine
 def async_engine_from_url(
     url: str | URL,
     limits: TimeLimits = TimeLimits(),  # noqa: B008 - it is frozen
+    *,
+    prepare: bool = True,
 ) -> AsyncEngine:
     """Return an engine for asyncio with the same settings, without connecting.
 
@@ -112,7 +135,7 @@ def async_engine_from_url(
             _set_up(engine.sync_engine)
             return engine
         limits = _limits_of(parsed, dialect, limits)
-        engine = create_async_engine(parsed, **_settings(dialect, limits))
+        engine = create_async_engine(parsed, **_settings(dialect, limits, prepare=prepare))
         _prepare_without_pooler(engine.sync_engine)
         _Limited(engine.sync_engine, limits).listen()
         return engine
@@ -125,6 +148,21 @@ def check_dialect(engine: Engine, argument: str) -> None:
         InvalidInput: if it does not. The error names the argument and the dialect.
     """
     _check_dialect(engine.dialect.name, engine.url, argument)
+
+
+def check_prepare(prepare: bool) -> None:
+    """Check the option `prepare` of a store that was not made from a URL.
+
+    Raises:
+        InvalidInput: if it is `False`, because the settings of an app's engine are the app's.
+    """
+    if not prepare:
+        raise InvalidInput(
+            "prepare",
+            prepare,
+            "applies only to a URL; configure your own engine, for psycopg by "
+            "connect_args={'prepare_threshold': None}",
+        )
 
 
 def _check_dialect(name: str, url: URL, argument: str) -> None:
@@ -162,17 +200,18 @@ def _read(url: str | URL) -> URL:
     return parsed
 
 
-def _settings(dialect: type[Dialect], limits: TimeLimits) -> dict[str, Any]:
+def _settings(dialect: type[Dialect], limits: TimeLimits, *, prepare: bool) -> dict[str, Any]:
     settings: dict[str, Any] = {"pool_timeout": limits.pool, "hide_parameters": True}
+    connect_args = {} if prepare else dict(_UNPREPARED.get(dialect.driver, {}))
     option = _CONNECT_TIMEOUTS.get(dialect.driver)
     if option is not None and limits.connect != inf:
         # libpq accepts only whole seconds.
         seconds = limits.connect if dialect.driver == "asyncpg" else ceil(limits.connect)
-        settings["connect_args"] = {option: seconds}
+        connect_args[option] = seconds
     # Transactions of several statements are still sent as one, see `Transaction`.
     if dialect.driver == "psycopg":
         settings |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
-    return settings
+    return settings | {"connect_args": connect_args}
 
 
 def _prepare_without_pooler(engine: Engine) -> None:

@@ -35,8 +35,6 @@ class DatabaseHistory(ABC):
     After the commit, ended executions are appended to the ring buffer.
     """
 
-    writes_heartbeats = True
-
     def __init__(self, ring: RingBuffer[Row], schema: str | None) -> None:
         self.ring = ring
         self.schema = schema
@@ -60,8 +58,8 @@ class DatabaseHistory(ABC):
             InvalidInput: if the existing record belongs to another job or task.
         """
         if not may_exist:
-            transaction.execute(INSERT, row)
-        elif transaction.execute(INSERT_NEW[transaction.dialect], row).rowcount != 1:
+            transaction.write(INSERT, row)
+        elif transaction.write(INSERT_NEW[transaction.dialect], row) != 1:
             return writes.find_same(transaction, row)
         return record_from(row, shares_json=True)
 
@@ -81,7 +79,7 @@ class DatabaseHistory(ABC):
         transaction.survives = True
         if may_exist:
             return writes.insert_or_end(transaction, row)
-        transaction.execute(INSERT, row)
+        transaction.write(INSERT, row)
         transaction.ended.append(row)
         return record_from(row)
 

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import REGCLASS
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util import await_only
 
+from jobhistory.database.driver_errors import as_sqlalchemy_errors, sqlstate
 from jobhistory.database.driver_values import values_for_driver
 from jobhistory.schema import COLUMN_NAMES, TABLE_NAME
 
@@ -45,17 +46,18 @@ def copy_rows(connection: Connection, rows: list[Row], options: Mapping[str, Any
     lines = [values_for_driver(row, COLUMN_NAMES) for row in rows]
     driver: Any = connection.connection.driver_connection
     try:
-        if connection.dialect.is_async:
-            await_only(_copy_async(driver, statement, lines))
-        else:
-            with driver.cursor() as cursor, cursor.copy(statement) as copy:
-                for line in lines:
-                    copy.write_row(line)
-    except connection.dialect.loaded_dbapi.Error as error:
-        if getattr(error, "sqlstate", None) == _NOT_SUPPORTED:
+        with as_sqlalchemy_errors(connection, statement):
+            if connection.dialect.is_async:
+                await_only(_copy_async(driver, statement, lines))
+            else:
+                with driver.cursor() as cursor, cursor.copy(statement) as copy:
+                    for line in lines:
+                        copy.write_row(line)
+    except DBAPIError as error:
+        if sqlstate(error) == _NOT_SUPPORTED:
             # Row-level security has been enabled since the server was queried.
             connection.info.pop(_ALLOWED, None)
-        raise _wrapped(error, statement, connection) from error
+        raise
 
 
 async def _copy_async(driver: Any, statement: str, lines: list[list[Any]]) -> None:
@@ -78,19 +80,3 @@ def _quoted(name: str) -> str:
     # The dialect's preparer doubles percent signs, which is wrong without parameters.
     escaped = name.replace('"', '""')
     return f'"{escaped}"'
-
-
-def _wrapped(error: Exception, statement: str, connection: Connection) -> Exception:
-    """Return SQLAlchemy's error for a driver's error, and invalidate a lost connection."""
-    dialect = connection.dialect
-    is_lost = dialect.is_disconnect(error, connection.connection, None)  # type: ignore[arg-type]
-    if is_lost:
-        connection.invalidate(error)
-    return DBAPIError.instance(
-        statement,
-        None,
-        error,
-        dialect.loaded_dbapi.Error,
-        connection_invalidated=is_lost,
-        dialect=dialect,
-    )

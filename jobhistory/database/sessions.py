@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from random import uniform
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 from jobhistory._runtime.commit_hooks import CommitHooks, PendingWrite
 from jobhistory._runtime.ring import RingBuffer
 from jobhistory.database import binds, busy, revision
+from jobhistory.database.access import Access, EngineAccess, EngineSessions, through_session
 from jobhistory.database.circuit_breaker import CircuitBreaker, timed_out
 from jobhistory.database.deadlines import Deadline, TimeLimits, current_deadline
 from jobhistory.database.driver_errors import (
@@ -30,6 +31,7 @@ from jobhistory.database.driver_errors import (
     is_time_out,
 )
 from jobhistory.database.history import DatabaseHistory
+from jobhistory.database.prepared import PreparedStatements
 from jobhistory.database.statements.read import WITH_IDS
 from jobhistory.database.transaction import Purpose, Transaction
 from jobhistory.errors import SchemaOutOfDate, hide_values, reason
@@ -58,6 +60,11 @@ class OwnTransactions(DatabaseHistory):
         self.breaker = CircuitBreaker()
         self._session_factory = session_factory
         self._engines = binds.Engines(session_factory)
+        self._prepared = (
+            PreparedStatements.of(session_factory.engine, schema)
+            if isinstance(session_factory, EngineSessions) and session_factory.is_ours
+            else None
+        )
 
     def in_session(self, session: Session) -> CallersTransaction:
         """Return a view of this history that runs in the transaction of a caller's session."""
@@ -110,10 +117,11 @@ class OwnTransactions(DatabaseHistory):
             return
         try:
             if transaction is None:
-                with self._session_factory() as session:
-                    bind = self._engines.bind_of(session, binds.WRITING)
-                    with session.begin():
-                        _refuse_outdated(Transaction(session, self.options, bind))
+                with (
+                    self._access(binds.WRITING) as access,
+                    access.begin(as_one=False, as_statements=False) as connection,
+                ):
+                    _refuse_outdated(self._transaction(access, connection))
             else:
                 _refuse_outdated(transaction)
         except SchemaOutOfDate as wrong:
@@ -141,21 +149,23 @@ class OwnTransactions(DatabaseHistory):
         as_one = purpose in (Purpose.RECORD_MANY, Purpose.RECORD_LATER)
         is_maintenance = purpose is Purpose.MAINTAIN
         seconds = self.limits.busy_maintenance if is_maintenance else self.limits.busy
+        prepared = self._prepared
+        if purpose is not Purpose.RECORD or not (prepared and prepared.are_usable):
+            prepared = None
         wait: busy.Wait | None = None
         for attempt in count(1):
             try:
-                with self._session_factory() as session:
-                    route = binds.WRITING if is_writer else binds.READING
-                    bind = self._engines.bind_of(session, route)
-                    wait = wait or busy.Wait(bind, seconds, is_writer=is_writer)
-                    with wait.turn(), session.begin():
-                        transaction = Transaction(session, self.options, bind, as_one=as_one)
+                with self._access(binds.WRITING if is_writer else binds.READING) as access:
+                    wait = wait or busy.Wait(access.bind, seconds, is_writer=is_writer)
+                    begun = access.begin(as_one=as_one, as_statements=prepared is not None)
+                    with wait.turn(), begun as connection:
+                        transaction = self._transaction(access, connection, prepared)
                         if wait.is_patient:
                             result = operation(transaction)
                         else:
                             with wait.impatience(transaction.connection):
                                 result = operation(transaction)
-                    # Done before the session closes, because returning its connection may fail.
+                    # Done before the connection is returned, which may fail.
                     if transaction.ended:
                         self.ring.extend(transaction.ended)
                     return result
@@ -164,6 +174,17 @@ class OwnTransactions(DatabaseHistory):
             # A random pause, so that sessions that conflicted do not collide again.
             _sleep(uniform(0, longest))  # noqa: S311
         raise AssertionError("unreachable")
+
+    def _access(self, route: dict[str, Any]) -> AbstractContextManager[Access]:
+        factory = self._session_factory
+        if isinstance(factory, EngineSessions):
+            return EngineAccess(self._engines.made_safe(factory.engine))
+        return through_session(factory, self._engines, route)
+
+    def _transaction(
+        self, access: Access, connection: Connection, prepared: PreparedStatements | None = None
+    ) -> Transaction:
+        return Transaction(connection, {**access.options, **self.options}, prepared)
 
     def _longest_pause(self, error: DBAPIError, wait: busy.Wait | None, attempt: int) -> float:
         """Return the maximum pause before a retry, in seconds.
@@ -231,12 +252,10 @@ class CallersTransaction(DatabaseHistory):
     def run(self, purpose: Purpose, operation: Callable[[Transaction], T]) -> T:
         """Run an operation in the caller's transaction."""
         connection = self._session.connection(bind_arguments=dict(binds.WRITING))
-        # A separate session on the caller's connection, because the caller's session and the
-        # objects in it belong to the caller. Only its rollback would affect the transaction.
-        session = Session(connection, join_transaction_mode="rollback_only")
-        transaction = Transaction(session, self.options)
+        # Not the caller's session, because the objects in it belong to the caller.
+        transaction = Transaction(connection, self.options)
         try:
-            with session, _savepoint(connection):
+            with _savepoint(connection):
                 result = operation(transaction)
         except DBAPIError as error:
             hide_values(error)

@@ -7,20 +7,17 @@ from enum import Enum, auto
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
-from sqlalchemy import Connection, Engine, Select
+from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from jobhistory.database import binds
+from jobhistory.database.prepared import PreparedStatements
 from jobhistory.sanitize.json_text import decoded
-from jobhistory.schema import HistoryRecord
+from jobhistory.schema import HistoryRecord, record_from
 
 H = TypeVar("H", bound="RunsTransactions")
 P = ParamSpec("P")
 T = TypeVar("T")
 Row = dict[str, Any]
-
-# Setting it costs no round trip, and the library would gain only conflicts from a higher level.
-_ISOLATION = {"isolation_level": "READ COMMITTED"}
 
 
 class Purpose(Enum):
@@ -43,55 +40,35 @@ class Purpose(Enum):
 
 
 class Transaction:
-    """A transaction in a session of the library, which contains no objects of the app.
+    """A transaction of the library on a connection.
 
     Operations neither commit nor close it.
 
-    Attributes:
+    Args:
         connection: the connection of all statements.
+        options: the execution options of all statements.
+        prepared: executes the statements that write single rows; `None` if SQLAlchemy does.
+
+    Attributes:
         ended: the rows of executions that ended in this transaction. After the commit, they are
             appended to the ring buffer.
         survives: whether failures among these are recorded even if the caller's transaction is
             rolled back.
     """
 
-    __slots__ = ("_options", "_session", "connection", "ended", "survives")
+    __slots__ = ("_options", "_prepared", "connection", "ended", "survives")
 
     def __init__(
         self,
-        session: Session,
+        connection: Connection,
         options: dict[str, Any],
-        bind: binds.Bind | None = None,
-        *,
-        as_one: bool = False,
+        prepared: PreparedStatements | None = None,
     ) -> None:
-        """Prepare the session.
-
-        Args:
-            session: a session that has not executed any statement.
-            options: the execution options of all statements.
-            bind: the engine or connection to use; `None` if the session has only one connection.
-            as_one: run the statements in one database transaction, even if the engine is in
-                AUTOCOMMIT mode. PostgreSQL engines of the library are in this mode, which saves
-                round trips for single statements.
-        """
-        self._session = session
-        # Since SQLAlchemy 2.1, sessions also have execution options.
-        self._options = {**getattr(session, "execution_options", {}), **options}
+        self.connection = connection
+        self._options = options
+        self._prepared = prepared
         self.ended: list[Row] = []
         self.survives = False
-        if bind is None:
-            self.connection = session.connection()
-            return
-        # If the bind is a connection, it is already in a transaction.
-        is_free = as_one and isinstance(bind, Engine)
-        is_postgresql = bind.dialect.name == "postgresql"
-        self.connection = session.connection(
-            bind_arguments={"bind": bind},
-            execution_options=_ISOLATION if is_free and is_postgresql else None,
-        )
-        if is_free and not is_postgresql:
-            _begin_unless_begun(self.connection)
 
     @property
     def dialect(self) -> str:
@@ -116,21 +93,28 @@ class Transaction:
             statement, _with_values(parameters), execution_options={**self._options, **options}
         )
 
-    def find(
-        self, statement: Select[HistoryRecord], parameters: dict[str, Any] | None = None
-    ) -> list[HistoryRecord]:
+    def write(self, statement: Any, parameters: Row) -> int:
+        """Execute a statement that writes rows, and return their number."""
+        if self._prepared is not None:
+            return self._prepared.write(self.connection, statement, parameters)
+        count: int = self.execute(statement, parameters).rowcount
+        return count
+
+    def returned(self, statement: Any, parameters: Row) -> HistoryRecord | None:
+        """Execute a statement that returns at most one row, with all columns; return its record."""
+        if self._prepared is not None:
+            return self._prepared.returned(self.connection, statement, parameters)
+        found = self.execute(statement, parameters).mappings().one_or_none()
+        return None if found is None else record_from(found, shares_json=True)
+
+    def find(self, statement: Any, parameters: dict[str, Any] | None = None) -> list[HistoryRecord]:
         """Return the records that a statement selects, in order and detached."""
-        session = self.loader
-        records = list(session.scalars(statement, parameters, execution_options=self._options))
-        session.expunge_all()  # before the commit, which may expire them
-        return records
+        found = self.execute(statement, parameters).mappings()
+        return [record_from(row, shares_json=True) for row in found]
 
     @property
     def loader(self) -> Session:
-        """A session that loads records on the connection."""
-        if type(self._session).get_bind is Session.get_bind:
-            return self._session
-        # A session that routes would choose again, perhaps a replica that lacks recent writes.
+        """A session that loads records on the connection. Only its rollback would affect it."""
         return Session(self.connection, join_transaction_mode="rollback_only")
 
 
@@ -166,14 +150,3 @@ def _with_values(parameters: Any) -> Any:
     if isinstance(parameters, dict):
         return {name: decoded(value) for name, value in parameters.items()}
     return [_with_values(each) for each in parameters] if parameters else parameters
-
-
-def _begin_unless_begun(connection: Connection) -> None:
-    """Begin a transaction on SQLite, unless its driver or a listener of the app does so.
-
-    The driver's commit and rollback end it. Changing the isolation level instead would lose the
-    app's setting.
-    """
-    driver_connection: Any = connection.connection.driver_connection
-    if driver_connection.isolation_level is None and not driver_connection.in_transaction:
-        connection.exec_driver_sql("BEGIN")

@@ -13,7 +13,7 @@ from jobhistory.database.statements.write import (
     FINISHED,
     FINISHED_BY_ID,
     INSERT,
-    INSERT_OR_FINISH,
+    INSERT_OR_FINISH_ONE,
     REPLACE_LOST,
 )
 from jobhistory.database.transaction import Transaction
@@ -25,7 +25,7 @@ from jobhistory.execution.outcome import (
     check_same_job,
     not_found,
 )
-from jobhistory.schema import COLUMN_NAMES, COLUMNS, HistoryRecord, record_from, values_of
+from jobhistory.schema import COLUMN_NAMES, HistoryRecord, values_of
 
 Row = dict[str, Any]
 
@@ -63,8 +63,7 @@ def insert_or_end(transaction: Transaction, row: Row) -> HistoryRecord:
         ExecutionAlreadyFinished: if the existing row has another outcome.
         InvalidInput: if the existing row belongs to another job or task.
     """
-    statement = INSERT_OR_FINISH[transaction.dialect].returning(*COLUMNS)
-    written = transaction.execute(statement, complete(row)).mappings().one_or_none()
+    written = transaction.returned(INSERT_OR_FINISH_ONE[transaction.dialect], complete(row))
     if written is not None:
         return _ended(transaction, written)
     record = find_same(transaction, row)
@@ -104,16 +103,16 @@ def end(transaction: Transaction, outcome: Outcome) -> tuple[HistoryRecord, bool
         finish, finished, ids = FINISH_BY_ID, FINISHED_BY_ID, {"key_id": outcome.id}
     else:
         finish, finished, ids = FINISH, FINISHED, key_parameters(outcome.key)
-    row = transaction.execute(finish, ids | values).mappings().one_or_none()
-    if row is not None:
-        return _ended(transaction, row), True
+    written = transaction.returned(finish, ids | values)
+    if written is not None:
+        return _ended(transaction, written), True
     record = _only(transaction.find(finished, ids), outcome)
     if outcome.replaces(record):
         ids = {"key_id": record.id}
         values = dict.fromkeys(_OTHER_OUTCOME_COLUMNS) | values
-        row = transaction.execute(REPLACE_LOST, ids | values).mappings().one_or_none()
-        if row is not None:
-            return _ended(transaction, row), True
+        written = transaction.returned(REPLACE_LOST, ids | values)
+        if written is not None:
+            return _ended(transaction, written), True
         # A concurrent call has replaced the presumed outcome.
         record = _only(transaction.find(FINISHED_BY_ID, ids), outcome)
     if not outcome.agrees_with(record):
@@ -135,8 +134,7 @@ def complete(row: Row) -> Row:
     return {name: row.get(name) for name in COLUMN_NAMES}
 
 
-def _ended(transaction: Transaction, written: Any) -> HistoryRecord:
-    record = record_from(written, shares_json=True)
+def _ended(transaction: Transaction, record: HistoryRecord) -> HistoryRecord:
     transaction.ended.append(values_of(record))
     return record
 

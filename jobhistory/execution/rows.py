@@ -11,6 +11,7 @@ from uuid import UUID
 
 from jobhistory._runtime.clock import in_utc
 from jobhistory._runtime.durations import parse_retention
+from jobhistory._runtime.log_tail import LogTail
 from jobhistory.errors import InvalidInput
 from jobhistory.execution.failure import CANCELLATIONS, ErrorLike, Failure
 from jobhistory.execution.ids import check_uuid, id_at, id_text, name_text, read_execution_id
@@ -190,6 +191,11 @@ class RowBuilder:
         if "expires_at" not in given:
             row["expires_at"] = _expiry(row["started_at"], self.retention)
         return row
+
+    def with_log_tail(self, outcome: Outcome, log: LogTail) -> Outcome:
+        """Return the outcome with the last log lines of its execution, and stop keeping them."""
+        log_tail = self.sanitizer.log_tail(log.close(), log.limit)
+        return outcome._replace(values=outcome.values | {"log_tail": log_tail})
 
     def now(self) -> datetime:
         """Return the current time in UTC.

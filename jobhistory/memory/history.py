@@ -54,8 +54,6 @@ class MemoryHistory:
     records failures again, as a history in a database does.
     """
 
-    writes_heartbeats = True
-
     def __init__(self, rows: Rows, session: Session | None = None) -> None:
         self._rows = rows
         self._session = session

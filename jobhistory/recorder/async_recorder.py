@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -79,7 +80,10 @@ class AsyncRecorder(AsyncTrackingMethods, RecordingCalls[Coroutine[Any, Any, Non
                 spool=spool,
             ),
         )
-        accepting = Accepting(lambda operation: await_only(self._accept(operation)))
+        heartbeat: Callable[..., None] = history.heartbeat
+        if self._loop is None:  # its driver would block the event loop
+            heartbeat = partial(_in_thread, history.heartbeat)
+        accepting = Accepting(lambda operation: await_only(self._accept(operation)), heartbeat)
         super().__init__(store.internals.rows, accepting)
 
     @property
@@ -116,3 +120,7 @@ class AsyncRecorder(AsyncTrackingMethods, RecordingCalls[Coroutine[Any, Any, Non
     def _note_loop(self) -> None:
         if self._loop is not None:
             self._loop.loop = asyncio.get_running_loop()
+
+
+def _in_thread(function: Callable[..., None], *arguments: Any) -> None:
+    await_only(asyncio.to_thread(function, *arguments))

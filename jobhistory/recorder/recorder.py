@@ -40,7 +40,7 @@ class Recorder(TrackingMethods, RecordingCalls[None]):
     In asyncio, use `AsyncRecorder`, because a full `Recorder` would block the event loop.
 
     `begin` and `track` record in the background, too. Their errors of history are `RecorderFull`
-    and `RecorderClosed`. A recorder writes no heartbeats; progress is written with the outcome.
+    and `RecorderClosed`. Heartbeats are written at once, through the store.
 
     Args:
         store: the store to record through.
@@ -94,7 +94,8 @@ class Recorder(TrackingMethods, RecordingCalls[None]):
                 spool=spool,
             ),
         )
-        super().__init__(store.internals.rows, Accepting(self._accept), asyncio.to_thread)
+        destination = Accepting(self._accept, store.internals.history.heartbeat)
+        super().__init__(store.internals.rows, destination, asyncio.to_thread)
 
     @property
     def counts(self) -> RecorderCounts:
@@ -144,12 +145,18 @@ class Recorder(TrackingMethods, RecordingCalls[None]):
 
 
 class Accepting:
-    """Where a recorder's `begin` and `track` record: its queue."""
+    """Where a recorder's `begin` and `track` record: its queue.
 
-    writes_heartbeats = False
+    Heartbeats do not wait in it, because late ones say nothing. At most one a second is written.
+    """
 
-    def __init__(self, accept: Callable[[Operation], None]) -> None:
+    def __init__(
+        self,
+        accept: Callable[[Operation], None],
+        write_heartbeat: Callable[[UUID, dict[str, Any]], None],
+    ) -> None:
         self._accept = accept
+        self.heartbeat = write_heartbeat
 
     def insert(self, row: dict[str, Any], *, may_exist: bool = False) -> None:
         """Accept a new row."""
@@ -158,9 +165,6 @@ class Accepting:
     def insert_ended(self, row: dict[str, Any], *, may_exist: bool = False) -> None:
         """Accept the row of an ended execution."""
         self._accept(row)
-
-    def heartbeat(self, id_: UUID, values: dict[str, Any]) -> None:
-        """Do nothing: batches contain no heartbeats."""
 
     def end(self, outcome: Outcome) -> None:
         """Accept an outcome."""

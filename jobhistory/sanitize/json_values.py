@@ -45,6 +45,7 @@ _MAX_INTEGER_BITS = 2048  # Python may refuse to print or parse integers of more
 _NAMES = frozenset(["field", "header", "key", "name", "option", "parameter", "variable"]).union(
     ["Field", "Header", "Key", "Name", "Option", "Parameter", "Variable"]
 )
+_LONGEST_LOG = 64 * 1024**2  # more than the largest tail
 _LABELS_LIMIT = 64 * 1024  # more than 16 labels take
 _SMALLEST_LIMIT = 1024  # room for a mark at every level of nesting
 
@@ -107,6 +108,19 @@ class Sanitizer:
         """Return the text of a stack, cut in the middle, because both ends show what failed."""
         text = text if isinstance(text, str) else safe_text(text)
         return _Walk(self.redact, self.limits.stack).text(text, keep_tail=True)
+
+    def log_tail(self, lines: list[str], limit: int) -> str | None:
+        """Return log lines as text, as many of the last ones as fit into `limit` bytes."""
+        text = _Walk(self.redact, _LONGEST_LOG).text("\n".join(lines))
+        kept: list[str] = []
+        room = limit
+        for line in reversed(text.split("\n")):
+            room -= byte_length(line) + 1
+            if room < -1 and kept:
+                break
+            kept.append(line)
+        tail = "\n".join(reversed(kept))
+        return truncate_text(tail, limit, keep_tail=True) if tail else None
 
     def failure(self, error: BaseException | str) -> tuple[str, str, str | None]:
         """Return the type, message and stack of an error. A text has no stack."""

@@ -26,6 +26,7 @@ from jobhistory import (
     AsyncExecution,
     AsyncHistoryStore,
     AsyncRecorder,
+    AsyncTrackedExecution,
     BaseStore,
     Count,
     Execution,
@@ -54,7 +55,7 @@ from jobhistory.typing import Criteria
 
 engine = create_engine("sqlite:///app.db")
 assert_type(create_store(), HistoryStore)
-create_store("sqlite:///app.db", buffer_size=10, history_retention="12h")
+create_store("sqlite:///app.db", buffer_size=10, history_retention="12h", prepare=False)
 create_store(URL.create("postgresql"), history_retention=None, redact=None)
 create_store(engine, history_retention=timedelta(days=1), limits=Limits(payload=2048))
 store = create_store(sessionmaker(engine), clock=lambda: datetime.now(UTC), schema="audit")
@@ -256,7 +257,8 @@ async def use_asyncio() -> None:
         assert_type(begun, AsyncExecution)
         await begun.end("no file")
         async with history.track(Job(1, "t"), "w") as execution:
-            assert_type(execution, TrackedExecution)
+            assert_type(execution, AsyncTrackedExecution)
+            await execution.progress(0.5)
         async with sessions() as session:
             assert_type(history.in_session(session), AsyncBaseStore)
         async with AsyncRecorder(history, when_full="raise") as recorder:

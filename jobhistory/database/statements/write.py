@@ -146,6 +146,11 @@ It also stays unchanged if it belongs to another job or task. The statement is i
 safe to retry after an error that leaves open whether it succeeded.
 """
 
+INSERT_OR_FINISH_ONE = {
+    name: statement.returning(*COLUMNS) for name, statement in INSERT_OR_FINISH.items()
+}
+"""`INSERT_OR_FINISH`, which returns the row if it has written it."""
+
 INSERT_NEW = {
     name: insert_(TABLE).on_conflict_do_nothing(index_elements=[COLUMNS.id])
     for name, insert_ in _DIALECT_INSERTS.items()
