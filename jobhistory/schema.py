@@ -148,9 +148,6 @@ class HistoryRecord(Base):
     __table_args__ = (
         CheckConstraint(f"status IN ({', '.join(repr(s.value) for s in Status)})", name="status"),
         Index("ix_job_history_expires_at", "expires_at"),
-        Index("ix_job_history_started_at", "started_at"),
-        Index("ix_job_history_failed_started_at", "started_at", **_where("error_type")),
-        Index("ix_job_history_partial_started_at", "started_at", **_where("failed_steps")),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
@@ -230,27 +227,34 @@ def _omit_nulls_first(order: _NullsFirst, compiler: Any, **options: Any) -> str:
     return column
 
 
-def _index_by_start(name: str, column: str, **options: Any) -> None:
-    """Index the executions with the same value of a column by `started_at`.
+def _index_by_start(name: str, column: str | None = None, only: str | None = None) -> None:
+    """Index executions by `started_at` and `id`, the order of pages.
 
-    `started_at` is never NULL, but only these indexes, and the queries for them, order it with
-    `NULLS FIRST`. Otherwise PostgreSQL would use the index of all executions for a task that it
-    estimates to be frequent, and read nearly the whole history if that task ran long ago.
+    Args:
+        column: the column that comes before these, if any.
+        only: the column that is not NULL in the rows of a partial index.
     """
     columns = HistoryRecord.__table__.c
-    Index(name, columns[column], _NullsFirst(columns.started_at), **options)
+    # `started_at` is never NULL. But if two indexes differ in where they put NULL, PostgreSQL
+    # cannot use the one of all executions in place of the one of failures, and the one of a task's
+    # executions in place of that of its failures. It could, and would read all executions if it
+    # estimated that most are failures.
+    tells_apart = (column is None) != (only is None)
+    started_at = _NullsFirst(columns.started_at) if tells_apart else columns.started_at
+    options = {} if only is None else _where(only)
+    leading = [] if column is None else [columns[column]]
+    Index(name, *leading, started_at, columns.id, **options)
 
 
-_index_by_start("ix_job_history_correlation_id_started_at", "correlation_id")
-_index_by_start("ix_job_history_job_id_started_at", "job_id")
-_index_by_start("ix_job_history_task_identifier_started_at", "task_identifier")
-_index_by_start("ix_job_history_worker_id_started_at", "worker_id")
-_index_by_start("ix_job_history_error_type_started_at", "error_type", **_where("error_type"))
+_index_by_start("ix_job_history_started_at")
+_index_by_start("ix_job_history_failed_started_at", only="error_type")
+_index_by_start("ix_job_history_partial_started_at", only="failed_steps")
+for _column in ("correlation_id", "job_id", "task_identifier", "worker_id"):
+    _index_by_start(f"ix_job_history_{_column}_started_at", _column)
+_index_by_start("ix_job_history_error_type_started_at", "error_type", "error_type")
+_index_by_start("ix_job_history_failed_task_identifier_started_at", "task_identifier", "error_type")
 _index_by_start(
-    "ix_job_history_failed_task_identifier_started_at", "task_identifier", **_where("error_type")
-)
-_index_by_start(
-    "ix_job_history_partial_task_identifier_started_at", "task_identifier", **_where("failed_steps")
+    "ix_job_history_partial_task_identifier_started_at", "task_identifier", "failed_steps"
 )
 
 TABLE: Any = HistoryRecord.__table__

@@ -4,9 +4,10 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +100,10 @@ def _admin(server: Server) -> Iterator[Connection]:
 
 
 @contextmanager
-def _new_postgres_database(server: Server) -> Iterator[URL]:
+def _new_postgres_database(server: Server, template: str = "template0") -> Iterator[URL]:
     name = f"jobhistory_test_{uuid.uuid4().hex[:12]}"
     with _admin(server) as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'"))
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'"))
     try:
         yield server.url.set(database=name)
     finally:
@@ -219,6 +220,12 @@ def bare_postgres_url(postgres: Server) -> Iterator[URL]:
     """The URL of a PostgreSQL database of its own in which there is nothing yet."""
     with _new_postgres_database(postgres) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def new_postgres_database(postgres: Server) -> Callable[..., AbstractContextManager[URL]]:
+    """Makes databases in which there is nothing yet, or copies of a `template` that is not open."""
+    return partial(_new_postgres_database, postgres)
 
 
 @pytest.fixture(scope="session")

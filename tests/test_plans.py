@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from datetime import UTC, datetime, timedelta
+from math import prod
 from uuid import UUID
 
 import pytest
-from psycopg.sql import Literal
-from sqlalchemy import Engine, event, insert, text
+from sqlalchemy import Engine, NullPool, create_engine, event, insert, text
 
-from jobhistory import HistoryQuery, HistoryRecord, Job, Recorder, Status, create_store
+from jobhistory import HistoryQuery, HistoryRecord, Job, Recorder, Status, create_store, migrate
 from jobhistory.execution.ids import new_execution_id
 from jobhistory.query.cursor import Cursor
+from tests.row_counts import postgresql_reading, sqlite_steps
 
 NOW = datetime(2015, 11, 1, tzinfo=UTC)
 ROWS = 20_000
 OLD = range(18_000, 19_000)
+AT_ONCE = range(5_000, 7_000)
+"""Executions that started at the same moment."""
+
 RARE = {7: "rare_task", 11: "rare_task", 1003: "rare_task"}
 
 
@@ -41,7 +46,7 @@ def row(number):
             "status": status,
             "attempt_number": 1,
             "payload": {"n": number},
-            "started_at": NOW - timedelta(seconds=number),
+            "started_at": NOW - timedelta(seconds=5_000 if number in AT_ONCE else number),
             "expires_at": NOW + timedelta(days=30) - timedelta(seconds=number),
         }
         | {"error_type": None, "failed_steps": None}
@@ -219,48 +224,149 @@ def test_an_outcome_needs_no_statistics_to_find_its_execution(database):
         assert "ix_job_history_correlation" not in each
 
 
-def rows_read(engine: Engine, ask) -> int:
-    """How many rows the last statement of `ask` reads under the plan that fits any parameters."""
-    asked = []
-    event.listen(engine, "before_cursor_execute", lambda *a: asked.append((a[2], a[3])), once=True)
-    ask()
-    statement, parameters = asked[-1]
-    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
-    prepared = re.sub(r"%\((\w+)\)s", lambda m: f"${names.index(m[1]) + 1}", statement)
-    values = ", ".join(Literal(parameters[name]).as_string() for name in names)
-    with engine.connect() as connection:
-        connection.exec_driver_sql("SET plan_cache_mode = force_generic_plan")
-        connection.exec_driver_sql(f"PREPARE asked AS {prepared}")
-        arguments = f"({values})" if values else ""
-        (plan,) = connection.exec_driver_sql(
-            f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE asked{arguments}"
-        ).scalar()
-        connection.exec_driver_sql("DEALLOCATE asked")
+SIZE = 10
+WINDOW = {
+    "from_": NOW - timedelta(seconds=ROWS * 3 // 4),
+    "to": NOW - timedelta(seconds=ROWS // 4),
+}
+BOUNDED = {
+    "all": {},
+    "a task": {"task_identifier": "task-3"},
+    "a rare task": {"task_identifier": "rare_task"},
+    "a task of long ago": {"task_identifier": "old-a"},
+    "a task that does not exist": {"task_identifier": "unknown"},
+    "three tasks": {"task_identifier": ["task-3", "old-a", "rare_task"]},
+    "a worker": {"worker_id": "worker-1"},
+    "a rare worker": {"worker_id": "rare-worker"},
+    "a job": {"job_id": "job-5"},
+    "a correlation id": {"correlation_id": "batch"},
+    "an error type": {"error_type": "ValueError"},
+    "a rare error type": {"error_type": "app.RareError"},
+    "failures": {"status": "failed"},
+    "failures of a task": {"status": "failed", "task_identifier": "task-7"},
+    "failures of a rare task": {"status": "failed", "task_identifier": "rare_task"},
+    "failures of three tasks": {
+        "status": "failed",
+        "task_identifier": ["task-7", "old-a", "rare_task"],
+    },
+    "failures of ten tasks": {
+        "status": "failed",
+        "task_identifier": [f"task-{number}" for number in range(10)],
+    },
+    "partial successes": {"status": "partial_success"},
+    "partial successes of a task": {"status": "partial_success", "task_identifier": "task-1"},
+    "what went wrong": {"status": ["failed", "partial_success"]},
+    "what went wrong with two tasks": {
+        "status": ["failed", "partial_success"],
+        "task_identifier": ["task-7", "task-1"],
+    },
+    "a text that most errors have": {"error_contains": "error"},
+}
+"""Criteria of which the documentation promises that a page reads about as many rows as it has."""
 
-    def count(node):
-        read = 0
-        if "Scan" in node["Node Type"] and "Relation Name" in node:
-            read = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
-        return read * node["Actual Loops"] + sum(count(child) for child in node.get("Plans", ()))
 
-    return count(plan["Plan"])
+def parts_of(criteria) -> int:
+    """How many indexes are read."""
+    lists = [value for value in criteria.values() if isinstance(value, list)]
+    return prod(len(each) for each in lists)
 
 
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
-def test_no_page_reads_more_rows_than_a_few_times_its_size(database, store):
-    """Not even under the generic plan, to which a prepared statement may switch."""
-    pages = {
-        question: ask
-        for question, (ask, _) in QUESTIONS.items()
-        if not question.startswith(("an outcome", "what", "how many"))
+def calls_of(store, criteria):
+    """The kinds of pages, and a count."""
+    late = cursor_of(**criteria, **WINDOW)
+    oldest = cursor_of(**criteria, order="oldest")
+    return {
+        "page": lambda: store.page(criteria, limit=SIZE),
+        "page in a window": lambda: store.page(criteria, **WINDOW, limit=SIZE, after=late),
+        "oldest first": lambda: store.page(criteria, limit=SIZE, order="oldest", after=oldest),
+        "count": lambda: store.count(criteria, **WINDOW, cap=SIZE),
     }
-    read = {
-        question: rows_read(database.engine, lambda ask=ask: ask(store))
-        for question, ask in pages.items()
-    }
 
-    assert max(read.values()) <= 300, read
-    assert min(read.values()) >= 1, read
+
+def analyze(engine, statistics) -> None:
+    """Give a filled table statistics: none, its own, or those of some of its rows."""
+    without = {"none": None, "its own": "false"}.get(statistics, statistics)
+    if without is None:
+        return
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"CREATE TABLE kept AS SELECT * FROM job_history WHERE {without}"))
+        connection.execute(text(f"DELETE FROM job_history WHERE {without}"))
+        connection.execute(text("VACUUM"))
+        connection.execute(text("ANALYZE job_history"))
+        connection.execute(text("INSERT INTO job_history SELECT * FROM kept"))
+        connection.execute(text("DROP TABLE kept"))
+
+
+def fill(url) -> None:
+    """Create a table with rows and without statistics."""
+    engine = create_engine(url)
+    migrate.upgrade(engine)
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("ALTER TABLE job_history SET (autovacuum_enabled = false)"))
+        connection.execute(insert(HistoryRecord.__table__), [row(n) for n in range(ROWS)])
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def filled_postgres(new_postgres_database):
+    with new_postgres_database() as url:
+        fill(url)
+        yield url
+
+
+@pytest.fixture(scope="module")
+def filled_sqlite(tmp_path_factory):
+    path = tmp_path_factory.mktemp("filled") / "history.db"
+    fill(f"sqlite:///{path}")
+    return path
+
+
+@pytest.mark.parametrize("statistics", ["none", "its own", "status <> 'failed'"])
+def test_on_postgresql_no_page_reads_more_rows_than_a_few_times_its_size(
+    new_postgres_database, filled_postgres, statistics
+):
+    """Not at the first call, and not when PostgreSQL has a generic plan of a prepared statement."""
+    wrong = {}
+    with new_postgres_database(template=filled_postgres.database) as url:
+        engine = create_engine(url, pool_size=1, max_overflow=0)
+        watching = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        analyze(engine, statistics)
+        store = create_store(engine)
+        with watching.connect() as watcher:
+            for name, criteria in BOUNDED.items():
+                for kind, call in calls_of(store, criteria).items():
+                    read = [postgresql_reading(engine, watcher, call) for _ in range(2)]
+                    for _ in range(11):
+                        call()
+                    read.append(postgresql_reading(engine, watcher, call))
+                    parts = parts_of(criteria)
+                    most = (
+                        SIZE + 1 + parts if kind.startswith("count") else (SIZE + 3) * (parts + 1)
+                    )
+                    if max(each.rows for each in read) > most:
+                        wrong[name, kind] = read
+                    if max(each.pages for each in read) > 10 * most:
+                        wrong[name, kind] = read
+        engine.dispose()
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("statistics", ["none", "its own", "status <> 'completed'"])
+def test_on_sqlite_no_page_reads_more_rows_than_a_few_times_its_size(
+    filled_sqlite, tmp_path, statistics
+):
+    wrong = {}
+    engine = create_engine(f"sqlite:///{shutil.copy(filled_sqlite, tmp_path)}")
+    analyze(engine, statistics)
+    store = create_store(engine)
+    for name, criteria in BOUNDED.items():
+        for kind, call in calls_of(store, criteria).items():
+            steps = sqlite_steps(engine, call)
+            if steps > 1500 + 750 * parts_of(criteria):
+                wrong[name, kind] = steps
+    engine.dispose()
+    assert wrong == {}
 
 
 def test_completions_are_heap_only_updates_and_failures_alone_are_not(postgres_database):

@@ -99,10 +99,10 @@ def test_what_the_app_adds_is_listed_and_is_no_damage(engine):
             "index ix_job_history_started_at differs",
         ),
         (
-            "DROP INDEX ix_job_history_failed_started_at;"
-            "CREATE INDEX ix_job_history_failed_started_at ON job_history (started_at)"
-            " WHERE status = 'failed'",
-            "index ix_job_history_failed_started_at has another predicate",
+            "DROP INDEX ix_job_history_error_type_started_at;"
+            "CREATE INDEX ix_job_history_error_type_started_at"
+            " ON job_history (error_type, started_at, id) WHERE status = 'failed'",
+            "index ix_job_history_error_type_started_at has another predicate",
         ),
     ],
 )

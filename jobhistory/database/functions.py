@@ -10,6 +10,7 @@ from sqlalchemy import (
     Boolean,
     String,
     Uuid,
+    cast,
     func,
 )
 from sqlalchemy.ext.compiler import compiles
@@ -99,6 +100,71 @@ def _start_of_bucket_elsewhere(function: Any, compiler: Any, **options: Any) -> 
     # because integer division truncates towards 0.
     since = f"(strftime('%s', substr({moment}, 1, 19)) + 62135596800)"
     return f"datetime({since} / {seconds} * {seconds} - 62135596800, 'unixepoch')"
+
+
+class unforeseen(GenericFunction[Any]):  # noqa: N801
+    """A value or a row of values that PostgreSQL's planner does not know before execution.
+
+    It then estimates that a third of all rows is below a limit, and that a tenth of the matching
+    rows is fetched, whatever the value, the statistics, and the kind of plan.
+    """
+
+    package = "jobhistory"  # keeps the name out of the app's own `func`
+    inherit_cache = True
+
+
+@compiles(unforeseen, "postgresql")
+def _unforeseen_on_postgresql(function: Any, compiler: Any, **options: Any) -> str:
+    # In a subquery, not every driver tells the server the type of a parameter.
+    typed = (cast(each, each.type) for each in function.clauses)
+    return f"(SELECT {', '.join(compiler.process(each, **options) for each in typed)})"
+
+
+@compiles(unforeseen)
+def _unforeseen_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
+    return f"({compiler.process(function.clauses, **options)})"
+
+
+class is_present(GenericFunction[Any]):  # noqa: N801
+    """Whether a column, text or a JSON array, is not NULL.
+
+    On PostgreSQL, a condition that implies IS NOT NULL, but for which there are no statistics.
+    """
+
+    package = "jobhistory"  # keeps the name out of the app's own `func`
+    inherit_cache = True
+
+
+@compiles(is_present, "postgresql")
+def _is_present_on_postgresql(function: Any, compiler: Any, **options: Any) -> str:
+    (column,) = function.clauses
+    least = "''::varchar" if isinstance(column.type, String) else "'[]'::jsonb"
+    return f"({compiler.process(column, **options)} >= (SELECT {least}))"
+
+
+@compiles(is_present)
+def _is_present_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
+    return f"({compiler.process(function.clauses, **options)} IS NOT NULL)"
+
+
+class is_among(GenericFunction[Any]):  # noqa: N801
+    """Whether a value is one of those that a subquery selects."""
+
+    package = "jobhistory"  # keeps the name out of the app's own `func`
+    inherit_cache = True
+
+
+@compiles(is_among, "postgresql")
+def _is_among_on_postgresql(function: Any, compiler: Any, **options: Any) -> str:
+    # As an array, whose length the planner assumes to be 10. It never joins then.
+    value, selected = (compiler.process(each, **options) for each in function.clauses)
+    return f"({value} = ANY (ARRAY{selected}))"
+
+
+@compiles(is_among)
+def _is_among_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
+    value, selected = (compiler.process(each, **options) for each in function.clauses)
+    return f"({value} IN {selected})"
 
 
 class contains(GenericFunction[bool]):  # noqa: N801

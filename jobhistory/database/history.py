@@ -12,7 +12,7 @@ from jobhistory._runtime.batches import Batches
 from jobhistory._runtime.ring import RingBuffer
 from jobhistory.database import expiry, lost_workers, recorder_batch, writes
 from jobhistory.database.functions import FINGERPRINT
-from jobhistory.database.statements.read import count_of, records_of
+from jobhistory.database.statements.pages import count_of, records_of
 from jobhistory.database.statements.reports import failures_of, stats_of
 from jobhistory.database.statements.write import HEARTBEAT, INSERT, INSERT_NEW
 from jobhistory.database.transaction import Purpose, Transaction, in_transaction
@@ -128,12 +128,12 @@ class DatabaseHistory(ABC):
         self, transaction: Transaction, query: HistoryQuery, after: Cursor | None = None
     ) -> list[HistoryRecord]:
         """Return the records that match the criteria, in order, starting after a cursor."""
-        return transaction.find(records_of(query, after))
+        return transaction.find(*records_of(query, after))
 
     @in_transaction(Purpose.READ)
     def count(self, transaction: Transaction, query: HistoryQuery, cap: int | None) -> Count:
         """Return the number of executions that match the criteria, up to a cap."""
-        return Count.up_to(transaction.execute(count_of(query, cap)).scalar_one(), cap)
+        return Count.up_to(transaction.execute(*count_of(query, cap)).scalar_one(), cap)
 
     @in_transaction(Purpose.READ)
     def stats(

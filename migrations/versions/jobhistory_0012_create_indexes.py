@@ -14,14 +14,11 @@ branch_labels = None
 depends_on = None
 
 TABLE = "job_history"
-# Name, indexed column, and the column that is not NULL in the rows of a partial index.
-BY_TIME = [
-    ("ix_job_history_expires_at", "expires_at", None),
-    ("ix_job_history_started_at", "started_at", None),
-    ("ix_job_history_failed_started_at", "started_at", "error_type"),
-    ("ix_job_history_partial_started_at", "started_at", "failed_steps"),
-]
-BY_VALUE_AND_TIME = [
+# Name, the column before started_at and id, and the column that is not NULL in a partial index.
+BY_START = [
+    ("ix_job_history_started_at", None, None),
+    ("ix_job_history_failed_started_at", None, "error_type"),
+    ("ix_job_history_partial_started_at", None, "failed_steps"),
     ("ix_job_history_correlation_id_started_at", "correlation_id", None),
     ("ix_job_history_job_id_started_at", "job_id", None),
     ("ix_job_history_task_identifier_started_at", "task_identifier", None),
@@ -30,16 +27,18 @@ BY_VALUE_AND_TIME = [
     ("ix_job_history_failed_task_identifier_started_at", "task_identifier", "error_type"),
     ("ix_job_history_partial_task_identifier_started_at", "task_identifier", "failed_steps"),
 ]
+BY_EXPIRY = "ix_job_history_expires_at"
 
 
 def upgrade(op=op) -> None:
-    # A different order keeps PostgreSQL from using the index of all executions instead.
     is_postgresql = op.get_context().dialect.name == "postgresql"
-    started_at = sa.text("started_at NULLS FIRST") if is_postgresql else "started_at"
-    for name, column, only in BY_TIME:
-        create_index(op, name, [column], only)
-    for name, column, only in BY_VALUE_AND_TIME:
-        create_index(op, name, [column, started_at], only)
+    create_index(op, BY_EXPIRY, ["expires_at"], None)
+    for name, column, only in BY_START:
+        # Two orders keep PostgreSQL from using the index of all executions for failures.
+        differs = is_postgresql and (column is None) != (only is None)
+        started_at = sa.text("started_at NULLS FIRST") if differs else "started_at"
+        columns = [started_at, "id"] if column is None else [column, started_at, "id"]
+        create_index(op, name, columns, only)
     if is_postgresql:
         create_index_of_running(op)
 
@@ -81,7 +80,7 @@ def create_index(op, name, columns, only) -> None:
 
 def downgrade(op=op) -> None:
     schema = op.get_context().version_table_schema
-    for name, *_ in [*BY_TIME, *BY_VALUE_AND_TIME]:
+    for name in [BY_EXPIRY, *(name for name, *_ in BY_START)]:
         op.drop_index(name, table_name=TABLE, schema=schema)
     if op.get_context().dialect.name == "postgresql":
         op.execute(f"DROP INDEX IF EXISTS {qualified(op, 'ix_job_history_status')}")

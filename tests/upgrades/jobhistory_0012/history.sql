@@ -124,14 +124,14 @@ ALTER TABLE ONLY public.job_history
 -- Name: ix_job_history_correlation_id_started_at; Type: INDEX; Schema: public; Owner: -
 --
 
-CREATE INDEX ix_job_history_correlation_id_started_at ON public.job_history USING btree (correlation_id, started_at NULLS FIRST);
+CREATE INDEX ix_job_history_correlation_id_started_at ON public.job_history USING btree (correlation_id, started_at NULLS FIRST, id);
 
 
 --
 -- Name: ix_job_history_error_type_started_at; Type: INDEX; Schema: public; Owner: -
 --
 
-CREATE INDEX ix_job_history_error_type_started_at ON public.job_history USING btree (error_type, started_at NULLS FIRST) WHERE (error_type IS NOT NULL);
+CREATE INDEX ix_job_history_error_type_started_at ON public.job_history USING btree (error_type, started_at, id) WHERE (error_type IS NOT NULL);
 
 
 --
@@ -145,56 +145,63 @@ CREATE INDEX ix_job_history_expires_at ON public.job_history USING btree (expire
 -- Name: ix_job_history_failed_started_at; Type: INDEX; Schema: public; Owner: -
 --
 
-CREATE INDEX ix_job_history_failed_started_at ON public.job_history USING btree (started_at) WHERE (error_type IS NOT NULL);
+CREATE INDEX ix_job_history_failed_started_at ON public.job_history USING btree (started_at NULLS FIRST, id) WHERE (error_type IS NOT NULL);
 
 
 --
 -- Name: ix_job_history_failed_task_identifier_started_at; Type: INDEX; Schema: public; Owner: -
 --
 
-CREATE INDEX ix_job_history_failed_task_identifier_started_at ON public.job_history USING btree (task_identifier, started_at NULLS FIRST) WHERE (error_type IS NOT NULL);
+CREATE INDEX ix_job_history_failed_task_identifier_started_at ON public.job_history USING btree (task_identifier, started_at, id) WHERE (error_type IS NOT NULL);
 
 
 --
 -- Name: ix_job_history_job_id_started_at; Type: INDEX; Schema: public; Owner: -
 --
 
-CREATE INDEX ix_job_history_job_id_started_at ON public.job_history USING btree (job_id, started_at NULLS FIRST);
+CREATE INDEX ix_job_history_job_id_started_at ON public.job_history USING btree (job_id, started_at NULLS FIRST, id);
 
 
 --
 -- Name: ix_job_history_partial_started_at; Type: INDEX; Schema: public; Owner: -
 --
 
-CREATE INDEX ix_job_history_partial_started_at ON public.job_history USING btree (started_at) WHERE (failed_steps IS NOT NULL);
+CREATE INDEX ix_job_history_partial_started_at ON public.job_history USING btree (started_at NULLS FIRST, id) WHERE (failed_steps IS NOT NULL);
 
 
 --
 -- Name: ix_job_history_partial_task_identifier_started_at; Type: INDEX; Schema: public; Owner: -
 --
 
-CREATE INDEX ix_job_history_partial_task_identifier_started_at ON public.job_history USING btree (task_identifier, started_at NULLS FIRST) WHERE (failed_steps IS NOT NULL);
+CREATE INDEX ix_job_history_partial_task_identifier_started_at ON public.job_history USING btree (task_identifier, started_at, id) WHERE (failed_steps IS NOT NULL);
 
 
 --
 -- Name: ix_job_history_started_at; Type: INDEX; Schema: public; Owner: -
 --
 
-CREATE INDEX ix_job_history_started_at ON public.job_history USING btree (started_at);
+CREATE INDEX ix_job_history_started_at ON public.job_history USING btree (started_at, id);
+
+
+--
+-- Name: ix_job_history_status; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX ix_job_history_status ON public.job_history USING brin (status) WITH (pages_per_range='16', autosummarize='on');
 
 
 --
 -- Name: ix_job_history_task_identifier_started_at; Type: INDEX; Schema: public; Owner: -
 --
 
-CREATE INDEX ix_job_history_task_identifier_started_at ON public.job_history USING btree (task_identifier, started_at NULLS FIRST);
+CREATE INDEX ix_job_history_task_identifier_started_at ON public.job_history USING btree (task_identifier, started_at NULLS FIRST, id);
 
 
 --
 -- Name: ix_job_history_worker_id_started_at; Type: INDEX; Schema: public; Owner: -
 --
 
-CREATE INDEX ix_job_history_worker_id_started_at ON public.job_history USING btree (worker_id, started_at NULLS FIRST);
+CREATE INDEX ix_job_history_worker_id_started_at ON public.job_history USING btree (worker_id, started_at NULLS FIRST, id);
 
 
 --
