@@ -43,9 +43,9 @@ def main() -> None:
         tables = [recording.report(speeds)]
         print(tables[-1].markdown(), flush=True)
         beside = 10_000 if quick else 300_000
-        stored = storage.measure(url, 1 if quick else 5, pairs * 12, beside)
-        tables.append(storage.report(stored, beside))
-        print(tables[-1].markdown(), flush=True)
+        stored, added = storage.measure(url, 1 if quick else 5, pairs * 12, beside)
+        tables += [storage.report(stored, beside), storage.report_additions(added)]
+        print(tables[-2].markdown(), tables[-1].markdown(), sep="\n", flush=True)
         to_expire = 20_000 if quick else min(rows, 3_000_000)
         expired, latencies = expiry.measure(url, to_expire, 1 if quick else 4)
         tables.append(expiry.report(expired, latencies, to_expire))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 import time
 from collections.abc import Callable
@@ -18,6 +19,28 @@ from benchmarks.peers import PAYLOAD
 from jobhistory import Job, create_store
 
 FAILURE_EVERY = 20
+
+Recording = Callable[[URL, int, int], None]
+Ways = dict[str, tuple[str, Recording]]
+Figures = dict[str, list[list[float]]]
+
+AT_ONCE = 50
+"""The number of executions that run while others end."""
+
+ADDITIONS = {
+    "nothing": (0, 0),
+    "a result of 250 bytes": (250, 0),
+    "a result of 500 bytes": (500, 0),
+    "a result of 1,000 bytes": (1000, 0),
+    "a result of 2,000 bytes": (2000, 0),
+    "a result of 8,000 bytes": (8000, 0),
+    "log lines of 1 KiB": (0, 1024),
+    "log lines of 16 KiB": (0, 16384),
+}
+"""The bytes of the result and of the log lines, by name."""
+
+_logger = logging.getLogger("benchmarks.job")
+_logger.setLevel(logging.INFO)
 
 _COMMON_DESIGN = """
 CREATE TABLE common_history (LIKE job_history);
@@ -55,6 +78,29 @@ def record_ours(url: URL, count: int, first: int) -> None:
                 store.record_failure(*ids, 5, "no answer")
 
 
+def record_more(result_bytes: int, log_bytes: int) -> Recording:
+    """Return a function that records completions with a result and log lines of these sizes."""
+
+    def record(url: URL, count: int, first: int) -> None:
+        with create_store(url) as store:
+            for _ in range(count // AT_ONCE):
+                with ExitStack() as running:
+                    for _ in range(AT_ONCE):
+                        job = Job(uuid4().hex, "ship_order", PAYLOAD)
+                        tracker = store.track(job, "worker-1", log_tail=log_bytes or None)
+                        execution = running.enter_context(tracker)
+                        execution.set_result(_text(result_bytes) or None)
+                    for _ in range(log_bytes // 100):
+                        _logger.info(_text(52))  # a line of 100 bytes, for all of them
+
+    return record
+
+
+def _text(length: int) -> str:
+    """Return text that hardly compresses, so that its size is what it seems."""
+    return "".join(uuid4().hex for _ in range(length // 32 + 1))[:length]
+
+
 def record_common(url: URL, count: int, first: int) -> None:
     """Record the same by hand, in the common design."""
     with raw(url) as connection:
@@ -82,14 +128,18 @@ def _updates(engine: Engine, table: str, at_least: int) -> tuple[int, int]:
     raise RuntimeError(f"the server has counted {every} updates of {table}, not {at_least}")
 
 
-def measure(server: URL, rounds: int, pairs: int, rows: int) -> dict[str, list[list[float]]]:
-    """Return, by design, the WAL bytes per pair and the share of heap-only updates, by round."""
-    designs: dict[str, tuple[str, Callable[[URL, int, int], None]]] = {
+def measure(server: URL, rounds: int, pairs: int, rows: int) -> tuple[Figures, Figures]:
+    """Return the WAL bytes per pair and the share of heap-only updates of each round.
+
+    First by design, then by what an outcome adds to its row.
+    """
+    designs: Ways = {
         "jobhistory": ("job_history", record_ours),
         "the common design": ("common_history", record_common),
     }
-    wal: dict[str, list[float]] = {name: [] for name in designs}
-    hot: dict[str, list[float]] = {name: [] for name in designs}
+    additions: Ways = {
+        name: ("job_history", record_more(*sizes)) for name, sizes in ADDITIONS.items()
+    }
     with ExitStack() as stack:
         url = stack.enter_context(new_database(server, "storage"))
         engine = stack.enter_context(new_engine(url))
@@ -103,26 +153,51 @@ def measure(server: URL, rounds: int, pairs: int, rows: int) -> dict[str, list[l
             )
             connection.exec_driver_sql(_COMMON_DESIGN.format(columns=", ".join(names)))
             connection.execute(text("VACUUM (ANALYZE) common_history"))
-        for number in range(rounds):
-            for name, (table, record) in designs.items():
-                seen = _updates(engine, table, 0)
-                with engine.connect() as connection:
-                    # Start equally: the first change of a page after a checkpoint logs all of it.
-                    connection.execute(text("CHECKPOINT"))
-                    before = connection.scalar(text("SELECT pg_current_wal_insert_lsn()"))
-                record(url, pairs, number * pairs)
-                with engine.connect() as connection:
-                    written = connection.scalar(
-                        text("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), :before)"),
-                        {"before": before},
-                    )
-                updated = _updates(engine, table, seen[0] + pairs)
-                wal[name].append(float(written) / pairs)
-                hot[name].append((updated[1] - seen[1]) / (updated[0] - seen[0]))
-    return {name: [wal[name], hot[name]] for name in designs}
+        return (
+            _measure(engine, designs, rounds, pairs),
+            _measure(engine, additions, rounds, max(pairs // 4, AT_ONCE) // AT_ONCE * AT_ONCE),
+        )
 
 
-def report(figures: dict[str, list[list[float]]], rows: int) -> Table:
+def _measure(engine: Engine, ways: Ways, rounds: int, pairs: int) -> Figures:
+    figures: Figures = {name: [[], []] for name in ways}
+    for number in range(rounds):
+        for name, (table, record) in ways.items():
+            seen = _updates(engine, table, 0)
+            with engine.connect() as connection:
+                # Start equally: the first change of a page after a checkpoint logs all of it.
+                connection.execute(text("CHECKPOINT"))
+                before = connection.scalar(text("SELECT pg_current_wal_insert_lsn()"))
+            record(engine.url, pairs, number * pairs)
+            with engine.connect() as connection:
+                written = connection.scalar(
+                    text("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), :before)"),
+                    {"before": before},
+                )
+            updated = _updates(engine, table, seen[0] + pairs)
+            wal, hot = figures[name]
+            wal.append(float(written) / pairs)
+            hot.append((updated[1] - seen[1]) / (updated[0] - seen[0]))
+    return figures
+
+
+def report_additions(figures: Figures) -> Table:
+    """Return the table of WAL and heap-only updates by what an outcome adds to its row."""
+    base = figures["nothing"][0]
+    return Table(
+        "What results and log lines add",
+        f"Completions of {AT_ONCE} executions at a time, which add text that hardly compresses to "
+        "their rows. An outcome is heap-only if the page has room for the row's new version. "
+        "PostgreSQL stores long values apart.",
+        ["an outcome adds", "WAL bytes per pair", "of nothing's", "heap-only updates"],
+        [
+            [name, middle(wal), middle(ratios(wal, base), ".2f"), f"{statistics.median(hot):.0%}"]
+            for name, (wal, hot) in figures.items()
+        ],
+    )
+
+
+def report(figures: Figures, rows: int) -> Table:
     """Return the table of WAL and heap-only updates by design."""
     base = figures["the common design"][0]
     return Table(

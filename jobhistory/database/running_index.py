@@ -23,13 +23,14 @@ INDEX_NAME = "ix_job_history_status"
 
 _MINIMUM_SERVER = (16,)
 
-# Small ranges, because a search reads whole ranges. Autovacuum summarizes a range when it is full.
+# Small ranges, because a search reads whole ranges, but also all summaries. Among 10 million rows,
+# 500 of which run, 8 pages are faster than 4 and 16. Autovacuum summarizes full ranges.
 _CREATE = """
 CREATE INDEX {concurrently} IF NOT EXISTS {name} ON {table}
-USING brin (status) WITH (pages_per_range = 16, autosummarize = on)
+USING brin (status) WITH (pages_per_range = 8, autosummarize = on)
 """
 
-RANGES_PER_STATEMENT = 500
+RANGES_PER_STATEMENT = 1000
 """8,000 pages of a table, that is 64 MB."""
 
 _INDEXES = text("""

@@ -53,7 +53,7 @@ def create_index_of_running(op) -> None:
         f"""DO $$ BEGIN
     IF current_setting('server_version_num')::int >= 160000 THEN
         CREATE INDEX ix_job_history_status ON {qualified(op, TABLE)}
-        USING brin (status) WITH (pages_per_range = 16, autosummarize = on);
+        USING brin (status) WITH (pages_per_range = 8, autosummarize = on);
     END IF;
 END $$"""
     )
