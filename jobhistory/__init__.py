@@ -17,10 +17,10 @@ from jobhistory.errors import (
     SchemaOutOfDate,
     UnsafeExpiry,
 )
-from jobhistory.execution.failure import Cancelled, Failure, TimedOut, WorkerLost
 from jobhistory.execution.ids import new_execution_id
 from jobhistory.execution.job import Job, PartialResults
 from jobhistory.execution.status import Status
+from jobhistory.failure import Cancelled, Failure, TimedOut, WorkerLost
 from jobhistory.lifecycle import AsyncExecution, Execution
 from jobhistory.query.criteria import HistoryQuery
 from jobhistory.query.cursor import Page

@@ -12,7 +12,6 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from jobhistory.errors import InvalidInput, check_count
-from jobhistory.execution.failure import ErrorLike
 from jobhistory.execution.ids import id_text
 from jobhistory.execution.job import PartialResults
 from jobhistory.execution.outcome import Outcome, Which, which_execution
@@ -28,6 +27,7 @@ from jobhistory.typing import (
     CountCriteria,
     Criteria,
     Duration,
+    ErrorLike,
     GroupCriteria,
     Id,
     IterateCriteria,

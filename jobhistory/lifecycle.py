@@ -12,13 +12,12 @@ from uuid import UUID
 
 from jobhistory._runtime.cancellation import run_to_completion
 from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound, InvalidInput, reason
-from jobhistory.execution.failure import ErrorLike
 from jobhistory.execution.job import PartialResults
 from jobhistory.execution.outcome import Outcome
 from jobhistory.execution.rows import RowBuilder
 from jobhistory.execution.values import read_share
 from jobhistory.schema import HistoryRecord, record_from, values_of
-from jobhistory.typing import Milliseconds, OnHistoryError
+from jobhistory.typing import ErrorLike, Milliseconds, OnHistoryError
 
 logger = logging.getLogger(__name__)
 

@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict
 from uuid import UUID
 
+from jobhistory.failure import Failure
+
 if TYPE_CHECKING:
     from sqlalchemy.orm import Mapped
 
@@ -18,6 +20,9 @@ Duration: TypeAlias = timedelta | str
 
 Milliseconds: TypeAlias = float | timedelta
 """A duration in milliseconds, or a `timedelta`. Stored as whole milliseconds."""
+
+ErrorLike: TypeAlias = BaseException | str | Failure
+"""The reason for the end of an execution: an exception, a text, or a `Failure`."""
 
 Clock: TypeAlias = Callable[[], datetime]
 """A function that returns the current time as an aware `datetime`."""
@@ -111,7 +116,7 @@ class RecordFields(TypedDict, total=False):
     progress: float | None
     expires_at: datetime | None
     will_retry: bool | None
-    error: BaseException | str | None
+    error: ErrorLike | None
     error_type: str | None
     error_message: str | None
     error_stack: str | None

@@ -64,6 +64,7 @@ PUBLIC_TYPES = {
     "CountCriteria",
     "Criteria",
     "Duration",
+    "ErrorLike",
     "GroupCriteria",
     "Id",
     "IterateCriteria",

@@ -13,7 +13,6 @@ from jobhistory._runtime.clock import in_utc
 from jobhistory._runtime.durations import parse_retention
 from jobhistory._runtime.log_tail import LogTail
 from jobhistory.errors import InvalidInput
-from jobhistory.execution.failure import CANCELLATIONS, ErrorLike, Failure
 from jobhistory.execution.ids import check_uuid, id_at, id_text, name_text, read_execution_id
 from jobhistory.execution.job import PartialResults, check_keys, job_fields, partial_fields
 from jobhistory.execution.labels import read_labels
@@ -27,9 +26,10 @@ from jobhistory.execution.values import (
     read_parent_id,
     read_share,
 )
+from jobhistory.failure import CANCELLATIONS, Failure
 from jobhistory.sanitize.json_values import TEXT_ERROR_TYPE, Sanitizer
 from jobhistory.sanitize.tracebacks import safe_text
-from jobhistory.typing import Clock, Duration, Id, Milliseconds
+from jobhistory.typing import Clock, Duration, ErrorLike, Id, Milliseconds
 
 _ERROR_COLUMNS = ("error_type", "error_message", "error_stack")
 _REQUIRED = ("job_id", "correlation_id", "task_identifier", "worker_id", "status")

@@ -9,11 +9,10 @@ from uuid import UUID
 
 from jobhistory.base_store import which_of
 from jobhistory.execution.batch import Operation
-from jobhistory.execution.failure import ErrorLike
 from jobhistory.execution.job import PartialResults
 from jobhistory.execution.rows import RowBuilder
 from jobhistory.schema import HistoryRecord, plain
-from jobhistory.typing import Duration, Id, JobLike, Milliseconds, RecordFields
+from jobhistory.typing import Duration, ErrorLike, Id, JobLike, Milliseconds, RecordFields
 
 R_co = TypeVar("R_co", covariant=True)
 

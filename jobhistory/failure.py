@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
-from typing import TypeAlias
 
 
 @dataclass(frozen=True)
@@ -23,10 +22,6 @@ class Failure:
     type: str
     message: str
     stack: str | None = None
-
-
-ErrorLike: TypeAlias = BaseException | str | Failure
-"""What ended an execution: an exception, a text, or a `Failure`."""
 
 
 class WorkerLost(RuntimeError):
