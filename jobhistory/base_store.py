@@ -101,6 +101,8 @@ class BaseStore(TrackingMethods):
         *,
         history_retention: Duration | None = None,
         execution_id: UUID | None = None,
+        parent_id: UUID | None = None,
+        traceparent: str | None = None,
     ) -> HistoryRecord:
         """Record that a worker starts to execute a job now.
 
@@ -109,14 +111,19 @@ class BaseStore(TrackingMethods):
         repeated call records a second execution.
 
         Args:
-            job: a `Job`, any object with the attributes of one, or a mapping with its keys: `id`,
-                `task_identifier`, and optionally `payload`, `attempts`, `run_at`. The time from
-                `run_at` to the start becomes `queue_time_ms`.
+            job: a `Job`, any object with the attributes of one, or a mapping with its keys: `id`
+                and `task_identifier`, and optionally `payload`, `attempts`, `run_at` and `labels`.
+                The time from `run_at` to the start becomes `queue_time_ms`.
             worker_id: the id of the worker that executes the job.
             correlation_id: an id that ties this execution to others, such as the id of a request, a
                 trace or a workflow.
             history_retention: how long the row is kept; `None` for the store's retention.
             execution_id: the id of the record, made by `new_execution_id`; `None` for a new one.
+            parent_id: the id of the record of the execution that started this one, if any.
+            traceparent: the W3C `traceparent` that came with the job, such as
+                `"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"`. By default, the trace
+                and span ids are those of OpenTelemetry's current span, if the app has imported
+                OpenTelemetry.
 
         Returns:
             The record, with status `started`. The ring buffer does not change until it ends.
@@ -125,7 +132,15 @@ class BaseStore(TrackingMethods):
             InvalidInput: if an argument cannot be used, a mapping has an unknown key, or the
                 `execution_id` belongs to another job or task. No payload raises an error.
         """
-        row = self._rows.started(job, worker_id, correlation_id, history_retention, execution_id)
+        row = self._rows.started(
+            job,
+            worker_id,
+            correlation_id,
+            history_retention,
+            execution_id,
+            parent_id=parent_id,
+            traceparent=traceparent,
+        )
         return self._history.insert(row, may_exist=execution_id is not None)
 
     def record_completion(

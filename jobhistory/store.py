@@ -22,6 +22,7 @@ from jobhistory.database.binds import engine_of
 from jobhistory.database.engines import check_dialect, check_prepare, engine_from_url
 from jobhistory.database.sessions import OwnTransactions
 from jobhistory.errors import InvalidInput, check_count
+from jobhistory.execution.labels import read_labels
 from jobhistory.execution.rows import RowBuilder
 from jobhistory.memory.history import MemoryHistory
 from jobhistory.query.lost import LostQuery
@@ -36,6 +37,7 @@ def create_store(
     *,
     buffer_size: int = 1000,
     history_retention: Duration | None = "30 days",
+    labels: Mapping[str, str] | None = None,
     limits: Limits = Limits(),
     redact: Redact | None = redact_secrets,
     schema: str | None = None,
@@ -103,6 +105,7 @@ def create_store(
         session_factory,
         buffer_size=buffer_size,
         history_retention=history_retention,
+        labels=labels,
         limits=limits,
         redact=redact,
         schema=schema,
@@ -160,6 +163,8 @@ class HistoryStore(BaseStore):
         buffer_size: the number of ended executions that the ring buffer keeps.
         history_retention: how long rows are kept: a `timedelta`, a text such as `"30 days"` or
             `"12h"`, or `None` or `"never"` if rows do not expire.
+        labels: labels of every execution that the store records, such as `{"release": "1.4"}`, with
+            names and values as in `Job`. The labels of the job take precedence.
         limits: the maximum size of payload, results, message and stack, in bytes.
         redact: called with a name and the value under it; returns the value to store. It is called
             for keys, attributes, pairs such as headers, and JSON inside text. If it raises, the
@@ -185,6 +190,7 @@ class HistoryStore(BaseStore):
         *,
         buffer_size: int = 1000,
         history_retention: Duration | None = "30 days",
+        labels: Mapping[str, str] | None = None,
         limits: Limits = Limits(),
         redact: Redact | None = redact_secrets,
         schema: str | None = None,
@@ -199,10 +205,12 @@ class HistoryStore(BaseStore):
                 session_factory,
                 "would return the session that the app is using; pass its session_factory",
             )
+        sanitizer = Sanitizer(limits, redact)
         rows = RowBuilder(
             clock=clock,
             retention=parse_retention(history_retention, now=clock()),
-            sanitizer=Sanitizer(limits, redact),
+            sanitizer=sanitizer,
+            labels=sanitizer.labels(read_labels({} if labels is None else labels, "labels")),
         )
         self._ring: RingBuffer[dict[str, Any]] = RingBuffer(buffer_size)
         self._history: MemoryHistory | OwnTransactions = (

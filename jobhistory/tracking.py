@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, cast
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from jobhistory._runtime.cancellation import run_to_completion
 from jobhistory._runtime.log_tail import LogTail
@@ -54,6 +54,19 @@ def inherited(correlation_id: Id | None) -> Id:
     return str(uuid4()) if enclosing is None else enclosing.correlation_id
 
 
+def inherited_parent(parent_id: UUID | None) -> UUID | None:
+    """Return the id of the parent of an execution that begins now.
+
+    By default, it is the innermost tracked execution, even if that has ended, if there is one.
+    """
+    if parent_id is not None:
+        return parent_id
+    enclosing = _current.get()
+    while enclosing is not None and enclosing._lifecycle is None:  # it has not begun
+        enclosing = enclosing._enclosing
+    return None if enclosing is None else enclosing.id
+
+
 def _not_ended(execution: TrackedExecution | None) -> TrackedExecution | None:
     while execution is not None and execution._has_ended:
         execution = execution._enclosing
@@ -70,6 +83,8 @@ class TrackOptions:
     history_retention: Duration | None
     heartbeat: timedelta | None = None
     log_tail: int | None = None
+    parent_id: UUID | None = None
+    traceparent: str | None = None
     arguments: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
 
     def make_job(self) -> Any:
@@ -87,7 +102,14 @@ class TrackOptions:
         """
         job = {"id": "1", "task_identifier": "t"} if self._makes_jobs else self.job
         correlation_id = "1" if self.correlation_id is None else self.correlation_id
-        rows.started(job, self.worker_id, correlation_id, self.history_retention)
+        rows.started(
+            job,
+            self.worker_id,
+            correlation_id,
+            self.history_retention,
+            parent_id=self.parent_id,
+            traceparent=self.traceparent,
+        )
 
     @property
     def _makes_jobs(self) -> bool:
@@ -109,6 +131,7 @@ class TrackedExecution:
         "_heartbeats",
         "_lifecycle",
         "_log_tail",
+        "_parent_id",
         "_partial",
         "_process",
         "_result",
@@ -117,6 +140,7 @@ class TrackedExecution:
 
     def __init__(self, correlation_id: Id, enclosing: TrackedExecution | None) -> None:
         self.correlation_id = correlation_id
+        self._parent_id: UUID | None = None
         self._enclosing = enclosing
         self._lifecycle: Lifecycle | None = None
         self._has_ended = False
@@ -125,6 +149,17 @@ class TrackedExecution:
         self._heartbeats: Heartbeats | None = None
         self._log_tail: LogTail | None = None
         self._process = os.getpid()
+
+    @property
+    def id(self) -> UUID:
+        """The id of the record.
+
+        It is the `parent_id` of the executions that are tracked inside this one. Pass it on to
+        those that this one starts elsewhere.
+        """
+        assert self._lifecycle is not None
+        id_: UUID = self._lifecycle.row["id"]
+        return id_
 
     def partial_success(self, partial_results: PartialResults | Mapping[str, Any]) -> None:
         """Make the outcome a partial success, unless an exception ends the execution.
@@ -308,6 +343,7 @@ class _BaseTracker:
         execution = self._new_execution(
             inherited(self._options.correlation_id), _not_ended(_current.get())
         )
+        execution._parent_id = inherited_parent(self._options.parent_id)
         self._execution = execution
         if self._options.log_tail is not None:
             execution._log_tail = LogTail(self._options.log_tail)
@@ -322,6 +358,8 @@ class _BaseTracker:
             options.worker_id,
             execution.correlation_id,
             options.history_retention,
+            parent_id=execution._parent_id,
+            traceparent=options.traceparent,
         )
         if options.heartbeat is not None:  # so that one which dies before its first one is found
             row["heartbeat_at"] = row["started_at"]

@@ -14,7 +14,7 @@ from jobhistory._runtime.sizes import parse_size
 from jobhistory.errors import InvalidInput
 from jobhistory.execution.rows import RowBuilder
 from jobhistory.lifecycle import AsyncExecution, Execution, History, Lifecycle, Run
-from jobhistory.tracking import AsyncTracker, Tracker, TrackOptions, inherited
+from jobhistory.tracking import AsyncTracker, Tracker, TrackOptions, inherited, inherited_parent
 from jobhistory.typing import Duration, Id, JobLike, OnHistoryError
 
 
@@ -61,6 +61,8 @@ class TrackingMethods(_Heartbeats):
         on_history_error: OnHistoryError = "log",
         history_retention: Duration | None = None,
         execution_id: UUID | None = None,
+        parent_id: UUID | None = None,
+        traceparent: str | None = None,
     ) -> Execution:
         """Record the start of an execution, and return an object to end it with.
 
@@ -81,13 +83,22 @@ class TrackingMethods(_Heartbeats):
             on_history_error: with `"log"`, an error of the database is logged here and in `end`.
                 If the start could not be recorded, `end` records it with the outcome. With
                 `"raise"`, the error is raised.
-            history_retention, execution_id: as for `record_start`.
+            history_retention, execution_id, traceparent: as for `record_start`.
+            parent_id: the id of the record of the execution that started this one. By default it is
+                that of the tracked execution in which `begin` is called, if any.
 
         Raises:
             InvalidInput: if an argument cannot be used, as for `record_start`.
         """
-        correlation_id = inherited(correlation_id)
-        row = self._rows.started(job, worker_id, correlation_id, history_retention, execution_id)
+        row = self._rows.started(
+            job,
+            worker_id,
+            inherited(correlation_id),
+            history_retention,
+            execution_id,
+            parent_id=inherited_parent(parent_id),
+            traceparent=traceparent,
+        )
         lifecycle = Lifecycle(self._rows, self._destination, row, on_history_error)
         lifecycle.start(may_exist=execution_id is not None)
         return Execution(lifecycle)
@@ -102,6 +113,8 @@ class TrackingMethods(_Heartbeats):
         history_retention: Duration | None = None,
         heartbeat: Duration | None = None,
         log_tail: int | str | None = None,
+        parent_id: UUID | None = None,
+        traceparent: str | None = None,
     ) -> Tracker:
         """Record the start and the outcome of a block, a function or a coroutine.
 
@@ -133,13 +146,15 @@ class TrackingMethods(_Heartbeats):
                 start that could not be recorded is recorded with the outcome. With `"raise"`, the
                 error is raised, unless the job itself raises: then it is logged, and the job's
                 error propagates.
-            history_retention: as for `record_start`.
+            history_retention, traceparent: as for `record_start`.
             heartbeat: the interval of heartbeats, at least a second, such as `"10s"`. One thread of
                 the process sends them while the execution runs. They show that the process is
                 alive, not that the job makes progress. In a session, there are none.
             log_tail: the size of the last log lines to store, such as `"16 KiB"`. Lines count if a
                 logger emits them in the context of the execution, as for `current_execution`. They
                 are redacted. They are stored with the outcome.
+            parent_id: the id of the record of the execution that started this one. By default it is
+                that of the enclosing tracked execution, even if a task outlives it.
 
         Raises:
             InvalidInput: if an argument cannot be used: at decoration if possible, otherwise when
@@ -154,8 +169,10 @@ class TrackingMethods(_Heartbeats):
                 worker_id,
                 correlation_id,
                 history_retention,
-                self._heartbeat_interval(heartbeat),
-                None if log_tail is None else parse_size(log_tail, "log_tail"),
+                heartbeat=self._heartbeat_interval(heartbeat),
+                log_tail=None if log_tail is None else parse_size(log_tail, "log_tail"),
+                parent_id=parent_id,
+                traceparent=traceparent,
             ),
             on_history_error,
         )
@@ -177,6 +194,8 @@ class AsyncTrackingMethods(_Heartbeats):
         on_history_error: OnHistoryError = "log",
         history_retention: Duration | None = None,
         execution_id: UUID | None = None,
+        parent_id: UUID | None = None,
+        traceparent: str | None = None,
     ) -> AsyncExecution:
         """Record the start of an execution, and return an object to end it with.
 
@@ -189,8 +208,15 @@ class AsyncTrackingMethods(_Heartbeats):
         If the task is cancelled meanwhile, the execution is recorded as cancelled. The rest is as
         for `BaseStore.begin`.
         """
-        correlation_id = inherited(correlation_id)
-        row = self._rows.started(job, worker_id, correlation_id, history_retention, execution_id)
+        row = self._rows.started(
+            job,
+            worker_id,
+            inherited(correlation_id),
+            history_retention,
+            execution_id,
+            parent_id=inherited_parent(parent_id),
+            traceparent=traceparent,
+        )
         lifecycle = Lifecycle(self._rows, self._destination, row, on_history_error)
         await lifecycle.start_async(greenlet_spawn, may_exist=execution_id is not None)
         return AsyncExecution(lifecycle, greenlet_spawn)
@@ -205,6 +231,8 @@ class AsyncTrackingMethods(_Heartbeats):
         history_retention: Duration | None = None,
         heartbeat: Duration | None = None,
         log_tail: int | str | None = None,
+        parent_id: UUID | None = None,
+        traceparent: str | None = None,
     ) -> AsyncTracker:
         """Record the start and the outcome of an `async with` block or a coroutine.
 
@@ -220,8 +248,10 @@ class AsyncTrackingMethods(_Heartbeats):
                 worker_id,
                 correlation_id,
                 history_retention,
-                self._heartbeat_interval(heartbeat),
-                None if log_tail is None else parse_size(log_tail, "log_tail"),
+                heartbeat=self._heartbeat_interval(heartbeat),
+                log_tail=None if log_tail is None else parse_size(log_tail, "log_tail"),
+                parent_id=parent_id,
+                traceparent=traceparent,
             ),
             on_history_error,
         )

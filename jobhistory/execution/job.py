@@ -23,6 +23,9 @@ class Job:
         payload: the job's input. Any value is allowed; the store sanitizes it for JSON.
         attempts: the number of this attempt, as the queue counts attempts.
         run_at: the time at which the job was due; an aware `datetime`.
+        labels: up to 16 short texts by name, such as `{"tenant": "acme", "queue": "mail"}`. A name
+            has up to 63 lower-case letters, digits and underscores, and begins with a letter; a
+            value has up to 255 characters. They are added to the store's labels.
     """
 
     id: Id
@@ -30,6 +33,7 @@ class Job:
     payload: Any = None
     attempts: int = 1
     run_at: datetime | None = None
+    labels: Mapping[str, str] | None = None
 
 
 _JOB_FIELDS = tuple(field.name for field in fields(Job))

@@ -30,6 +30,24 @@ def read_labels(value: Any, argument: str) -> dict[str, str]:
     return {_name(name, argument): _text(name, text, argument) for name, text in value.items()}
 
 
+def merged_labels(
+    defaults: Mapping[str, str], labels: Mapping[str, str], argument: str
+) -> dict[str, str]:
+    """Return labels together with the defaults for those that are missing.
+
+    Raises:
+        InvalidInput: if there are more than 16 in all.
+    """
+    merged = {**defaults, **labels}
+    if len(merged) > _MOST_LABELS:
+        raise InvalidInput(
+            argument,
+            f"with {len(labels)} labels",
+            f"has more than {_MOST_LABELS} together with the labels of the store; pass fewer",
+        )
+    return merged
+
+
 def _name(name: Any, argument: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidInput(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
@@ -15,10 +15,14 @@ from jobhistory._runtime.log_tail import LogTail
 from jobhistory.errors import InvalidInput
 from jobhistory.execution.ids import check_uuid, id_at, id_text, name_text, read_execution_id
 from jobhistory.execution.job import PartialResults, check_keys, job_fields, partial_fields
-from jobhistory.execution.labels import read_labels
+from jobhistory.execution.labels import merged_labels, read_labels
 from jobhistory.execution.outcome import ExecutionKey, Outcome, Which, elapsed_ms
 from jobhistory.execution.status import Status, read_status
-from jobhistory.execution.trace import read_span_id, read_trace_id
+from jobhistory.execution.trace import (
+    read_span_id,
+    read_trace_id,
+    trace_of,
+)
 from jobhistory.execution.values import (
     read_attempt_number,
     read_boolean,
@@ -45,6 +49,7 @@ class RowBuilder:
     clock: Clock
     retention: timedelta | None
     sanitizer: Sanitizer
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def started(
         self,
@@ -53,10 +58,14 @@ class RowBuilder:
         correlation_id: Id,
         history_retention: Duration | None,
         execution_id: UUID | None = None,
+        *,
+        parent_id: UUID | None = None,
+        traceparent: str | None = None,
     ) -> dict[str, Any]:
         """Return the row of an execution that starts now.
 
-        A retention of `None` means the store's retention.
+        A retention of `None` means the store's retention. Columns that few executions use are
+        absent, because each one makes the INSERT slower.
         """
         given = job_fields(job)
         key = ExecutionKey.of(given["id"], worker_id, correlation_id, job_id_from="job.id")
@@ -67,7 +76,7 @@ class RowBuilder:
             else parse_retention(history_retention, now=now)
         )
         attempts, run_at = given["attempts"], given["run_at"]
-        return {
+        row = {
             "id": id_at(now)
             if execution_id is None
             else read_execution_id(execution_id, "execution_id", started_at=now),
@@ -86,6 +95,14 @@ class RowBuilder:
             else elapsed_ms(in_utc(run_at, "job.run_at"), now),
             "expires_at": _expiry(now, retention),
         }
+        if given["labels"] is not None or self.labels:
+            row["labels"] = self._labels(given["labels"], "job.labels")
+        if parent_id is not None:
+            row["parent_id"] = read_parent_id(parent_id, "parent_id")
+        trace = trace_of(traceparent, "traceparent")
+        if trace is not None:
+            row["trace_id"], row["span_id"] = trace
+        return row
 
     def completed(
         self, which: Which, execution_time_ms: Milliseconds | None, result: Any = None
@@ -168,6 +185,8 @@ class RowBuilder:
         for name, value in given.items():
             if value is not None and name not in _REQUIRED and name in readers:
                 row[name] = readers[name](value, name)
+        if row["labels"] is None and self.labels:
+            row["labels"] = dict(self.labels)
         if not row["status"].is_outcome:
             raise InvalidInput(
                 "status", row["status"].value, "is not an outcome; pass one such as 'completed'"
@@ -324,7 +343,9 @@ class RowBuilder:
         }
 
     def _labels(self, value: Any, argument: str) -> dict[str, str] | None:
-        return self.sanitizer.labels(read_labels(value, argument)) or None
+        """Return the labels of a row, together with those of the store."""
+        labels = {} if value is None else self.sanitizer.labels(read_labels(value, argument))
+        return merged_labels(self.labels, labels, argument) or None
 
     def _message(self, value: Any, argument: str) -> str:
         return self.sanitizer.message(value)

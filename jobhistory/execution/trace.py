@@ -3,12 +3,66 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+import sys
+from typing import Any, NamedTuple
 
 from jobhistory.errors import InvalidInput
 
+# A later version may append fields. Version ff is invalid.
+_TRACEPARENT = re.compile(
+    r"(?!ff)(?P<version>[0-9a-f]{2})-(?P<trace_id>(?!0+-)[0-9a-f]{32})-"
+    r"(?P<span_id>(?!0+-)[0-9a-f]{16})-[0-9a-f]{2}(?P<more>-[!-~]*)?"
+)
 _TRACE_ID = re.compile(r"(?!0+$)[0-9a-f]{32}")
 _SPAN_ID = re.compile(r"(?!0+$)[0-9a-f]{16}")
+
+
+class Trace(NamedTuple):
+    """The trace and the span in which an execution started."""
+
+    trace_id: str
+    span_id: str
+
+
+def read_traceparent(value: Any, argument: str) -> Trace:
+    """Return the ids in a `traceparent`, as the Trace Context specification of the W3C defines it.
+
+    Raises:
+        InvalidInput: if it has another format.
+    """
+    found = _TRACEPARENT.fullmatch(value) if isinstance(value, str) else None
+    if found is None or (found["version"] == "00" and found["more"]):
+        raise InvalidInput(
+            argument,
+            value,
+            "is not a traceparent; write it like "
+            "'00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'",
+        )
+    return Trace(found["trace_id"], found["span_id"])
+
+
+def trace_of(traceparent: str | None, argument: str) -> Trace | None:
+    """Return the ids in a `traceparent`, or without one those of OpenTelemetry's current span.
+
+    Raises:
+        InvalidInput: if it has another format.
+    """
+    return current_trace() if traceparent is None else read_traceparent(traceparent, argument)
+
+
+def current_trace() -> Trace | None:
+    """Return the ids of OpenTelemetry's current span; `None` if there is none.
+
+    The call imports nothing: an app that has not imported OpenTelemetry has no spans.
+    """
+    telemetry = sys.modules.get("opentelemetry.trace")
+    if telemetry is None:
+        return None
+    try:
+        span = telemetry.get_current_span().get_span_context()
+        return Trace(f"{span.trace_id:032x}", f"{span.span_id:016x}") if span.is_valid else None
+    except Exception:  # such as an import that has not finished; a trace is not worth an error
+        return None
 
 
 def read_trace_id(value: Any, argument: str) -> str:

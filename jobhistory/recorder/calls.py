@@ -37,6 +37,8 @@ class RecordingCalls(ABC, Generic[R_co]):
         *,
         history_retention: Duration | None = None,
         execution_id: UUID | None = None,
+        parent_id: UUID | None = None,
+        traceparent: str | None = None,
     ) -> R_co:
         """Do what `HistoryStore.record_start` does, in the background.
 
@@ -45,7 +47,15 @@ class RecordingCalls(ABC, Generic[R_co]):
             RecorderFull: if there is no room and the recorder does not wait for it.
             RecorderClosed: if the recorder is closed.
         """
-        row = self._rows.started(job, worker_id, correlation_id, history_retention, execution_id)
+        row = self._rows.started(
+            job,
+            worker_id,
+            correlation_id,
+            history_retention,
+            execution_id,
+            parent_id=parent_id,
+            traceparent=traceparent,
+        )
         return self._accept(row)
 
     def record_completion(

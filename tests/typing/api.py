@@ -58,6 +58,8 @@ assert_type(create_store(), HistoryStore)
 create_store("sqlite:///app.db", buffer_size=10, history_retention="12h", prepare=False)
 create_store(URL.create("postgresql"), history_retention=None, redact=None)
 create_store(engine, history_retention=timedelta(days=1), limits=Limits(payload=2048))
+create_store(engine, labels={"release": "1.4"})
+create_store(engine, labels={"release": 1.4})  # type: ignore[dict-item]
 store = create_store(sessionmaker(engine), clock=lambda: datetime.now(UTC), schema="audit")
 HistoryStore(lambda: Session(engine))
 create_store(42)  # type: ignore[arg-type]
@@ -78,6 +80,9 @@ assert_type(record.completed_at, datetime | None)
 assert_type(record.execution_time_ms, int | None)
 assert_type(record.completed_steps, list[str] | None)
 store.record_start({"id": "1", "task_identifier": "t"}, 7, 8)
+store.record_start(Job(1, "t", labels={"tenant": "acme"}), "w", "c", parent_id=record.id)
+store.record_start(Job(1, "t"), "w", "c", traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01")
+store.record_start(Job(1, "t"), "w", "c", parent_id="job-1")  # type: ignore[arg-type]
 
 
 class Base(DeclarativeBase):
@@ -216,6 +221,7 @@ with store.track(Job(1, "t"), "worker") as execution:
     assert_type(execution, TrackedExecution)
     execution.partial_success(PartialResults(failed_steps=["upload"]))
     execution.set_result({"width": 7})
+    assert_type(execution.id, uuid.UUID)
 store.track(Job(1, "t"), "worker", on_history_error="ignore")  # type: ignore[arg-type]
 assert_type(current_execution(), TrackedExecution | None)
 
