@@ -28,13 +28,31 @@ EXAMPLES = {
     "deadline exceeded": "deadline exceeded",
     "it's 'un\nclosed": "it's 'un\nclosed",
     "": "",
+    # Masked first, and only then cut to 500 characters.
     "- " * 249 + "no 42": "- " * 249 + "no",
+    "- " * 246 + "no 123456789": "- " * 246 + "no <numb",
+    f"no '{'x' * 600}' in 'y'": "no <value> in <value>",
+    "x " * 996 + "'value' 'value'": "x " * 250,
+    f"{'1' * 1998}'value'": "<number>'v",
+    "can't decode b'\\xff', rb'x' or u\"y\"": "can't decode <value>, <value> or <value>",
+    "crab'x' b\"it's\"": "crab'x' <value>",
+    "1e-05 < 2.5E+10, 3e5; 1-2": "<number> < <number>, <number>; <number>-<number>",
+    "no route to 2001:db8::1 from [::1]:5432": "no route to <address> from [<address>]:<number>",
+    "fe80::1%eth0, ::ffff:10.0.0.1 or 1:2:3:4:5:6:7:8": "<address>, <address> or <address>",
+    "2001:0db8:85a3:0000:0000:8a2e:0370:7334/64": "<address>/<number>",
+    "std::string at 10:20:30, dead::beef, a::b::c1x": (
+        "std::string at <number>:<number>:<number>, dead::beef, a::b::c<number>"
+    ),
 }
 messages = st.one_of(
     st.sampled_from(list(EXAMPLES)),
     st.text().filter(lambda text: "\0" not in text),
     # Of what the patterns are about, in any order.
-    st.text(alphabet="0123abfxzAFXZ'\"`@.,:+-_ \n\\%é", max_size=60),
+    st.text(alphabet="0123abefuxzABEFXZ'\"`@.,::+-_ \n\\%é", max_size=60),
+    st.text(alphabet="01af:.%", max_size=60),  # addresses
+    st.text(alphabet="01eE+-.,", max_size=30),  # numbers
+    st.text(alphabet="bBru'\"` ", max_size=30),  # quotes
+    st.text(alphabet="0a:. '", min_size=1990, max_size=2010),  # longer than what is masked
     st.lists(st.sampled_from([*EXAMPLES, "'", '"', "-", "0x", "@", "1.2.3.4"])).map("".join),
 )
 
@@ -48,8 +66,7 @@ def test_particulars_are_masked_and_the_rest_is_left(message):
 def test_postgresql_masks_as_python_does(postgres_database, texts):
     with postgres_database.engine.connect() as connection:
         columns = [
-            sql_fingerprint(literal(text[:500], String)).label(f"m{n}")
-            for n, text in enumerate(texts)
+            sql_fingerprint(literal(text, String)).label(f"m{n}") for n, text in enumerate(texts)
         ]
         assert list(connection.execute(select(*columns)).one()) == [
             fingerprint(text) for text in texts

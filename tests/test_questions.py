@@ -612,6 +612,23 @@ def test_long_messages_are_told_apart_by_their_beginning(store):
     assert (group.count, group.message) == (2, "x" * 500)
 
 
+def test_the_example_of_a_group_is_the_failure_that_ended_last(store):
+    for job_id, start, took in [("1", 0, 10_000), ("2", 9, 1000), ("3", 9.5, 100)]:
+        store.record_execution(
+            job_id=job_id,
+            task_identifier="t",
+            worker_id="w",
+            correlation_id="c",
+            started_at=NOON + timedelta(seconds=start),
+            execution_time_ms=took,
+            error=ValueError(f"no order {job_id}"),
+        )
+
+    (group,) = store.failure_groups()
+    assert group.last_seen == group.example.completed_at == NOON + timedelta(seconds=10)
+    assert group.example.job_id == "2", "of two that ended then, the one with the greater id"
+
+
 def test_failures_refuse_what_makes_no_difference(store):
     for key in ("status", "order"):
         with pytest.raises(InvalidInput, match=f"criteria '{key}' has no effect here"):

@@ -16,7 +16,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 
-from jobhistory.sanitize.fingerprint import PATTERNS
+from jobhistory.sanitize.fingerprint import FINGERPRINT_LENGTH, MASKED_LENGTH, PATTERNS
 from jobhistory.schema import UTCDateTime
 
 
@@ -187,23 +187,26 @@ def _contains_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
     return f"(instr(lower({text}), {part}) > 0)"
 
 
-class greatest_id(GenericFunction[Any]):  # noqa: N801
-    """The greatest UUID. PostgreSQL has no `max(uuid)` before version 18."""
+class id_of_last(GenericFunction[Any]):  # noqa: N801
+    """Aggregate: the id of the row with the latest time, or the greatest id of several."""
 
     type = Uuid()
     package = "jobhistory"  # keeps the name out of the app's own `func`
     inherit_cache = True
 
 
-@compiles(greatest_id, "postgresql")
-def _greatest_id_on_postgresql(function: Any, compiler: Any, **options: Any) -> str:
-    id_ = compiler.process(function.clauses, **options)
-    return f"""CAST(max(CAST({id_} AS TEXT) COLLATE "C") AS UUID)"""
+@compiles(id_of_last, "postgresql")
+def _id_of_last_on_postgresql(function: Any, compiler: Any, **options: Any) -> str:
+    moment, id_ = (compiler.process(each, **options) for each in function.clauses)
+    # As text, because PostgreSQL has neither max(uuid) nor max(record) before version 18.
+    text = f"to_char({moment} AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS') || CAST({id_} AS TEXT)"
+    return f"""CAST(right(max(({text}) COLLATE "C"), 36) AS UUID)"""
 
 
-@compiles(greatest_id)
-def _greatest_id_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
-    return f"max({compiler.process(function.clauses, **options)})"
+@compiles(id_of_last)
+def _id_of_last_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
+    moment, id_ = (compiler.process(each, **options) for each in function.clauses)
+    return f"substr(max({moment} || {id_}), -32)"
 
 
 FINGERPRINT = "jobhistory_fingerprint"
@@ -220,10 +223,10 @@ class fingerprint(GenericFunction[str]):  # noqa: N801
 
 @compiles(fingerprint, "postgresql")
 def _fingerprint_on_postgresql(function: Any, compiler: Any, **options: Any) -> str:
-    message = function.clauses.clauses[0]
+    message = func.substr(function.clauses.clauses[0], 1, MASKED_LENGTH)
     for pattern, mask in PATTERNS:
         message = func.regexp_replace(message, pattern, mask, "g")
-    sql: str = compiler.process(message, **options)
+    sql: str = compiler.process(func.substr(message, 1, FINGERPRINT_LENGTH), **options)
     return sql
 
 

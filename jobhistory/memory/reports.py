@@ -51,7 +51,7 @@ def failures_of(rows: Iterable[Row], limit: int | None) -> list[FailureGroup]:
     found = []
     for key, members in groups.items():
         seen = [row["completed_at"] for row in members]
-        example = record_from(max(members, key=lambda row: row["id"]))
+        example = record_from(max(members, key=lambda row: (row["completed_at"], row["id"])))
         found.append(FailureGroup(*key, len(members), min(seen), max(seen), example))
     found.sort(key=lambda group: (group.count, group.last_seen, group.example.id), reverse=True)
     return found[:limit]

@@ -147,12 +147,13 @@ class FailureGroup:
     Attributes:
         task_identifier: the task.
         error_type: the error type.
-        message: the fingerprint, which is the beginning of their messages, up to 500 characters,
-            with `<number>`, `<id>`, `<address>` and `<value>` for numbers, ids, addresses and
-            quoted values.
+        message: the fingerprint: the beginning of their messages, with `<number>`, `<id>`,
+            `<address>` and `<value>` for numbers, ids, addresses and quoted values. These are
+            replaced in the first 2,000 characters, of which then 500 are left.
         count: the number of failures.
         first_seen, last_seen: the times of the first and of the last failure.
-        example: the failure with the greatest id, which is the last one that started.
+        example: the failure that ended last, at `last_seen`; of several, the one with the greatest
+            id.
     """
 
     task_identifier: str

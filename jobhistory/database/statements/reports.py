@@ -17,12 +17,11 @@ from sqlalchemy import (
     true,
 )
 
-from jobhistory.database.functions import fingerprint, greatest_id, start_of_bucket
+from jobhistory.database.functions import fingerprint, id_of_last, start_of_bucket
 from jobhistory.database.statements.read import criteria_of
 from jobhistory.execution.status import Status
 from jobhistory.query.criteria import HistoryQuery
 from jobhistory.query.reports import PERCENTILES
-from jobhistory.sanitize.fingerprint import FINGERPRINT_LENGTH
 from jobhistory.schema import HistoryRecord
 
 _TIMES = (HistoryRecord.execution_time_ms, HistoryRecord.queue_time_ms)
@@ -70,7 +69,7 @@ def stats_of(
 
 def failures_of(query: HistoryQuery) -> Select[*tuple[Any, ...]]:
     """Return the statement for the fields of `FailureGroup`, most frequent group first."""
-    message = func.substr(func.coalesce(HistoryRecord.error_message, ""), 1, FINGERPRINT_LENGTH)
+    message = func.coalesce(HistoryRecord.error_message, "")
     failures = (
         select(
             HistoryRecord.task_identifier,
@@ -88,7 +87,7 @@ def failures_of(query: HistoryQuery) -> Select[*tuple[Any, ...]]:
         func.count().label("count"),
         func.min(failures.completed_at).label("first_seen"),
         func.max(failures.completed_at).label("last_seen"),
-        greatest_id(failures.id).label("example_id"),
+        id_of_last(failures.completed_at, failures.id).label("example_id"),
     )
     groups = select(*keys, count, first_seen, last_seen, example_id).group_by(*keys)
     most_frequent = groups.order_by(count.desc(), last_seen.desc(), example_id.desc())
