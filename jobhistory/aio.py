@@ -32,7 +32,7 @@ from jobhistory.tracking_methods import AsyncTrackingMethods
 from jobhistory.typing import Clock, Duration, IterateCriteria, Redact
 
 P = ParamSpec("P")
-S = TypeVar("S", bound=BaseStore)
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -157,6 +157,7 @@ class AsyncBaseStore(AsyncTrackingMethods):
     record_cancellation = _awaited(BaseStore.record_cancellation)
     record_execution = _awaited(BaseStore.record_execution)
     record_many = _awaited(BaseStore.record_many)
+    get = _awaited(BaseStore.get)
     get_by_job_id = _awaited(BaseStore.get_by_job_id)
     get_by_correlation_id = _awaited(BaseStore.get_by_correlation_id)
     query = _awaited(BaseStore.query)
@@ -174,7 +175,20 @@ class AsyncBaseStore(AsyncTrackingMethods):
         batch_size: int = 500,
         **named: Unpack[IterateCriteria],
     ) -> AsyncIterator[HistoryRecord]:
-        """Return an iterator for `async for`; the rest is as for `BaseStore.iterate`."""
+        """Return an iterator over all executions that meet all criteria, in bounded memory.
+
+        It is for `async for`, and the call itself is not awaited. It reads in batches. Each batch
+        has its own short transaction, unless the store is in yours; no connection is held between
+        batches. As with pages, executions that are recorded or deleted in the meantime may or may
+        not appear.
+
+        Args:
+            criteria, named: as for `query`, except `limit`: stop iterating when you have enough.
+            batch_size: the number of records to read, and to hold in memory, at a time.
+
+        Raises:
+            InvalidInput: if a criterion or the batch size is invalid. The call itself raises it.
+        """
         records = self._store.iterate(criteria, batch_size=batch_size, **named)
         return self._in_batches(records, batch_size)
 
@@ -203,8 +217,8 @@ class AsyncBaseStore(AsyncTrackingMethods):
 class AsyncHistoryStore(AsyncBaseStore):
     """`HistoryStore` for asyncio: the same methods with the same effects, awaited.
 
-    It is for the tasks of one event loop. `observe` and `recent` do not use the database, but are
-    awaited like the other methods.
+    It is for the tasks of one event loop. `observe` and `recent` do not use the database, and are
+    not awaited.
 
     If the task of a call is cancelled, no connection stays checked out and no transaction open.
     What the call writes is either complete, in history and in the ring buffer, or missing, with one
@@ -254,9 +268,7 @@ class AsyncHistoryStore(AsyncBaseStore):
         self._store: HistoryStore = store
         self._owned_engine = owned_engine
 
-    def in_session(
-        self, session: AsyncSession | async_scoped_session[AsyncSession]
-    ) -> AsyncBaseStore:
+    def in_session(self, session: AsyncSession | async_scoped_session[Any]) -> AsyncBaseStore:
         """Return a store that records, reads and tracks in the transaction of your `AsyncSession`.
 
         The call itself is not awaited. The rest is as for `HistoryStore.in_session`.
@@ -272,12 +284,22 @@ class AsyncHistoryStore(AsyncBaseStore):
             )
         return AsyncBaseStore(self._store.in_session(session.sync_session), self._make_session)
 
-    async def observe(self, record: HistoryRecord | Mapping[str, Any]) -> None:
-        """Do what `HistoryStore.observe` does."""
+    def observe(self, record: HistoryRecord | Mapping[str, Any]) -> None:
+        """Add an ended execution, recorded elsewhere, to the ring buffer, without the database.
+
+        It is not awaited. The arguments and errors are those of `HistoryStore.observe`.
+        """
         self._store.observe(record)
 
-    async def recent(self, n: int | None = None) -> list[HistoryRecord]:
-        """Do what `HistoryStore.recent` does."""
+    def recent(self, n: int | None = None) -> list[HistoryRecord]:
+        """Return the last `n` executions that ended in this process, without the database.
+
+        It is not awaited. The oldest comes first, in the order in which they were added. Without
+        `n`, return everything in the ring buffer.
+
+        Raises:
+            InvalidInput: if `n` is not a whole number from 0 up.
+        """
         return self._store.recent(n)
 
     expire = _awaited(HistoryStore.expire)

@@ -13,27 +13,23 @@ from sqlalchemy.orm import Session
 
 from jobhistory.errors import InvalidInput, check_count
 from jobhistory.execution.ids import id_text
-from jobhistory.execution.job import PartialResults
-from jobhistory.execution.outcome import Outcome, Which, which_execution
-from jobhistory.execution.rows import RowBuilder, has_id
+from jobhistory.execution.outcome import Outcome
+from jobhistory.execution.rows import RowBuilder
 from jobhistory.execution.status import Status
 from jobhistory.lifecycle import Run
-from jobhistory.query.criteria import HistoryQuery, coerce, replace
+from jobhistory.query.criteria import LARGEST_LIMIT, HistoryQuery, coerce, replace
 from jobhistory.query.cursor import Cursor, Page
 from jobhistory.query.reports import Count, FailureGroup, TaskStats, parse_bucket
-from jobhistory.schema import HistoryRecord, plain, values_of
+from jobhistory.recording_methods import RecordingMethods
+from jobhistory.schema import HistoryRecord, plain
 from jobhistory.tracking_methods import TrackingMethods
 from jobhistory.typing import (
     CountCriteria,
     Criteria,
     Duration,
-    ErrorLike,
     GroupCriteria,
     Id,
     IterateCriteria,
-    JobLike,
-    Milliseconds,
-    RecordFields,
 )
 
 Row = dict[str, Any]
@@ -50,6 +46,8 @@ class _History(Protocol):
     def heartbeat(self, id_: UUID, values: Row) -> None: ...
 
     def end(self, outcome: Outcome) -> HistoryRecord: ...
+
+    def get(self, id_: UUID) -> HistoryRecord | None: ...
 
     def find(self, query: HistoryQuery, after: Cursor | None = None) -> list[HistoryRecord]: ...
 
@@ -72,7 +70,7 @@ class Internals(Generic[H_co]):
     session_factory: Callable[[], Session] | None = None
 
 
-class BaseStore(TrackingMethods):
+class BaseStore(RecordingMethods[HistoryRecord], TrackingMethods):
     """Records, reads and tracks executions in the caller's transaction.
 
     `HistoryStore.in_session` returns one. Like its session, it is for one thread at a time. It
@@ -89,210 +87,10 @@ class BaseStore(TrackingMethods):
         internals: Internals[_History],
         run_in_thread: Run | None = None,
     ) -> None:
-        super().__init__(internals.rows, internals.history, run_in_thread)
+        RecordingMethods.__init__(self, internals.rows, internals.history)
+        TrackingMethods.__init__(self, internals.rows, internals.history, run_in_thread)
         self.internals = internals
         self._history = internals.history
-
-    def record_start(
-        self,
-        job: JobLike | Mapping[str, Any],
-        worker_id: Id,
-        correlation_id: Id,
-        *,
-        history_retention: Duration | None = None,
-        execution_id: UUID | None = None,
-        parent_id: UUID | None = None,
-        traceparent: str | None = None,
-    ) -> HistoryRecord:
-        """Record that a worker starts to execute a job now.
-
-        With an `execution_id`, the call can be repeated safely, even after the outcome: if there is
-        a record with that id, the call returns it and changes nothing. Without an `execution_id`, a
-        repeated call records a second execution.
-
-        Args:
-            job: a `Job`, any object with the attributes of one, or a mapping with its keys: `id`
-                and `task_identifier`, and optionally `payload`, `attempts`, `run_at` and `labels`.
-                The time from `run_at` to the start becomes `queue_time_ms`.
-            worker_id: the id of the worker that executes the job.
-            correlation_id: an id that ties this execution to others, such as the id of a request, a
-                trace or a workflow.
-            history_retention: how long the row is kept; `None` for the store's retention.
-            execution_id: the id of the record, made by `new_execution_id`; `None` for a new one.
-            parent_id: the id of the record of the execution that started this one, if any.
-            traceparent: the W3C `traceparent` that came with the job, such as
-                `"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"`. By default, the trace
-                and span ids are those of OpenTelemetry's current span, if the app has imported
-                OpenTelemetry.
-
-        Returns:
-            The record, with status `started`. The ring buffer does not change until it ends.
-
-        Raises:
-            InvalidInput: if an argument cannot be used, a mapping has an unknown key, or the
-                `execution_id` belongs to another job or task. No payload raises an error.
-        """
-        row = self._rows.started(
-            job,
-            worker_id,
-            correlation_id,
-            history_retention,
-            execution_id,
-            parent_id=parent_id,
-            traceparent=traceparent,
-        )
-        return self._history.insert(row, may_exist=execution_id is not None)
-
-    def record_completion(
-        self,
-        job_id: Id | HistoryRecord | None = None,
-        worker_id: Id | None = None,
-        correlation_id: Id | None = None,
-        execution_time_ms: Milliseconds | None = None,
-        *,
-        result: Any = None,
-        execution_id: UUID | None = None,
-    ) -> HistoryRecord:
-        """Record that an execution completed.
-
-        The three ids select the newest started execution that `record_start` recorded with them. A
-        record in place of the three ids, or an `execution_id`, selects exactly one execution.
-
-        If `reap_lost` marked the execution as failed because its worker was presumed lost, this
-        outcome replaces that failure, once.
-
-        Args:
-            job_id, worker_id, correlation_id: the ids passed to `record_start`. Alternatively, the
-                first argument is the record that it returned, and the other two are left out.
-            execution_time_ms: the duration in milliseconds, rounded to a whole number, or a
-                `timedelta`; `None` for the time since the start.
-            result: what the job returned. Any value is allowed; the store sanitizes it for JSON, as
-                it does the payload. `None` stores nothing.
-            execution_id: the id of the record, in place of the three ids.
-
-        Returns:
-            The ended record. Its `completed_at` is now, but not before the start. If the execution
-            already ended with the same outcome, as after a repeated call, the call returns the
-            existing record and leaves the ring buffer unchanged.
-
-        Raises:
-            ExecutionNotFound: if there is no such execution.
-            ExecutionAlreadyFinished: if it ended with another outcome. When callers race, exactly
-                one wins, and the others get this error.
-            InvalidInput: if an argument cannot be used.
-        """
-        which = which_of(job_id, worker_id, correlation_id, execution_id)
-        return self._history.end(self._rows.completed(which, execution_time_ms, result))
-
-    def record_failure(
-        self,
-        job_id: Id | HistoryRecord | None = None,
-        worker_id: Id | None = None,
-        correlation_id: Id | None = None,
-        execution_time_ms: Milliseconds | None = None,
-        error: ErrorLike | None = None,
-        *,
-        will_retry: bool | None = None,
-        execution_id: UUID | None = None,
-    ) -> HistoryRecord:
-        """Record that an execution failed, and why.
-
-        Args:
-            error: an exception, whose type, message and traceback with all causes are stored; or a
-                `Failure`; or a text, which is stored with the type `"Error"` and no traceback.
-            will_retry: whether the job will be tried again after this attempt. `False` or `None`
-                mean that the failure is final.
-
-        The other arguments, the return value and the errors are those of `record_completion`.
-        """
-        which = which_of(job_id, worker_id, correlation_id, execution_id)
-        return self._history.end(self._rows.failed(which, execution_time_ms, error, will_retry))
-
-    def record_partial_success(
-        self,
-        job_id: Id | HistoryRecord | None = None,
-        worker_id: Id | None = None,
-        correlation_id: Id | None = None,
-        execution_time_ms: Milliseconds | None = None,
-        partial_results: PartialResults | Mapping[str, Any] | None = None,
-        *,
-        execution_id: UUID | None = None,
-    ) -> HistoryRecord:
-        """Record that only some steps of an execution succeeded.
-
-        Args:
-            partial_results: a `PartialResults`, or a mapping with its keys: `completed_steps`,
-                `failed_steps`, `retry_from_step`, `results`. All are optional.
-
-        The other arguments, the return value and the errors are those of `record_completion`.
-        """
-        which = which_of(job_id, worker_id, correlation_id, execution_id)
-        return self._history.end(
-            self._rows.partly_succeeded(which, execution_time_ms, partial_results)
-        )
-
-    def record_cancellation(
-        self,
-        job_id: Id | HistoryRecord | None = None,
-        worker_id: Id | None = None,
-        correlation_id: Id | None = None,
-        execution_time_ms: Milliseconds | None = None,
-        *,
-        reason: str | None = None,
-        execution_id: UUID | None = None,
-    ) -> HistoryRecord:
-        """Record that an execution began and was stopped, for example because it was revoked.
-
-        A cancellation is not a failure: it has no `error_type`, and reports count it separately. If
-        a time limit ended the execution, record a failure with `TimedOut` instead.
-
-        Args:
-            reason: why it was stopped. It is stored as the `error_message`.
-
-        The other arguments, the return value and the errors are those of `record_completion`.
-        """
-        which = which_of(job_id, worker_id, correlation_id, execution_id)
-        return self._history.end(self._rows.cancelled(which, execution_time_ms, reason))
-
-    def record_execution(
-        self,
-        /,
-        execution: HistoryRecord | Mapping[str, Any] | None = None,
-        *,
-        execution_id: UUID | None = None,
-        **fields: Unpack[RecordFields],
-    ) -> HistoryRecord:
-        """Record an execution that has already ended, in one statement.
-
-        Use it if you learn of an execution only when it ends. If there is an `execution_id` (or an
-        `id` among the fields), and the execution with that id has started, it gets this outcome;
-        otherwise the whole row is inserted. So the start and the outcome may arrive in any order,
-        and more than once each: the result is one row.
-
-        Args:
-            execution: a record, or a mapping with its fields as keys: at least `job_id`,
-                `worker_id`, `correlation_id`, `task_identifier` and `status`. An `error`, as for
-                `record_failure`, can replace the status and the error fields. With a `Cancelled` or
-                a `CancelledError`, the status is `cancelled`.
-            execution_id: the id of the record, made by `new_execution_id(started_at)`.
-            fields: the same fields by name. They override those of the mapping.
-
-        Returns:
-            The record. Missing values are filled in: any two of `started_at`, `completed_at` and
-            `execution_time_ms` determine the third; if neither time is given, `completed_at` is
-            now; `expires_at` follows the store's retention. If the execution already ended with the
-            same outcome, the call returns the existing record and leaves the ring buffer unchanged.
-
-        Raises:
-            ExecutionAlreadyFinished: if the execution with that id ended with another outcome.
-            InvalidInput: if a field is missing, unknown or invalid, the status is not an outcome,
-                the end is before the start, or the `execution_id` belongs to another job or task.
-        """
-        if execution_id is not None:
-            fields["id"] = execution_id
-        given = plain(execution)
-        row = self._rows.ended(given, fields)
-        return self._history.insert_ended(row, may_exist=has_id(given, fields))
 
     def record_many(self, executions: Iterable[HistoryRecord | Mapping[str, Any]]) -> int:
         """Record many executions that have already ended, all or none, and return their number.
@@ -323,22 +121,42 @@ class BaseStore(TrackingMethods):
         self._history.insert_many_ended(rows)
         return len(rows)
 
-    def get_by_job_id(self, job_id: Id) -> list[HistoryRecord]:
+    def get(self, execution_id: UUID) -> HistoryRecord | None:
+        """Return the execution with an id; `None` if there is none, as `Session.get` does.
+
+        Raises:
+            InvalidInput: if the id is not a `uuid.UUID`.
+        """
+        if not isinstance(execution_id, UUID):
+            raise InvalidInput(
+                "execution_id", execution_id, "is not a uuid.UUID; pass the id of a record"
+            )
+        return self._history.get(execution_id)
+
+    def get_by_job_id(self, job_id: Id, *, limit: int | None = None) -> list[HistoryRecord]:
         """Return all executions of a job, newest first.
 
-        Raises:
-            InvalidInput: if the id cannot be used.
-        """
-        return self._history.find(HistoryQuery(job_id=id_text(job_id, "job_id"), limit=None))
+        Args:
+            limit: the maximum number of records, of the newest; `None` for no limit.
 
-    def get_by_correlation_id(self, correlation_id: Id) -> list[HistoryRecord]:
+        Raises:
+            InvalidInput: if an argument cannot be used.
+        """
+        return self._history.find(HistoryQuery(job_id=id_text(job_id, "job_id"), limit=limit))
+
+    def get_by_correlation_id(
+        self, correlation_id: Id, *, limit: int | None = None
+    ) -> list[HistoryRecord]:
         """Return all executions with a correlation id, newest first.
 
+        Args:
+            limit: as for `get_by_job_id`.
+
         Raises:
-            InvalidInput: if the id cannot be used.
+            InvalidInput: if an argument cannot be used.
         """
         id_ = id_text(correlation_id, "correlation_id")
-        return self._history.find(HistoryQuery(correlation_id=id_, limit=None))
+        return self._history.find(HistoryQuery(correlation_id=id_, limit=limit))
 
     def query(
         self, /, criteria: AnyCriteria = None, **named: Unpack[Criteria]
@@ -377,12 +195,14 @@ class BaseStore(TrackingMethods):
                 criteria. A relative time, such as an hour ago, changes with each call: compute it
                 once for all pages.
         """
-        query = coerce(criteria, named)
+        query = _in_order(coerce(criteria, named))
         cursor = None if after is None else Cursor.from_text(after, query, "after")
         limit = query.limit
         if limit is None:
             return Page(self._history.find(query, cursor), None)
-        records = self._history.find(replace(query, limit=limit + 1), cursor)
+        # One more, to know whether there is another page.
+        most = min(limit + 1, LARGEST_LIMIT)
+        records = self._history.find(replace(query, limit=most), cursor)
         if len(records) <= limit:
             return Page(records, None)
         del records[limit:]
@@ -410,7 +230,7 @@ class BaseStore(TrackingMethods):
             InvalidInput: if a criterion or the batch size is invalid. The call itself raises it.
         """
         check_count(batch_size, "batch_size", example=500)
-        query = coerce(criteria, named, without=("limit",))
+        query = _in_order(coerce(criteria, named, without=("limit",)))
         return chain.from_iterable(self._find_all(replace(query, limit=batch_size)))
 
     def count(
@@ -519,18 +339,6 @@ class BaseStore(TrackingMethods):
                 return
 
 
-def which_of(
-    job_id: Id | HistoryRecord | None,
-    worker_id: Id | None,
-    correlation_id: Id | None,
-    execution_id: UUID | None,
-) -> Which:
-    """Return the execution that a caller identifies by three ids, an execution id or a record.
-
-    Raises:
-        InvalidInput: if an id is invalid, or if the caller combines several of these ways.
-    """
-    if isinstance(job_id, HistoryRecord):
-        row = values_of(job_id)
-        return which_execution(None, worker_id, correlation_id, execution_id, row)
-    return which_execution(job_id, worker_id, correlation_id, execution_id)
+def _in_order(query: HistoryQuery) -> HistoryQuery:
+    """Return the query with an order, because there is no next record without one."""
+    return replace(query, order="newest") if query.order is None else query

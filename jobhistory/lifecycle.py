@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from threading import Lock
 from time import monotonic
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol, TypeVar, get_args
 from uuid import UUID
 
 from jobhistory._runtime.cancellation import run_to_completion
@@ -25,20 +25,30 @@ Row = dict[str, Any]
 Run = Callable[..., Coroutine[Any, Any, Any]]
 
 
-class History(Protocol):
-    """What records rows and outcomes. A `Recorder` returns no records, as it writes later."""
+R_co = TypeVar("R_co", covariant=True)
 
-    def insert(self, row: Row, *, may_exist: bool = False) -> HistoryRecord | None:
+
+class Destination(Protocol[R_co]):
+    """What records rows and outcomes: a history, or the queue of a `Recorder`."""
+
+    def insert(self, row: Row, *, may_exist: bool = False) -> R_co:
         """Write a new row."""
+        ...
 
-    def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord | None:
+    def insert_ended(self, row: Row, *, may_exist: bool = False) -> R_co:
         """Write the row of an ended execution."""
+        ...
+
+    def end(self, outcome: Outcome) -> R_co:
+        """Write an outcome."""
+        ...
+
+
+class History(Destination[HistoryRecord | None], Protocol):
+    """What records executions that begin and end in this process."""
 
     def heartbeat(self, id_: UUID, values: Row, /) -> None:
         """Write signs of life of a started execution, by column."""
-
-    def end(self, outcome: Outcome) -> HistoryRecord | None:
-        """Write an outcome."""
 
 
 _SIGNS_OF_LIFE = ("heartbeat_at", "progress")

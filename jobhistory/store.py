@@ -221,7 +221,7 @@ class HistoryStore(BaseStore):
         super().__init__(Internals(rows, self._history, session_factory), asyncio.to_thread)
         self._owned_engine = owned_engine
 
-    def in_session(self, session: Session | scoped_session[Session]) -> BaseStore:
+    def in_session(self, session: Session | scoped_session[Any]) -> BaseStore:
         """Return a store that records, reads and tracks in the transaction of your session.
 
         It writes at once and never commits. When the session's transaction commits, the ring buffer
@@ -257,14 +257,15 @@ class HistoryStore(BaseStore):
 
         Args:
             record: a record, of which the ring buffer keeps a copy, or a mapping with its fields as
-                keys: at least `job_id`, `worker_id`, `correlation_id`, `task_identifier` and
-                `status`.
+                keys: at least `job_id`, `task_identifier` and `status`, or an `error` in place of
+                the status. Other fields get the values that `record_execution` would give them. A
+                missing `worker_id` or `correlation_id` becomes an empty text.
 
         Raises:
             InvalidInput: if a field is missing, unknown or invalid, or the status is not an
                 outcome.
         """
-        self._ring.append(self._rows.ended(plain(record), argument="record"))
+        self._ring.append(self._rows.observed(plain(record)))
 
     def recent(self, n: int | None = None) -> list[HistoryRecord]:
         """Return the last `n` executions that ended in this process, without the database.

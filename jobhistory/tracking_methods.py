@@ -43,13 +43,14 @@ class TrackingMethods(_Heartbeats):
     """Records executions that begin and end in this process.
 
     Args:
+        tracked_in: what records their starts and outcomes.
         run_in_thread: calls a function without blocking the event loop; `None` if that is
             impossible, because a session is for one thread.
     """
 
-    def __init__(self, rows: RowBuilder, destination: History, run_in_thread: Run | None) -> None:
+    def __init__(self, rows: RowBuilder, tracked_in: History, run_in_thread: Run | None) -> None:
         self._rows = rows
-        self._destination = destination
+        self._tracked_in = tracked_in
         self._run_in_thread = run_in_thread
 
     def begin(
@@ -99,7 +100,7 @@ class TrackingMethods(_Heartbeats):
             parent_id=inherited_parent(parent_id),
             traceparent=traceparent,
         )
-        lifecycle = Lifecycle(self._rows, self._destination, row, on_history_error)
+        lifecycle = Lifecycle(self._rows, self._tracked_in, row, on_history_error)
         lifecycle.start(may_exist=execution_id is not None)
         return Execution(lifecycle)
 
@@ -162,7 +163,7 @@ class TrackingMethods(_Heartbeats):
         """
         return Tracker(
             self._rows,
-            self._destination,
+            self._tracked_in,
             self._run_in_thread,
             TrackOptions(
                 job,
@@ -179,11 +180,11 @@ class TrackingMethods(_Heartbeats):
 
 
 class AsyncTrackingMethods(_Heartbeats):
-    """`TrackingMethods` for asyncio. Its destination runs in a greenlet and may await."""
+    """`TrackingMethods` for asyncio. What records runs in a greenlet and may await."""
 
-    def __init__(self, rows: RowBuilder, destination: History) -> None:
+    def __init__(self, rows: RowBuilder, tracked_in: History) -> None:
         self._rows = rows
-        self._destination = destination
+        self._tracked_in = tracked_in
 
     async def begin(
         self,
@@ -206,7 +207,7 @@ class AsyncTrackingMethods(_Heartbeats):
             await execution.end()  # or await execution.end(error)
 
         If the task is cancelled meanwhile, the execution is recorded as cancelled. The rest is as
-        for `BaseStore.begin`.
+        for `HistoryStore.begin`.
         """
         row = self._rows.started(
             job,
@@ -217,7 +218,7 @@ class AsyncTrackingMethods(_Heartbeats):
             parent_id=inherited_parent(parent_id),
             traceparent=traceparent,
         )
-        lifecycle = Lifecycle(self._rows, self._destination, row, on_history_error)
+        lifecycle = Lifecycle(self._rows, self._tracked_in, row, on_history_error)
         await lifecycle.start_async(greenlet_spawn, may_exist=execution_id is not None)
         return AsyncExecution(lifecycle, greenlet_spawn)
 
@@ -241,7 +242,7 @@ class AsyncTrackingMethods(_Heartbeats):
         """
         return AsyncTracker(
             self._rows,
-            self._destination,
+            self._tracked_in,
             greenlet_spawn,
             TrackOptions(
                 job,

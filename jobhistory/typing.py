@@ -83,7 +83,7 @@ class CountCriteria(_Filters, total=False):
 class IterateCriteria(CountCriteria, total=False):
     """The criteria of `iterate`."""
 
-    order: Order
+    order: Order | None
 
 
 class Criteria(IterateCriteria, total=False):

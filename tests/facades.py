@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from jobhistory import AsyncExecution, BaseStore
 
-IN_SESSION = [name for name in vars(BaseStore) if not name.startswith("_")]
+IN_SESSION = {name for name in dir(BaseStore) if not name.startswith("_")} - {"begin", "track"}
 
 
 class Committing:

@@ -7,6 +7,7 @@ import inspect
 import subprocess
 import sys
 import threading
+from uuid import UUID
 
 import pytest
 from sqlalchemy import URL, create_engine, event, text
@@ -62,7 +63,15 @@ def test_both_kinds_of_store_have_the_same_methods_with_the_same_signatures(plai
             assert ours.parameters == theirs.parameters, name
         if name not in ("in_session", "begin", "track", "iterate"):  # what these return is awaited
             assert ours.return_annotation == theirs.return_annotation, name
-            assert inspect.iscoroutinefunction(methods(awaited)[name]), name
+            is_awaited = inspect.iscoroutinefunction(methods(awaited)[name])
+            assert is_awaited == (name not in ("observe", "recent")), name
+
+
+def test_the_documentation_of_both_says_as_much():
+    for name, method in methods(HistoryStore).items():
+        theirs = inspect.getdoc(methods(AsyncHistoryStore)[name])
+        refers = f"`HistoryStore.{name}`" in theirs
+        assert refers or len(theirs) >= len(inspect.getdoc(method)), name
 
 
 def test_both_are_made_with_the_same_options():
@@ -168,6 +177,7 @@ CALLS = {
     "record_cancellation": lambda store: store.record_cancellation(*IDS, 1),
     "record_execution": lambda store: store.record_execution(ENDED),
     "record_many": lambda store: store.record_many([ENDED] * 50),
+    "get": lambda store: store.get(UUID(int=1)),
     "get_by_job_id": lambda store: store.get_by_job_id("job-1"),
     "get_by_correlation_id": lambda store: store.get_by_correlation_id("c"),
     "query": lambda store: store.query(status="completed"),
@@ -210,7 +220,7 @@ def test_a_call_may_be_cancelled_at_every_step(database, clock, call, how):
                 store = create_async_store(engine, clock=clock, buffer_size=100)
                 await prepare(store)
                 clock.advance(hours=1)
-                before = [r.id for r in await store.recent()]
+                before = [r.id for r in store.recent()]
                 task = asyncio.create_task(CALLS[call](store))
                 for _ in range(steps):
                     await asyncio.sleep(0)
@@ -222,7 +232,7 @@ def test_a_call_may_be_cancelled_at_every_step(database, clock, call, how):
                 outcomes.add("cancelled" if task.cancelled() else "done")
                 assert engine.pool.checkedout() == 0
                 rows = {r.id: r for r in await store.query(limit=None)}
-                new = [r.id for r in await store.recent() if r.id not in before]
+                new = [r.id for r in store.recent() if r.id not in before]
                 assert all(rows[id_].status.is_outcome for id_ in new)
                 assert len(new) in (0, 1, 50)
                 for row in rows.values():
@@ -248,7 +258,7 @@ def test_a_call_that_waits_for_a_lock_can_be_cancelled(postgres_database):
                     async with asyncio.timeout(0.2):
                         await store.record_completion(*IDS, 1)
                 assert engine.pool.checkedout() == 1
-            assert await store.recent() == []
+            assert store.recent() == []
             assert (await store.record_completion(*IDS, 1)).status is Status.COMPLETED
         await closing[0]
 

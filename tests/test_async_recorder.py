@@ -109,7 +109,7 @@ def test_batches_are_written_on_the_event_loop_of_the_engine(database, clock, mo
                 await recorder.record_start(Job(number, "t"), *IDS[1:])
                 await recorder.record_completion(number, *IDS[1:], 5)
             await recorder.flush()
-            return await store.recent(), await store.count(status="completed")
+            return store.recent(), await store.count(status="completed")
 
     recent, count = asyncio.run(main())
     assert count.value == len(recent) == 10

@@ -199,7 +199,7 @@ def test_a_store_for_asyncio_that_was_not_used_before_the_fork(database, kind):
             ids = (f"{prefix}-{number}", "worker", "forks")
             await store.record_start(Job(ids[0], "t"), *ids[1:])
             await store.record_completion(*ids, number)
-        return len(await store.recent())
+        return len(store.recent())
 
     async def use(engine):
         async with engine.connect() as connection:
@@ -295,7 +295,7 @@ def test_a_store_for_asyncio_may_be_made_before_the_fork(database):
             ids = (f"{prefix}-{number}", "worker", "forks")
             await store.record_start(Job(ids[0], "t"), *ids[1:])
             await store.record_completion(*ids, number)
-        return [r.job_id for r in await store.recent()]
+        return [r.job_id for r in store.recent()]
 
     # One loop, as an engine's connections belong to the loop in which they were made.
     loop = asyncio.new_event_loop()

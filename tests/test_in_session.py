@@ -659,9 +659,9 @@ def test_for_asyncio_it_is_the_same(database, clock):
                 await inside.record_start(Job("gone", "t"), *IDS[1:])
                 await inside.record_completion("gone", *IDS[1:], 5)
                 await savepoint.rollback()
-                assert await store.recent() == []
+                assert store.recent() == []
                 await session.commit()
-                assert jobs(await store.recent()) == ["kept"]
+                assert jobs(store.recent()) == ["kept"]
                 await inside.record_start(Job("gone", "t"), *IDS[1:])
                 await session.rollback()
             scoped = async_scoped_session(sessions, asyncio.current_task)
@@ -676,7 +676,7 @@ def test_for_asyncio_it_is_the_same(database, clock):
                         await session.execute(text("SELECT 1"))
                         raise ZeroDivisionError
             assert jobs(await store.query(status="failed")) == ["failed"]
-            assert jobs(await store.recent(1)) == ["failed"]
+            assert jobs(store.recent(1)) == ["failed"]
         for coroutine in closing:
             await coroutine
 

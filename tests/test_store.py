@@ -328,6 +328,19 @@ def test_observe_buffers_what_others_recorded_and_completes_it(store, clock):
     assert record.id.version == 7
 
 
+def test_observe_needs_no_more_than_events_have(store, clock):
+    store.observe({"job_id": 7, "task_identifier": "t", "status": "completed"})
+    store.observe({"job_id": 8, "task_identifier": "t", "error": "why"})
+    store.observe(store.recent(1)[0])
+
+    completed, failed, again = store.recent()
+    assert (completed.job_id, completed.status) == ("7", "completed")
+    assert (failed.status, failed.error_message) == ("failed", "why")
+    assert (completed.worker_id, completed.correlation_id) == ("", "")
+    assert completed.started_at == completed.completed_at == clock.now
+    assert (again.id, again.worker_id) == (failed.id, "")
+
+
 def test_observe_takes_a_record_and_keeps_a_copy(make_store):
     recorder, watcher = make_store(), make_store()
     start(recorder, payload=[1], attempts=0)

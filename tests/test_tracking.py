@@ -552,7 +552,7 @@ def test_wherever_a_task_is_cancelled_its_execution_has_ended(database, clock, k
                 task.cancel()
                 await asyncio.sleep(0)
         records = store.query() if kind == "threads" else await store.query()
-        return records, await store.recent() if kind == "async" else store.recent()
+        return records, store.recent()
 
     records, recent = run_async(database, clock, scenario)
     assert {r.status for r in records} <= {"cancelled", "completed"}

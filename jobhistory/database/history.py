@@ -13,6 +13,7 @@ from jobhistory._runtime.ring import RingBuffer
 from jobhistory.database import expiry, lost_workers, recorder_batch, writes
 from jobhistory.database.functions import FINGERPRINT
 from jobhistory.database.statements.pages import count_of, records_of
+from jobhistory.database.statements.read import WITH_IDS
 from jobhistory.database.statements.reports import failures_of, stats_of
 from jobhistory.database.statements.write import HEARTBEAT, INSERT, INSERT_NEW
 from jobhistory.database.transaction import Purpose, Transaction, in_transaction
@@ -122,6 +123,11 @@ class DatabaseHistory(ABC):
         before_commit()
         transaction.ended = result.ended
         return result
+
+    @in_transaction(Purpose.READ)
+    def get(self, transaction: Transaction, id_: UUID) -> HistoryRecord | None:
+        """Return the record with an id; `None` if there is none."""
+        return next(iter(transaction.find(WITH_IDS, {"key_ids": [id_]})), None)
 
     @in_transaction(Purpose.READ)
     def find(

@@ -36,6 +36,7 @@ from jobhistory.sanitize.tracebacks import safe_text
 from jobhistory.typing import Clock, Duration, ErrorLike, Id, Milliseconds
 
 _ERROR_COLUMNS = ("error_type", "error_message", "error_stack")
+_IDS_THAT_EVENTS_LACK = ("worker_id", "correlation_id")
 _REQUIRED = ("job_id", "correlation_id", "task_identifier", "worker_id", "status")
 
 
@@ -215,6 +216,17 @@ class RowBuilder:
         """Return the outcome with the last log lines of its execution, and stop keeping them."""
         log_tail = self.sanitizer.log_tail(log.close(), log.limit)
         return outcome._replace(values=outcome.values | {"log_tail": log_tail})
+
+    def observed(self, record: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return the row of an ended execution that an event describes, as `ended` does.
+
+        Events may lack the ids of the worker and of the correlation. They become an empty text,
+        which equals no id.
+        """
+        given = self._known_fields(record, {}, "record")
+        missing = [name for name in _IDS_THAT_EVENTS_LACK if given.get(name) in (None, "")]
+        row = self.ended({**given, **dict.fromkeys(missing, "unknown")}, argument="record")
+        return row | dict.fromkeys(missing, "")
 
     def now(self) -> datetime:
         """Return the current time in UTC.

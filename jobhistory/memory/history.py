@@ -177,6 +177,11 @@ class MemoryHistory:
                 result.refused.append((operation, refusal))
         return result
 
+    def get(self, id_: UUID) -> HistoryRecord | None:
+        """Return the record with an id; `None` if there is none."""
+        found = (record_from(row) for row in self._rows.all() if row["id"] == id_)
+        return next(found, None)
+
     def find(self, query: HistoryQuery, after: Cursor | None = None) -> list[HistoryRecord]:
         """Return the records that match the criteria, in order, starting after a cursor."""
         rows = newest_first(self._matching(query))

@@ -16,7 +16,8 @@ from jobhistory.typing import Id, Order
 
 T = TypeVar("T")
 
-_MOST = 2**63 - 2  # a page asks for one record more, to know whether there is another page
+LARGEST_LIMIT = 2**63 - 1
+"""The largest limit that the databases take."""
 
 
 @dataclass(frozen=True, init=False)
@@ -38,7 +39,8 @@ class HistoryQuery:
             so add `from_` in a large history if the text may be rare.
         min_execution_time_ms: ended, and ran at least this long. The database scans the
             executions, so add `from_` in a large history if such executions may be rare.
-        order: `"newest"` or `"oldest"` first, by `started_at`, then by `id`.
+        order: `"newest"` or `"oldest"` first, by `started_at`, then by `id`; `None` for any order,
+            in which pages and `iterate` return the newest first.
         limit: the maximum number of records; `None` for no limit.
 
     Raises:
@@ -55,7 +57,7 @@ class HistoryQuery:
     error_type: str | None
     error_contains: str | None
     min_execution_time_ms: int | None
-    order: Order
+    order: Order | None
     limit: int | None
 
     def __init__(
@@ -71,7 +73,7 @@ class HistoryQuery:
         error_type: str | None = None,
         error_contains: str | None = None,
         min_execution_time_ms: int | None = None,
-        order: Order = "newest",
+        order: Order | None = "newest",
         limit: int | None = 100,
     ) -> None:
         given = {
@@ -146,7 +148,7 @@ def _by_field(criteria: Mapping[str, Any]) -> dict[str, Any]:
 def _validated(criteria: Mapping[str, Any]) -> dict[str, Any]:
     """Return the criteria as a query stores them."""
     return {
-        name: None if value is None and name != "order" else _READERS[name](value, name)
+        name: None if value is None else _READERS[name](value, name)
         for name, value in criteria.items()
     }
 
@@ -191,8 +193,8 @@ def _order(value: Any, argument: str) -> str:
 
 
 def _limit(value: Any, argument: str) -> int:
-    if type(value) is not int or not 0 < value <= _MOST:
-        check_count(value, argument, most=_MOST)
+    if type(value) is not int or not 0 < value <= LARGEST_LIMIT:
+        check_count(value, argument, most=LARGEST_LIMIT)
     return int(value)
 
 

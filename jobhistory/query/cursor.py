@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -132,6 +133,8 @@ def _not_a_cursor(text: str, argument: str) -> InvalidInput:
 class Page:
     """Some of the records that meet criteria, and where the next page starts.
 
+    Iterating over a page yields its records, and `len(page)` is their number.
+
     Attributes:
         records: the executions, in the order of the query.
         next_cursor: text of about 50 characters; give it as `after`, with the same criteria, to get
@@ -140,6 +143,12 @@ class Page:
 
     records: list[HistoryRecord]
     next_cursor: str | None
+
+    def __iter__(self) -> Iterator[HistoryRecord]:
+        return iter(self.records)
+
+    def __len__(self) -> int:
+        return len(self.records)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the records as dicts, and the cursor, for JSON."""

@@ -16,17 +16,17 @@ from jobhistory.aio import AsyncHistoryStore
 from jobhistory.errors import InvalidInput
 from jobhistory.execution.batch import Operation
 from jobhistory.recorder.at_exit import AT_EXIT_SECONDS
-from jobhistory.recorder.calls import RecordingCalls
 from jobhistory.recorder.event_loop import OnEventLoop
 from jobhistory.recorder.intake import RecorderCounts
 from jobhistory.recorder.options import MIB, RecorderOptions
-from jobhistory.recorder.recorder import Accepting
+from jobhistory.recorder.recorder import Accepting, AcceptingTracked
 from jobhistory.recorder.writer import Writer
+from jobhistory.recording_methods import RecordingMethods
 from jobhistory.store import HistoryStore
 from jobhistory.tracking_methods import AsyncTrackingMethods
 
 
-class AsyncRecorder(AsyncTrackingMethods, RecordingCalls[Coroutine[Any, Any, None]]):
+class AsyncRecorder(RecordingMethods[Coroutine[Any, Any, None]], AsyncTrackingMethods):
     """The `Recorder` for asyncio: its methods are awaited, and never block the event loop.
 
     ::
@@ -83,8 +83,13 @@ class AsyncRecorder(AsyncTrackingMethods, RecordingCalls[Coroutine[Any, Any, Non
         heartbeat: Callable[..., None] = history.heartbeat
         if self._loop is None:  # its driver would block the event loop
             heartbeat = partial(_in_thread, history.heartbeat)
-        accepting = Accepting(lambda operation: await_only(self._accept(operation)), heartbeat)
-        super().__init__(store.internals.rows, accepting)
+        rows = store.internals.rows
+        RecordingMethods.__init__(self, rows, Accepting(self._accept))
+        AsyncTrackingMethods.__init__(
+            self,
+            rows,
+            AcceptingTracked(lambda operation: await_only(self._accept(operation)), heartbeat),
+        )
 
     @property
     def counts(self) -> RecorderCounts:

@@ -6,22 +6,24 @@ import asyncio
 import os
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Generic, Literal, Self, TypeVar
 from uuid import UUID
 
 from jobhistory.errors import InvalidInput
 from jobhistory.execution.batch import Operation
 from jobhistory.execution.outcome import Outcome
 from jobhistory.recorder.at_exit import AT_EXIT_SECONDS
-from jobhistory.recorder.calls import RecordingCalls
 from jobhistory.recorder.intake import RecorderCounts
 from jobhistory.recorder.options import MIB, RecorderOptions
 from jobhistory.recorder.writer import Writer
+from jobhistory.recording_methods import RecordingMethods
 from jobhistory.store import HistoryStore
 from jobhistory.tracking_methods import TrackingMethods
 
+R_co = TypeVar("R_co", covariant=True)
 
-class Recorder(TrackingMethods, RecordingCalls[None]):
+
+class Recorder(RecordingMethods[None], TrackingMethods):
     """Records executions through a store, in the background and in batches.
 
     Any number of threads may call its methods at the same time. Each call checks and copies its
@@ -94,8 +96,10 @@ class Recorder(TrackingMethods, RecordingCalls[None]):
                 spool=spool,
             ),
         )
-        destination = Accepting(self._accept, store.internals.history.heartbeat)
-        super().__init__(store.internals.rows, destination, asyncio.to_thread)
+        rows = store.internals.rows
+        accepting = AcceptingTracked(self._accept, store.internals.history.heartbeat)
+        RecordingMethods.__init__(self, rows, accepting)
+        TrackingMethods.__init__(self, rows, accepting, asyncio.to_thread)
 
     @property
     def counts(self) -> RecorderCounts:
@@ -141,10 +145,29 @@ class Recorder(TrackingMethods, RecordingCalls[None]):
         self.close()
 
     def _accept(self, operation: Operation) -> None:
-        self._writer.intake.accept(operation)
+        self._writer.intake.accept(operation)  # a forked child has another intake
 
 
-class Accepting:
+class Accepting(Generic[R_co]):
+    """Where the methods of a recorder record: its queue."""
+
+    def __init__(self, accept: Callable[[Operation], R_co]) -> None:
+        self._accept = accept
+
+    def insert(self, row: dict[str, Any], *, may_exist: bool = False) -> R_co:
+        """Accept a new row."""
+        return self._accept(row)
+
+    def insert_ended(self, row: dict[str, Any], *, may_exist: bool = False) -> R_co:
+        """Accept the row of an ended execution."""
+        return self._accept(row)
+
+    def end(self, outcome: Outcome) -> R_co:
+        """Accept an outcome."""
+        return self._accept(outcome)
+
+
+class AcceptingTracked(Accepting[None]):
     """Where a recorder's `begin` and `track` record: its queue.
 
     Heartbeats do not wait in it, because late ones say nothing. At most one a second is written.
@@ -155,17 +178,5 @@ class Accepting:
         accept: Callable[[Operation], None],
         write_heartbeat: Callable[[UUID, dict[str, Any]], None],
     ) -> None:
-        self._accept = accept
+        super().__init__(accept)
         self.heartbeat = write_heartbeat
-
-    def insert(self, row: dict[str, Any], *, may_exist: bool = False) -> None:
-        """Accept a new row."""
-        self._accept(row)
-
-    def insert_ended(self, row: dict[str, Any], *, may_exist: bool = False) -> None:
-        """Accept the row of an ended execution."""
-        self._accept(row)
-
-    def end(self, outcome: Outcome) -> None:
-        """Accept an outcome."""
-        self._accept(outcome)

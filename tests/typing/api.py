@@ -3,6 +3,7 @@
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -10,7 +11,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Unpack, assert_type
 
 from sqlalchemy import URL, create_engine, select
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncSession,
+    async_scoped_session,
+    async_sessionmaker,
+    create_async_engine,
+)
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -115,13 +121,28 @@ store.track(Base(), 7)  # type: ignore[arg-type]
 store.track(lambda number: 17, 7)  # type: ignore[arg-type, return-value]
 
 assert_type(store.record_completion("1", "w", "c", 12.5), HistoryRecord)
+assert_type(store.record_completion(record), HistoryRecord)
+assert_type(store.record_completion(record, execution_time_ms=5, result=[1]), HistoryRecord)
+assert_type(store.record_completion(execution_id=record.id), HistoryRecord)
+store.record_completion(record, "w", "c")  # type: ignore[call-overload]
+store.record_completion("1", execution_id=record.id)  # type: ignore[call-overload]
+store.record_completion("1", "w")  # type: ignore[call-overload]
+store.record_completion()  # type: ignore[call-overload]
+store.record_failure("1", "w", "c", error="text")
+store.record_failure(record, error=ValueError(), execution_time_ms=timedelta(seconds=1))
+store.record_failure(execution_id=record.id, error="text", will_retry=True)
+store.record_failure(record)  # type: ignore[call-overload]
+store.record_failure("1", "w", "c", 12)  # type: ignore[call-overload]
+store.record_partial_success(record, partial_results={"failed_steps": ["upload"]})
+store.record_cancellation(record, reason="revoked")
+store.record_cancellation(execution_id=record.id)
 assert_type(store.record_failure("1", "w", "c", 12, ValueError()), HistoryRecord)
 store.record_failure("1", "w", "c", 12, "text")
-store.record_failure("1", "w", "c", 12, 42)  # type: ignore[arg-type]
+store.record_failure("1", "w", "c", 12, 42)  # type: ignore[call-overload]
 store.record_failure("1", "w", "c", 12, Failure("ValueError", "no", None), will_retry=True)
-store.record_failure("1", "w", "c", 12, TimedOut(), will_retry="yes")  # type: ignore[arg-type]
+store.record_failure("1", "w", "c", 12, TimedOut(), will_retry="yes")  # type: ignore[call-overload]
 assert_type(store.record_cancellation("1", "w", "c", 12, reason="revoked"), HistoryRecord)
-store.record_cancellation("1", "w", "c", reason=ValueError())  # type: ignore[arg-type]
+store.record_cancellation("1", "w", "c", reason=ValueError())  # type: ignore[call-overload]
 store.record_completion("1", "w", "c", 12, result={"width": 7})
 store.record_partial_success("1", "w", "c", 12, {"failed_steps": ["upload"]})
 store.record_partial_success("1", "w", "c", 12, PartialResults(completed_steps=["download"]))
@@ -129,12 +150,18 @@ store.record_partial_success("1", "w", "c", 12, PartialResults(completed_steps=[
 store.observe(record)
 store.observe({"job_id": "1"})
 assert_type(store.recent(3), list[HistoryRecord])
+assert_type(store.get(record.id), HistoryRecord | None)
+store.get("1")  # type: ignore[arg-type]
 assert_type(store.get_by_job_id(1), list[HistoryRecord])
+store.get_by_correlation_id("c", limit=5)
 assert_type(store.get_by_correlation_id("c"), list[HistoryRecord])
 assert_type(store.query(HistoryQuery(status="failed"), limit=3), list[HistoryRecord])
 page = store.page({"status": "failed"}, after=None, limit=3)
 assert_type(page, Page)
 assert_type(page.records, list[HistoryRecord])
+assert_type(list(page), list[HistoryRecord])
+assert_type(len(page), int)
+store.query(order=None)
 assert_type(page.next_cursor, str | None)
 assert_type(store.iterate(order="oldest", batch_size=10), Iterator[HistoryRecord])
 assert_type(store.count(cap=5), Count)
@@ -206,6 +233,15 @@ def count_with_either_kind_of_store(history: BaseStore) -> Count:
 count_with_either_kind_of_store(store)
 count_with_either_kind_of_store(store.in_session(session))
 store.in_session(scoped_session(sessionmaker(engine)))
+
+
+class AppSession(Session):
+    """A subclass, as Flask-SQLAlchemy has one."""
+
+
+app_session: scoped_session[AppSession] = scoped_session(sessionmaker(engine, class_=AppSession))
+store.in_session(app_session)
+store.in_session(app_session())
 store.in_session(engine)  # type: ignore[arg-type]
 
 begun = store.begin(Job(1, "t"), "worker", execution_id=uuid.uuid4())
@@ -267,6 +303,11 @@ async def use_asyncio() -> None:
             await execution.progress(0.5)
         async with sessions() as session:
             assert_type(history.in_session(session), AsyncBaseStore)
+            assert_type(await history.in_session(session).record_completion(record), HistoryRecord)
+        history.in_session(async_scoped_session(sessions, asyncio.current_task))
+        await history.record_completion(record, "w", "c")  # type: ignore[call-overload]
+        assert_type(history.recent(3), list[HistoryRecord])
+        history.observe({"job_id": "1"})
         async with AsyncRecorder(history, when_full="raise") as recorder:
             await recorder.record_start(Job(1, "t"), "w", "c", execution_id=uuid.uuid4())
             assert_type(await recorder.begin(Job(1, "t"), "w"), AsyncExecution)

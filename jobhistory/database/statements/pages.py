@@ -162,7 +162,7 @@ def _parts(query: HistoryQuery) -> tuple[Parameters, tuple[_Part, ...]]:
 
     Before them, return the parameters for the values of their first columns.
     """
-    if query.limit is None or query.status == (Status.STARTED,):
+    if query.limit is None or query.order is None or query.status == (Status.STARTED,):
         return {}, ()
     name = next((each for each in _INDEXED if getattr(query, each) is not None), None)
     others = replace(query, from_=None, to=None, limit=None)

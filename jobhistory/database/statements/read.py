@@ -49,7 +49,9 @@ WITH_IDS = select(HistoryRecord).where(HistoryRecord.id.in_(bindparam("key_ids",
 
 def planned_records_of(query: HistoryQuery, after: Cursor | None) -> Select[HistoryRecord]:
     """Return the statement for the records after a cursor, by a plan of the database's choice."""
-    statement = select(HistoryRecord).where(*criteria_of(query))
+    statement = select(HistoryRecord).where(*criteria_of(query)).limit(query.limit)
+    if query.order is None:
+        return statement
     is_oldest_first = query.order == "oldest"
     if after is not None:
         # A comparison of rows: with OR, the database would read all earlier pages.
@@ -63,7 +65,7 @@ def planned_records_of(query: HistoryQuery, after: Cursor | None) -> Select[Hist
         )
     is_running = is_oldest_first and query.status == (Status.STARTED,)
     order = _RUNNING_LONGEST_FIRST if is_running else order_of(HistoryRecord, query)
-    return statement.order_by(*order).limit(query.limit)
+    return statement.order_by(*order)
 
 
 def order_of(columns: Any, query: HistoryQuery) -> list[ColumnElement[Any]]:
