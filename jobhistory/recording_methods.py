@@ -66,7 +66,8 @@ class RecordingMethods(Generic[R_co]):
         Raises:
             InvalidInput: if an argument cannot be used, a mapping has an unknown key, or the
                 `execution_id` belongs to another job or task. No payload raises an error.
-            RecorderFull, RecorderClosed: only by a `Recorder`, which logs what history refuses.
+            RecorderFull: if a `Recorder` has no room and does not wait for it.
+            RecorderClosed: if a `Recorder` is closed. What history refuses later, it logs.
         """
         row = self._rows.started(
             job,
