@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks import expiry, plot, reads, recording, storage
+from benchmarks import expiry, hotpath, plot, reads, recording, storage
 from benchmarks.measuring import machine, server
 
 
@@ -39,8 +39,10 @@ def main() -> None:
     with server(options.url) as url:
         conditions = machine(url)
         print(conditions, flush=True)
+        hot = hotpath.measure(url, *((1, 5, 200) if quick else (81, 20, 2500)))
+        print(hotpath.report(hot).markdown(), flush=True)
         speeds = recording.measure(url, rounds, pairs, many)
-        tables = [recording.report(speeds)]
+        tables = [hotpath.report(hot), recording.report(speeds)]
         print(tables[-1].markdown(), flush=True)
         beside = 10_000 if quick else 300_000
         stored, added = storage.measure(url, 1 if quick else 5, pairs * 12, beside)

@@ -7,8 +7,7 @@ are.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import Any
 
@@ -30,6 +29,8 @@ _PLAIN = re.compile(
 # A mapping with one of these keys may have a secret under it, named by another key.
 _NAMED = frozenset(["input", "value", "Value"])
 
+_MOST_KEYS = 4096  # that are kept
+
 
 def is_plain(text: str) -> bool:
     """Return whether a text is storable and contains no secret, judged by its characters only.
@@ -41,14 +42,38 @@ def is_plain(text: str) -> bool:
     )
 
 
-@lru_cache(maxsize=4096)  # payloads of a task have the same keys
-def _is_plain_key(key: str) -> bool:
-    return _is_storable(key) and not looks_secret(key) and key not in _NAMED
+class _Rules:
+    """What must be true of the keys and texts of a value that stays as it is. Thread-safe."""
+
+    def __init__(self, *, redacts: bool) -> None:
+        self.redacts = redacts
+        self._plain_keys: set[str] = set()
+
+    def have_plain_keys(self, value: dict[Any, Any]) -> bool:
+        """Return whether all keys of a mapping stay as they are."""
+        # One call for all keys, because payloads of a task have the same keys.
+        return self._plain_keys.issuperset(value) or all(map(self._is_plain_key, value))
+
+    def is_clean(self, text: str) -> bool:
+        """Return whether a text that is not plain stays as it is."""
+        if storable_text(text) != text:
+            return False
+        if not self.redacts:
+            return True
+        # JSON in a text is sanitized as well.
+        return text[:1] not in ("{", "[") and redact_text(text) == text
+
+    def _is_plain_key(self, key: Any) -> bool:
+        if type(key) is not str or len(key) > NAME_LENGTH or storable_text(key) != key:
+            return False
+        if self.redacts and (looks_secret(key) or key in _NAMED):
+            return False
+        if len(self._plain_keys) < _MOST_KEYS:
+            self._plain_keys.add(key)
+        return True
 
 
-@lru_cache(maxsize=4096)
-def _is_storable(text: str) -> bool:
-    return len(text) <= NAME_LENGTH and storable_text(text) == text
+_RULES = {redacts: _Rules(redacts=redacts) for redacts in (False, True)}
 
 
 def is_unchanged(value: Any, room: int, *, redacts: bool) -> bool:
@@ -59,47 +84,36 @@ def is_unchanged(value: Any, room: int, *, redacts: bool) -> bool:
         room: the limit of the value's JSON text, in bytes. The caller checks the exact size.
         redacts: whether secrets are redacted, by the default rules.
     """
-    return _room_left(value, room, MAX_DEPTH, _is_plain_key if redacts else _is_storable) >= 0
+    return _room_left((value,), room, MAX_DEPTH, _RULES[redacts]) >= 0
 
 
-def _room_left(value: Any, room: int, depth: int, is_key: Callable[[str], bool]) -> int:
-    """Return what the value leaves of the room, at most; less than 0 if it may be changed."""
-    kind = type(value)
-    if kind is str:
-        if len(value) <= room and (is_plain(value) or _is_clean(value, is_key)):
-            return room - len(value)
-        return -1
-    if value is None or kind is bool or (kind is int and -SMALL < value < SMALL):
-        return room
-    if kind is dict:
-        room -= len(value)
-        if depth == 0:
-            return -1
-        for key, item in value.items():
-            if room < 0 or type(key) is not str or not is_key(key):
+def _room_left(items: Iterable[Any], room: int, depth: int, rules: _Rules) -> int:
+    """Return what the items leave of the room, at most; less than 0 if one may be changed."""
+    for item in items:
+        kind = type(item)
+        if kind is str:
+            room -= len(item)
+            if room < 0 or not (is_plain(item) or rules.is_clean(item)):
                 return -1
-            room = _room_left(item, room, depth - 1, is_key)
-        return room
-    if kind is list or kind is tuple:
-        room -= len(value)
-        if depth == 0 or (is_key is _is_plain_key and value and not _is_ordinary(value)):
-            return -1
-        for item in value:
-            if room < 0:
+        elif kind is int:
+            if not -SMALL < item < SMALL:
                 return -1
-            room = _room_left(item, room, depth - 1, is_key)
-        return room
-    return room if kind is float and isfinite(value) else -1
-
-
-def _is_clean(text: str, is_key: Callable[[str], bool]) -> bool:
-    """Return whether a text that is not plain stays as it is."""
-    if storable_text(text) != text:
-        return False
-    if is_key is _is_storable:  # nothing is redacted
-        return True
-    # JSON in a text is sanitized as well.
-    return text[:1] not in ("{", "[") and redact_text(text) == text
+        elif kind is dict:
+            room -= len(item)
+            if room < 0 or depth == 0 or not rules.have_plain_keys(item):
+                return -1
+            room = _room_left(item.values(), room, depth - 1, rules)
+        elif kind is list or kind is tuple:
+            room -= len(item)
+            is_ordinary = not (rules.redacts and item) or _is_ordinary(item)
+            if room < 0 or depth == 0 or not is_ordinary:
+                return -1
+            room = _room_left(item, room, depth - 1, rules)
+        elif not (item is None or kind is bool or (kind is float and isfinite(item))):
+            return -1
+        if room < 0:
+            return -1
+    return room
 
 
 def _is_ordinary(items: Sequence[Any]) -> bool:
