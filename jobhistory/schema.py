@@ -29,7 +29,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import DeclarativeBase, Mapped, make_transient_to_detached, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql import operators
 from sqlalchemy.types import TypeDecorator
@@ -280,6 +281,7 @@ event.listen(
 COLUMN_NAMES = tuple(column.key for column in inspect(HistoryRecord).column_attrs)
 """The names of a record's fields, in the order of the table's columns."""
 
+_MAPPER = inspect(HistoryRecord)
 _NO_VALUES = dict.fromkeys(COLUMN_NAMES)
 JSON_COLUMNS = frozenset(column.key for column in COLUMNS if isinstance(column.type, JSONB))
 """The names of the columns that hold JSON."""
@@ -295,17 +297,19 @@ def record_from(values: Mapping[str, Any], *, shares_json: bool = False) -> Hist
         shares_json: whether the record may share mutable values with `values` instead of copying
             them. Only safe if no other code uses them.
     """
-    record = HistoryRecord()
+    # As SQLAlchemy loads objects. The constructor and setattr() would track each value as a change.
+    record: HistoryRecord = _MAPPER.class_manager.new_instance()
     loaded = vars(record)
-    # Faster than setattr(), which would track each value as a change.
-    loaded.update(_NO_VALUES | dict(values))
+    loaded.update(_NO_VALUES)
+    loaded.update(values)
     for name in JSON_COLUMNS:
         value = loaded[name]
         if type(value) is JsonText:
             loaded[name] = value.value
         elif value is not None and not shares_json:
             loaded[name] = _copied(value)
-    make_transient_to_detached(record)
+    # All that make_transient_to_detached() does if every column has a value.
+    instance_state(record).key = _MAPPER.identity_key_from_primary_key((loaded["id"],))
     return record
 
 

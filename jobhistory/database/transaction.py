@@ -104,13 +104,19 @@ class Transaction:
         """Execute a statement that returns at most one row, with all columns; return its record."""
         if self._prepared is not None:
             return self._prepared.returned(self.connection, statement, parameters)
-        found = self.execute(statement, parameters).mappings().one_or_none()
-        return None if found is None else record_from(found, shares_json=True)
+        found = self.execute(statement, parameters)
+        row = found.one_or_none()
+        return (
+            None
+            if row is None
+            else record_from(dict(zip(found.keys(), row, strict=True)), shares_json=True)
+        )
 
     def find(self, statement: Any, parameters: dict[str, Any] | None = None) -> list[HistoryRecord]:
         """Return the records that a statement selects, in order and detached."""
-        found = self.execute(statement, parameters).mappings()
-        return [record_from(row, shares_json=True) for row in found]
+        found = self.execute(statement, parameters)
+        names, rows = list(found.keys()), found.all()
+        return [record_from(dict(zip(names, row, strict=True)), shares_json=True) for row in rows]
 
     @property
     def loader(self) -> Session:
