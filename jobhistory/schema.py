@@ -91,6 +91,27 @@ class UTCDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class PlainUuid(TypeDecorator[uuid.UUID]):
+    """A UUID, loaded as `uuid.UUID` itself.
+
+    asyncpg returns a subclass of its own, which some JSON encoders refuse, and which can be
+    unpickled only where asyncpg is installed.
+    """
+
+    impl = Uuid
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        """Return the function that converts the driver's value; `None` if there is none."""
+        if dialect.driver == "asyncpg":
+            return _plain_uuid
+        return super().result_processor(dialect, coltype)
+
+
+def _plain_uuid(value: uuid.UUID | None) -> uuid.UUID | None:
+    return None if value is None else uuid.UUID(int=value.int)
+
+
 def _where(column: str) -> dict[str, Any]:
     """Return the arguments for a partial index on the rows in which a column is not NULL."""
     predicate = text(f"{column} IS NOT NULL")
@@ -151,10 +172,10 @@ class HistoryRecord(Base):
         Index("ix_job_history_expires_at", "expires_at"),
     )
 
-    id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+    id: Mapped[uuid.UUID] = mapped_column(PlainUuid, primary_key=True)
     job_id: Mapped[str] = mapped_column(String(NAME_LENGTH))
     correlation_id: Mapped[str] = mapped_column(String(NAME_LENGTH))
-    parent_id: Mapped[uuid.UUID | None] = mapped_column(Uuid)
+    parent_id: Mapped[uuid.UUID | None] = mapped_column(PlainUuid)
     trace_id: Mapped[str | None] = mapped_column(String(32))
     span_id: Mapped[str | None] = mapped_column(String(16))
     task_identifier: Mapped[str] = mapped_column(String(NAME_LENGTH))

@@ -237,11 +237,15 @@ def event_loop_thread() -> Iterator[EventLoop]:
 
 @contextmanager
 def async_engine(
-    database: Database, run: Callable[[Coroutine[Any, Any, Any]], Any], **options: Any
+    database: Database,
+    run: Callable[[Coroutine[Any, Any, Any]], Any],
+    driver: str | None = None,
+    **options: Any,
 ) -> Iterator[AsyncEngine]:
     """An engine for asyncio on a database, which gives back all of its connections."""
-    driver = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}[database.name]
-    engine = create_async_engine(database.url.set(drivername=driver), **options)
+    driver = driver or {"sqlite": "aiosqlite", "postgresql": "psycopg"}[database.name]
+    url = database.url.set(drivername=f"{database.name}+{driver}")
+    engine = create_async_engine(url, **options)
     _do_not_wait_for_the_disk(engine.sync_engine)
     yield engine
     checked_out = engine.pool.checkedout()
@@ -254,6 +258,17 @@ EVERY_STORE = [
     *("in-session-memory", "in-session-sqlite", "in-session-postgresql"),
     *("async-memory", "async-sqlite", "async-postgresql"),
     *("async-in-session-memory", "async-in-session-sqlite", "async-in-session-postgresql"),
+    # What differs from those is the driver, or the role.
+    *("postgresql_by_psycopg2", "async-postgresql_by_asyncpg", "postgresql_as_app"),
+    *(
+        pytest.param(f"{how}-in-session-{where}".removeprefix("-"), marks=pytest.mark.slow)
+        for how, where in (
+            ("", "postgresql_by_psycopg2"),
+            ("async", "postgresql_by_asyncpg"),
+            ("", "postgresql_as_app"),
+            ("async", "postgresql_as_app"),
+        )
+    ),
 ]
 
 
@@ -264,6 +279,7 @@ class SharedDatabase:
     To connect, and to start the server's side of the connection, takes longer than most tests.
     """
 
+    owner: Engine
     engine: Engine
     async_engine: AsyncEngine
 
@@ -273,13 +289,18 @@ class SharedDatabase:
         yield
         for pool in (self.engine.pool, self.async_engine.pool):
             assert pool.checkedout() == 0, "a connection is still checked out"
-        _empty(self.engine)
+        _empty(self.owner)
 
 
 @contextmanager
-def _shared(url: URL, loop: EventLoop) -> Iterator[SharedDatabase]:
-    with _opened(url) as database, async_engine(database, loop.run) as bind:
-        yield SharedDatabase(database.engine, bind)
+def _shared(
+    url: URL, loop: EventLoop, *, owner: Engine | None = None, async_driver: str | None = None
+) -> Iterator[SharedDatabase]:
+    with (
+        _opened(url) as database,
+        async_engine(database, loop.run, driver=async_driver) as bind,
+    ):
+        yield SharedDatabase(owner or database.engine, database.engine, bind)
 
 
 @pytest.fixture(scope="session")
@@ -298,12 +319,65 @@ def shared_postgresql(postgres: Server, event_loop_thread: EventLoop) -> Iterato
         yield shared
 
 
+@pytest.fixture(scope="session")
+def shared_postgresql_by_psycopg2(
+    shared_postgresql: SharedDatabase, event_loop_thread: EventLoop
+) -> Iterator[SharedDatabase]:
+    """The same database, through the driver that SQLAlchemy 2.0 chooses by default."""
+    owner = shared_postgresql.owner
+    url = owner.url.set(drivername="postgresql+psycopg2")
+    with _shared(url, event_loop_thread, owner=owner) as shared:
+        yield shared
+
+
+@pytest.fixture(scope="session")
+def shared_postgresql_by_asyncpg(
+    shared_postgresql: SharedDatabase, event_loop_thread: EventLoop
+) -> Iterator[SharedDatabase]:
+    """The same database, through the other driver for asyncio."""
+    owner = shared_postgresql.owner
+    with _shared(owner.url, event_loop_thread, owner=owner, async_driver="asyncpg") as shared:
+        yield shared
+
+
+@pytest.fixture(scope="session")
+def shared_postgresql_as_app(
+    shared_postgresql: SharedDatabase, event_loop_thread: EventLoop
+) -> Iterator[SharedDatabase]:
+    """The same database, as a role that owns nothing."""
+    owner = shared_postgresql.owner
+    with (
+        app_role(owner) as role,
+        _shared(as_role(owner.url, role), event_loop_thread, owner=owner) as shared,
+    ):
+        yield shared
+
+
+@contextmanager
+def app_role(owner: Engine) -> Iterator[str]:
+    """A role that owns nothing and may only read and write the table's rows."""
+    name = f"jobhistory_app_{uuid.uuid4().hex[:12]}"
+    with owner.begin() as connection:
+        connection.execute(text(f"CREATE ROLE {name}"))
+        granted = "SELECT, INSERT, UPDATE, DELETE ON job_history"
+        connection.execute(text(f"GRANT {granted} TO {name}"))
+    yield name
+    with owner.begin() as connection:
+        connection.execute(text(f"DROP OWNED BY {name}"))
+        connection.execute(text(f"DROP ROLE {name}"))
+
+
+def as_role(url: URL, role: str) -> URL:
+    """A URL for psycopg or psycopg2 whose connections act as a role."""
+    return url.update_query_dict({"options": f"-c role={role}"})
+
+
 @contextmanager
 def _stores(
     kind: str, request: pytest.FixtureRequest, clock: FakeClock
 ) -> Iterator[Callable[..., Any]]:
     """Yield a function that makes stores of a kind, which go by the clock."""
-    *how, where = kind.split("-")
+    how, _, where = kind.rpartition("-")
     loop = request.getfixturevalue("event_loop_thread")
     with ExitStack() as stack:
         engine = bind = None
@@ -334,7 +408,7 @@ def make_store(
     """Makes stores of every kind in turn, which go by a fake clock.
 
     They are in memory and on each kind of database; for threads and for asyncio; with transactions
-    of their own, and in the session of a caller.
+    of their own, and in the session of a caller; with each driver, and as a role that owns nothing.
     """
     with _stores(request.param, request, clock) as make:
         yield make

@@ -35,6 +35,7 @@ from jobhistory import (
 from jobhistory.database.deadlines import TimeLimits
 from jobhistory.database.engines import async_engine_from_url, engine_from_url
 from jobhistory.schema import values_of
+from tests.conftest import app_role, as_role
 from tests.facades import Synchronous
 from tests.servers import kill, pgbouncer, start_again, wheel_server
 
@@ -438,17 +439,9 @@ def test_asyncpg_names_a_missing_schema_too(postgres_database, event_loop_thread
 
 
 @pytest.fixture
-def app_role(postgres_database):
-    """A role that owns nothing and may only read and write the table's rows."""
-    name = f"jobhistory_app_{uuid.uuid4().hex[:12]}"
-    with postgres_database.engine.begin() as connection:
-        connection.execute(text(f"CREATE ROLE {name}"))
-        granted = "SELECT, INSERT, UPDATE, DELETE ON job_history"
-        connection.execute(text(f"GRANT {granted} TO {name}"))
-    yield name
-    with postgres_database.engine.begin() as connection:
-        connection.execute(text(f"DROP OWNED BY {name}"))
-        connection.execute(text(f"DROP ROLE {name}"))
+def role(postgres_database):
+    with app_role(postgres_database.engine) as name:
+        yield name
 
 
 @contextmanager
@@ -463,17 +456,13 @@ def row_level_security(engine):
         connection.execute(text("ALTER TABLE job_history DISABLE ROW LEVEL SECURITY"))
 
 
-def as_role(url, role):
-    return url.update_query_dict({"options": f"-c role={role}"})
-
-
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
 @pytest.mark.parametrize("rows", ["all rows", "row-level security"])
-def test_a_role_that_owns_nothing(postgres_database, app_role, clock, driver, rows):
+def test_a_role_that_owns_nothing(postgres_database, role, clock, driver, rows):
     with ExitStack() as stack:
         if rows == "row-level security":
             stack.enter_context(row_level_security(postgres_database.engine))
-        url = as_role(of_driver(postgres_database.url, driver), app_role)
+        url = as_role(of_driver(postgres_database.url, driver), role)
         engine = stack.enter_context(engine_for(url))
         exercise(create_store(engine, clock=clock), clock)
         exercise_in_session(create_store(engine, clock=clock), sessionmaker(engine))
@@ -486,8 +475,8 @@ def many(name, count=2):
 
 
 @pytest.mark.parametrize("bind", ["engine", "URL"])
-def test_row_level_security_is_asked_about_once_a_connection(postgres_database, app_role, bind):
-    url = as_role(postgres_database.url, app_role)
+def test_row_level_security_is_asked_about_once_a_connection(postgres_database, role, bind):
+    url = as_role(postgres_database.url, role)
     with row_level_security(postgres_database.engine), engine_for(url) as engine:
         store = create_store(engine if bind == "engine" else url)
         statements = []
@@ -503,8 +492,8 @@ def test_row_level_security_is_asked_about_once_a_connection(postgres_database, 
         assert len(store.recent()) == 6
 
 
-def test_row_level_security_that_is_enabled_later(postgres_database, app_role):
-    with engine_for(as_role(postgres_database.url, app_role)) as engine:
+def test_row_level_security_that_is_enabled_later(postgres_database, role):
+    with engine_for(as_role(postgres_database.url, role)) as engine:
         store = create_store(engine)
         store.record_many(many("before"))
         with row_level_security(postgres_database.engine):

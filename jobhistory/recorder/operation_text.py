@@ -8,13 +8,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Boolean, Enum, Float, Integer, String, Uuid
+from sqlalchemy import Boolean, Enum, Float, Integer, String
 
 from jobhistory.execution.batch import Operation
 from jobhistory.execution.outcome import ExecutionKey, Outcome
 from jobhistory.execution.status import Status
 from jobhistory.sanitize.json_text import JsonText, decoded
-from jobhistory.schema import HistoryRecord, UTCDateTime
+from jobhistory.schema import HistoryRecord, PlainUuid, UTCDateTime
 
 _TABLE = HistoryRecord.__table__
 _REQUIRED_IN_ROWS = frozenset(column.name for column in _TABLE.c if not column.nullable)
@@ -136,7 +136,7 @@ def _reader(type_: Any) -> Callable[[Any], Any]:
     if isinstance(type_, Enum):  # a subclass of String
         return Status
     readers: dict[type, Callable[[Any], Any]] = {
-        Uuid: UUID,
+        PlainUuid: UUID,
         UTCDateTime: _moment,
         String: _text,
         Integer: _integer,
