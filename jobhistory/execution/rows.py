@@ -77,6 +77,7 @@ class RowBuilder:
             else parse_retention(history_retention, now=now)
         )
         attempts, run_at = given["attempts"], given["run_at"]
+        payload, payload_is_exact = self.sanitizer.payload(given["payload"])
         row = {
             "id": id_at(now)
             if execution_id is None
@@ -89,7 +90,8 @@ class RowBuilder:
             "attempt_number": 1
             if attempts is None
             else read_attempt_number(attempts, "job.attempts"),
-            "payload": self.sanitizer.payload(given["payload"]),
+            "payload": payload,
+            "payload_is_exact": payload_is_exact,
             "started_at": now,
             "queue_time_ms": None
             if run_at is None
@@ -186,6 +188,8 @@ class RowBuilder:
         for name, value in given.items():
             if value is not None and name not in _REQUIRED and name in readers:
                 row[name] = readers[name](value, name)
+        if "payload" in given:
+            self._set_payload(row, is_stated="payload_is_exact" in given)
         if row["labels"] is None and self.labels:
             row["labels"] = dict(self.labels)
         if not row["status"].is_outcome:
@@ -272,6 +276,12 @@ class RowBuilder:
         row["started_at"], row["completed_at"] = started_at, completed_at
         row["execution_time_ms"] = took
 
+    def _set_payload(self, row: dict[str, Any], *, is_stated: bool) -> None:
+        """Sanitize the payload. It is exact unless this changes it or the caller says it is not."""
+        row["payload"], is_exact = self.sanitizer.payload(row["payload"])
+        # A copy of a record stays inexact, or unknown, even if its payload does not change now.
+        row["payload_is_exact"] = row["payload_is_exact"] and is_exact if is_stated else is_exact
+
     def _failure(self, error: ErrorLike | None) -> dict[str, Any]:
         """Return the columns of a failure."""
         if isinstance(error, Failure):
@@ -333,7 +343,7 @@ class RowBuilder:
             "status": read_status,
             "attempt_number": read_attempt_number,
             "labels": self._labels,
-            "payload": lambda value, _: self.sanitizer.payload(value),
+            "payload": lambda value, _: value,  # see `_set_payload`
             "payload_is_exact": read_boolean,
             "started_at": in_utc,
             "completed_at": in_utc,

@@ -25,6 +25,7 @@ from sqlalchemy import Row
 
 from jobhistory.errors import check_count
 from jobhistory.sanitize.attributes import attributes_of
+from jobhistory.sanitize.exactness import is_exact
 from jobhistory.sanitize.json_text import JsonText, encode
 from jobhistory.sanitize.secret_names import looks_secret
 from jobhistory.sanitize.secrets import REDACTED, redact_arguments, redact_secrets, redact_text
@@ -81,13 +82,17 @@ class Sanitizer:
     """Called for each name and value: in mappings, objects, pairs, and JSON in texts. The default
     rules apply to other text. With `None`, nothing is redacted."""
 
-    def payload(self, value: Any) -> JsonText | None:
-        """Return a job's payload as the text of a JSON value; `None` for SQL NULL."""
-        return self._text(value, self.limits.payload)
+    def payload(self, value: Any) -> tuple[JsonText | None, bool]:
+        """Return a job's payload as the text of a JSON value, and whether it comes back as it was.
+
+        The text is `None` for SQL NULL.
+        """
+        text, plain = self._encoded(value, self.limits.payload)
+        return text, is_exact(value, plain)
 
     def results(self, value: Any) -> JsonText | None:
-        """Return partial results as the text of a JSON value; `None` for SQL NULL."""
-        return self._text(value, self.limits.results)
+        """Return results as the text of a JSON value; `None` for SQL NULL."""
+        return self._encoded(value, self.limits.results)[0]
 
     def labels(self, labels: dict[str, str]) -> dict[str, str]:
         """Return labels with secrets redacted."""
@@ -129,18 +134,21 @@ class Sanitizer:
         kind, message, stack = texts_of_error(error)
         return kind, self.message(message), self.stack(stack)
 
-    def _text(self, value: Any, limit: int) -> JsonText | None:
-        """Return a value as JSON text within the limit, encoded as it is if that is safe."""
+    def _encoded(self, value: Any, limit: int) -> tuple[JsonText | None, Any]:
+        """Return a value as JSON text within the limit, and the JSON value that is stored.
+
+        If it is safe to encode the value as it is, that is the value itself.
+        """
         if value is None:
-            return None
+            return None, None
         if self.redact is None or self.redact is redact_secrets:
             with suppress(Exception):  # another thread may be changing the value
                 if is_unchanged(value, limit, redacts=self.redact is not None):
                     text = JsonText.of(value)
                     if byte_length(text) <= limit:
-                        return text
+                        return text, value
         plain = self.walked(value, limit)
-        return None if plain is None else JsonText.of(plain)
+        return (None if plain is None else JsonText.of(plain)), plain
 
     def walked(self, value: Any, limit: int) -> Any:
         """Return a value as a JSON value whose text is within the limit."""
