@@ -337,11 +337,13 @@ def record_from(values: Mapping[str, Any], *, shares_json: bool = False) -> Hist
 def values_of(record: HistoryRecord) -> dict[str, Any]:
     """Return the values of all columns, with copies of the mutable ones."""
     loaded = vars(record)  # faster than SQLAlchemy's attributes, which read the same dict
-    values = {
-        name: loaded[name] if name in loaded else getattr(record, name) for name in COLUMN_NAMES
-    }
+    try:
+        values = {name: loaded[name] for name in COLUMN_NAMES}
+    except KeyError:  # a record of the app's session may have unloaded columns
+        values = {name: getattr(record, name) for name in COLUMN_NAMES}
     for name in JSON_COLUMNS:
-        values[name] = _copied(values[name])
+        if values[name] is not None:
+            values[name] = _copied(values[name])
     return values
 
 

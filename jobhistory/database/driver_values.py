@@ -5,11 +5,13 @@ psycopg adapts all values of a row, except for lists and mappings.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from jobhistory.sanitize.json_text import JsonText
-from jobhistory.schema import JSON_COLUMNS
+from jobhistory.schema import COLUMN_NAMES, JSON_COLUMNS
+
+_JSON_PLACES = [COLUMN_NAMES.index(name) for name in JSON_COLUMNS]
 
 
 def for_driver(value: Any) -> JsonText | None:
@@ -17,10 +19,9 @@ def for_driver(value: Any) -> JsonText | None:
     return value if value is None or type(value) is JsonText else JsonText.of(value)
 
 
-def values_for_driver(values: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
-    """Return the values with these names, in order; `None` for those that are missing."""
-    found = [values.get(name) for name in names]
-    for place, name in enumerate(names):
-        if name in JSON_COLUMNS:
-            found[place] = for_driver(found[place])
-    return found
+def row_for_driver(row: Mapping[str, Any]) -> list[Any]:
+    """Return the values of all columns, in order; `None` for those that are missing."""
+    values = [row.get(name) for name in COLUMN_NAMES]
+    for place in _JSON_PLACES:
+        values[place] = for_driver(values[place])
+    return values

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util import await_only
 
 from jobhistory.database.driver_errors import as_sqlalchemy_errors, sqlstate
-from jobhistory.database.driver_values import values_for_driver
+from jobhistory.database.driver_values import row_for_driver
 from jobhistory.schema import COLUMN_NAMES, TABLE_NAME
 
 Row = dict[str, Any]
@@ -43,7 +43,7 @@ def copy_rows(connection: Connection, rows: list[Row], options: Mapping[str, Any
         options: the execution options, of which only `schema_translate_map` is used.
     """
     statement = _copy_statement(connection, options)
-    lines = [values_for_driver(row, COLUMN_NAMES) for row in rows]
+    lines = [row_for_driver(row) for row in rows]
     driver: Any = connection.connection.driver_connection
     try:
         with as_sqlalchemy_errors(connection, statement):
