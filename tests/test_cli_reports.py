@@ -366,3 +366,15 @@ def test_a_reader_who_has_seen_enough_is_no_error_to_tell(url, history):
     command = f"{sys.executable} -m jobhistory.cli list --all --json --url '{url}' | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
     assert (done.stdout.count("\n"), done.stderr) == (1, "")
+
+
+def test_list_shows_why_an_execution_was_cancelled(run, url, database, terminal):
+    store = create_store(database.engine)
+    record = store.record_start(Job("1", "sync"), "w", "c")
+    store.record_cancellation(record, reason="revoked by an operator\nat noon")
+    _, out, _ = run("list", "--url", url)
+
+    assert "cancelled" in out
+    assert "revoked by an operator" in out
+    assert "at noon" not in out
+    assert "revoked by an operator" in run("show", "1", "--url", url)[1]

@@ -20,7 +20,6 @@ tasks = st.sampled_from(["resize", "send_email"])
 correlations = st.sampled_from(["c-1", "c-2"])
 statuses = st.sampled_from(Status)
 maybe = st.none()
-KEY = ("job_id", "worker_id", "correlation_id")
 
 
 @pytest.fixture(scope="module")
@@ -79,14 +78,14 @@ def machine(url):
             self.both(
                 {
                     Status.STARTED: lambda store: store.record_failure(*ids, 3, ValueError("x")),
-                    Status.COMPLETED: lambda store: store.record_completion(*ids, 1),
-                    Status.FAILED: lambda store: store.record_failure(*ids, 2, "text"),
+                    Status.COMPLETED: lambda store: store.record_completion(*ids, 1, result=[1]),
+                    Status.FAILED: lambda store: store.record_failure(
+                        *ids, 2, "text", will_retry=True
+                    ),
                     Status.PARTIAL_SUCCESS: lambda store: store.record_partial_success(
                         *ids, 4, {"failed_steps": ["upload"]}
                     ),
-                    Status.CANCELLED: lambda store: store.record_execution(
-                        **dict(zip(KEY, ids, strict=True)), task_identifier="t", status="cancelled"
-                    ),
+                    Status.CANCELLED: lambda store: store.record_cancellation(*ids, 5, reason="x"),
                 }[how]
             )
 

@@ -206,10 +206,9 @@ def _cells(record: HistoryRecord) -> tuple[str, ...]:
 
 
 def _record_error(record: HistoryRecord) -> str:
-    if record.error_type is None:
-        return ""
+    """Return the type and the message of a failure, or the reason for a cancellation."""
     lines = (record.error_message or "").strip().splitlines()
-    return f"{record.error_type}: {lines[0]}" if lines else record.error_type
+    return ": ".join([*filter(None, [record.error_type]), *lines[:1]])
 
 
 def _details(record: HistoryRecord) -> Iterator[tuple[str, str]]:
