@@ -329,7 +329,7 @@ class HistoryStore(BaseStore):
         heartbeat_older_than: Duration | None = None,
         started_before: datetime | None = None,
         task_identifier: str | Collection[str] | None = None,
-        worker_id: Id | None = None,
+        worker_id: Id | Collection[Id] | None = None,
         batch_size: int = 1000,
         time_limit: Duration | None = None,
         progress: Callable[[int], None] | None = None,
@@ -360,7 +360,7 @@ class HistoryStore(BaseStore):
                 passes its own `worker_id` and the current time to end what its previous process
                 left behind.
             task_identifier: only executions of this task, or of one of these tasks.
-            worker_id: only executions of this worker.
+            worker_id: only executions of this worker, or of one of these workers.
             batch_size, time_limit, progress: as for `expire`.
 
         Raises:

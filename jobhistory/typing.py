@@ -62,7 +62,12 @@ class _Filters(TypedDict, total=False):
     task_identifier: str | Collection[str] | None
     job_id: Id | None
     correlation_id: Id | None
-    worker_id: Id | None
+    worker_id: Id | Collection[Id] | None
+    worker_id_starts_with: str | None
+    min_attempt: int | None
+    labels: Mapping[str, str] | None
+    parent_id: UUID | None
+    trace_id: str | None
     error_type: str | None
     error_contains: str | None
     min_execution_time_ms: int | None

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import create_engine, text
 
-from jobhistory import Job, __version__, create_store, migrate
+from jobhistory import Job, __version__, create_store, migrate, new_execution_id
 from jobhistory.cli import main
 from jobhistory.cli.output import took
 from jobhistory.schema import COLUMN_NAMES
@@ -102,6 +102,8 @@ def test_list_prints_a_line_for_each_execution_with_tabs_between(run, url, histo
         (["--task", "backup"], ["1", "3"]),
         (["--task", "backup", "--task", "send_email", "--limit", "2"], ["1", "2"]),
         (["--worker", "w-2"], ["2"]),
+        (["--worker", "w-3", "--worker", "w-1"], ["1", "3"]),
+        (["--worker-prefix", "w-2"], ["2"]),
         (["--error-type", "ValueError"], ["2"]),
     ],
 )
@@ -110,6 +112,42 @@ def test_list_takes_every_criterion_of_query(run, url, history, options, expecte
     assert [row[4] for row in lines(out)[1:]] == expected
     _, out, _ = run("list", "--url", url, "--json", *options)
     assert [json.loads(line)["job_id"] for line in out.splitlines()] == expected
+
+
+def test_list_finds_attempts_labels_parents_and_traces(run, url, database):
+    parent, trace = new_execution_id(), "4bf92f3577b34da6a3ce929d0e0e4736"
+    ended = {"worker_id": "w", "correlation_id": "c", "task_identifier": "t", "status": "completed"}
+    store = create_store(database.engine)
+    store.record_execution(ended, job_id="1", labels={"tenant": "a=b", "queue": "mail"})
+    store.record_execution(ended, job_id="2", attempt_number=2)
+    store.record_execution(ended, job_id="3", parent_id=parent)
+    store.record_execution(ended, job_id="4", trace_id=trace)
+
+    for options, expected in [
+        (["--label", "tenant=a=b", "--label", "queue=mail"], "1"),
+        (["--min-attempt", "2"], "2"),
+        (["--parent-id", str(parent)], "3"),
+        (["--trace-id", trace], "4"),
+    ]:
+        _, out, _ = run("list", "--url", url, "--json", *options)
+        assert [json.loads(line)["job_id"] for line in out.splitlines()] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--label", "tenant"], "--label 'tenant' has no value; write it like 'tenant=acme'"),
+        (["--label", "Tenant=x"], "--label 'Tenant' is not the name of a label"),
+        (["--parent-id", "x"], "--parent-id 'x' is not the id of a record"),
+        (["--trace-id", "x"], "--trace-id 'x' is not a trace id"),
+        (["--min-attempt", "-1"], "--min-attempt -1 is not a whole number"),
+        (["--worker-prefix", ""], "--worker-prefix '' is not the start of an id"),
+    ],
+)
+def test_a_criterion_that_cannot_be_used_is_named_by_its_option(run, url, history, options, says):
+    _, out, err = run("list", "--url", url, *options)
+    assert out == ""
+    assert says in err
 
 
 def test_json_has_every_column_on_one_line(run, url, history):

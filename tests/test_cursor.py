@@ -33,7 +33,14 @@ some_criteria = st.fixed_dictionaries(
         "status": st.sampled_from(Status) | st.lists(st.sampled_from(Status), max_size=4),
         "job_id": ids,
         "correlation_id": ids,
-        "worker_id": ids,
+        "worker_id": ids | st.lists(ids, max_size=3),
+        "worker_id_starts_with": names,
+        "min_attempt": st.integers(0, 2**31 - 1),
+        "labels": st.dictionaries(
+            st.from_regex(r"[a-z][a-z0-9_]{0,9}", fullmatch=True), st.text(max_size=9), max_size=5
+        ),
+        "parent_id": st.uuids(),
+        "trace_id": st.from_regex(r"[0-9a-f]{31}[1-9a-f]", fullmatch=True),
         "error_type": names,
         "error_contains": names,
         "min_execution_time_ms": st.integers(0, 2**63 - 1),
@@ -106,6 +113,15 @@ def test_a_small_difference_is_one(criteria, others):
     assert not is_of(CURSOR, HistoryQuery(**others), HistoryQuery(**criteria))
 
 
+@pytest.mark.parametrize(
+    ("criteria", "others"),
+    [({"min_attempt": 0}, {}), ({"labels": {}}, {}), ({"worker_id": ["w"]}, {"worker_id": "w"})],
+)
+def test_criteria_that_everything_meets_are_none(criteria, others):
+    assert HistoryQuery(**criteria) == HistoryQuery(**others)
+    assert is_of(CURSOR, HistoryQuery(**criteria), HistoryQuery(**others))
+
+
 def with_duplicates(values, rng):
     shuffled = [*values, *rng.choices(values, k=2)] if values else []
     rng.shuffle(shuffled)
@@ -116,8 +132,13 @@ def rewritten(name, value, rng, time_zone):
     """The same criterion, written in another way."""
     if isinstance(value, datetime):
         return value.astimezone(time_zone) if value.year > 1 else value
-    if isinstance(value, uuid.UUID | int) and name.endswith("_id"):
+    if name in ("job_id", "correlation_id"):
         return str(value)
+    if name == "worker_id":
+        values = [str(each) for each in (value if isinstance(value, list) else [value])]
+        return with_duplicates(values, rng)
+    if name == "labels":
+        return dict(rng.sample(list(value.items()), len(value)))
     if name == "status":
         values = [value] if isinstance(value, str) else value
         value = [rng.choice([str, Status])(each) for each in values]

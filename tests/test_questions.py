@@ -125,6 +125,65 @@ def test_without_an_order_a_query_returns_the_same_records_in_any_order(store):
     assert jobs(store.page(order="newest", after=cursor, limit=2)) == [2, 1]
 
 
+parents = [uuid.UUID(int=number) for number in (1, 2)]
+traces = ["4bf92f3577b34da6a3ce929d0e0e4736", "0" * 31 + "1"]
+workers = st.sampled_from(["host-1:5", "host-1:7", "HOST-1:5", "host-2", "h", "%", "_x", "ä:1"])
+label_sets = st.dictionaries(
+    st.sampled_from(["tenant", "queue"]), st.sampled_from(["acme", "Acme", "", "1", "ä'\"\\"])
+)
+
+
+@given(
+    described=st.lists(
+        st.fixed_dictionaries(
+            {
+                "worker_id": workers,
+                "attempt_number": st.integers(0, 3),
+                "labels": st.none() | label_sets,
+                "parent_id": st.none() | st.sampled_from(parents),
+                "trace_id": st.none() | st.sampled_from(traces),
+            }
+        ),
+        max_size=12,
+    ),
+    criteria=st.fixed_dictionaries(
+        {},
+        optional={
+            "worker_id": workers | st.lists(workers, max_size=3) | st.sets(workers, max_size=3),
+            "worker_id_starts_with": st.sampled_from(["host-1", "host", "h", "%", "_", "ä", "H"]),
+            "min_attempt": st.integers(0, 3),
+            "labels": label_sets,
+            "parent_id": st.sampled_from(parents),
+            "trace_id": st.sampled_from(traces),
+        },
+    ),
+)
+def test_workers_attempts_labels_parents_and_traces_are_criteria(make_store, described, criteria):
+    store = make_store(buffer_size=10_000)
+    recorded = {"correlation_id": f"c-{next(names)}"}
+    executions(store, *described, **recorded)
+
+    def meets(execution):
+        chosen = criteria.get("worker_id", execution["worker_id"])
+        chosen = [chosen] if isinstance(chosen, str) else chosen
+        labels = execution["labels"] or {}
+        return (
+            execution["worker_id"] in chosen
+            and execution["worker_id"].startswith(criteria.get("worker_id_starts_with", ""))
+            and execution["attempt_number"] >= criteria.get("min_attempt", 0)
+            and labels.items() >= criteria.get("labels", {}).items()
+            and criteria.get("parent_id") in (None, execution["parent_id"])
+            and criteria.get("trace_id") in (None, execution["trace_id"])
+        )
+
+    expected = [number for number, each in enumerate(described) if meets(each)]
+    assert jobs(store.query(criteria, order="oldest", **recorded)) == expected
+    assert store.count(criteria, **recorded).value == len(expected)
+    assert sum(each.executions for each in store.stats(criteria, **recorded)) == len(expected)
+    paged = [number for page in pages(store, [2], **criteria, **recorded) for number in jobs(page)]
+    assert paged == expected[::-1]
+
+
 @pytest.mark.parametrize("limit", [2**63 - 1, 2**63 - 2])
 def test_the_largest_limit_is_that_of_the_databases(store, limit):
     executions(store, {}, {}, {})
@@ -177,6 +236,16 @@ def test_any_part_of_a_message_finds_it_and_so_it_does_in_memory(database, text,
         ({"job_id": ""}, "job_id '' is empty"),
         ({"correlation_id": 1.5}, "correlation_id 1.5 is not an id"),
         ({"limit": 2**63}, "limit"),
+        ({"worker_id": ["w", ""]}, "worker_id '' is empty"),
+        ({"worker_id_starts_with": ""}, "worker_id_starts_with '' is not the start of an id"),
+        ({"worker_id_starts_with": ["h"]}, "worker_id_starts_with"),
+        ({"min_attempt": -1}, "min_attempt -1 is not a whole number"),
+        ({"min_attempt": 2**31}, "min_attempt"),
+        ({"labels": "tenant"}, "labels 'tenant' is not a mapping"),
+        ({"labels": {"Tenant": "acme"}}, "labels 'Tenant' is not the name of a label"),
+        ({"labels": {"tenant": 5}}, "labels"),
+        ({"parent_id": "0150c2eb-1e00-7000-80b1-a73527cf55ed"}, "parent_id"),
+        ({"trace_id": "4BF9"}, "trace_id '4BF9' is not a trace id"),
     ],
 )
 def test_what_is_no_criterion_is_refused(plain_store, criteria, says):
@@ -242,7 +311,10 @@ criteria = st.fixed_dictionaries(
         "order": st.sampled_from(["newest", "oldest"]),
         "status": st.sampled_from(["completed", "failed", ["failed", "partial_success"]]),
         "task_identifier": st.sampled_from(["a", ["a", "b"], ["a", "b", "c"], []]),
-        "worker_id": st.just("w"),
+        "worker_id": st.sampled_from(["w", ["w"], ["w", "v"], []]),
+        "worker_id_starts_with": st.sampled_from(["w", "W"]),
+        "min_attempt": st.sampled_from([0, 1, 2]),
+        "labels": st.sampled_from([{}, {"tenant": "acme"}]),
         "error_contains": st.just("O"),
         "min_execution_time_ms": st.just(1),
         "from_": st.just(NOON + timedelta(seconds=1)),

@@ -24,6 +24,9 @@ VALUES = {
     "status": "failed",
     "order": "oldest",
     "limit": 5,
+    "worker_id": ["w"],
+    "labels": {"tenant": "acme"},
+    "min_attempt": 2,
 }
 BY_METHOD = {
     "query": types.Criteria,

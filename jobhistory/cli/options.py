@@ -6,6 +6,7 @@ import shlex
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 from sqlalchemy import make_url
@@ -43,7 +44,9 @@ Tasks = Annotated[
     list[str] | None,
     typer.Option("--task", help="Of this task; may be repeated."),
 ]
-Worker = Annotated[str | None, typer.Option("--worker", help="Run by this worker.")]
+Workers = Annotated[
+    list[str] | None, typer.Option("--worker", help="Run by this worker; may be repeated.")
+]
 ErrorType = Annotated[str | None, typer.Option(help="Failed with this error type.")]
 ErrorContains = Annotated[
     str | None, typer.Option(help="Failed with an error that contains this text; ignores case.")
@@ -66,14 +69,19 @@ OPTIONS = {
     "heartbeat_older_than": "--heartbeat-older-than",
     "history_retention": "--retention",
     "job_id": "--job-id",
+    "labels": "--label",
     "limit": "--limit",
+    "min_attempt": "--min-attempt",
     "older_than": "--older-than",
+    "parent_id": "--parent-id",
     "schema": "--schema",
     "status": "--status",
     "task_identifier": "--task",
     "time_limit": "--time-limit",
     "to": "--until",
+    "trace_id": "--trace-id",
     "worker_id": "--worker",
+    "worker_id_starts_with": "--worker-prefix",
 }
 """For each argument of a store, the option for it."""
 
@@ -110,6 +118,27 @@ def read_milliseconds(duration: str | None, option: str) -> int | None:
     if duration is None:
         return None
     return parse_duration(duration, option) // timedelta(milliseconds=1)
+
+
+def read_labels(options: list[str] | None) -> dict[str, str] | None:
+    """Return the labels of options such as `tenant=acme`."""
+    labels = {}
+    for text in options or ():
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise InvalidInput("--label", text, "has no value; write it like 'tenant=acme'")
+        labels[name] = value
+    return labels or None
+
+
+def read_uuid(text: str | None, option: str) -> UUID | None:
+    """Return the id of a record."""
+    try:
+        return None if text is None else UUID(text)
+    except ValueError:
+        raise InvalidInput(
+            option, text, "is not the id of a record; `jobhistory list --json` shows them"
+        ) from None
 
 
 def repeated(context: typer.Context, **values: str) -> str:

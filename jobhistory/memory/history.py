@@ -315,11 +315,21 @@ def _matches(row: Row, query: HistoryQuery) -> bool:
         and (query.status is None or row["status"] in query.status)
         and (query.job_id is None or row["job_id"] == query.job_id)
         and (query.correlation_id is None or row["correlation_id"] == query.correlation_id)
-        and (query.worker_id is None or row["worker_id"] == query.worker_id)
+        and (query.worker_id is None or row["worker_id"] in query.worker_id)
+        and row["worker_id"].startswith(query.worker_id_starts_with or "")
+        and row["attempt_number"] >= (query.min_attempt or 0)
+        and (query.labels is None or _has_labels(row, query.labels))
+        and (query.parent_id is None or row.get("parent_id") == query.parent_id)
+        and (query.trace_id is None or row.get("trace_id") == query.trace_id)
         and (query.error_type is None or row.get("error_type") == query.error_type)
         and (query.error_contains is None or _has_error(row, query.error_contains))
         and (query.min_execution_time_ms is None or _took(row, query.min_execution_time_ms))
     )
+
+
+def _has_labels(row: Row, labels: tuple[tuple[str, str], ...]) -> bool:
+    given = row.get("labels") or {}
+    return all(given.get(name) == value for name, value in labels)
 
 
 def _took(row: Row, at_least: int) -> bool:

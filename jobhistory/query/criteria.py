@@ -6,11 +6,15 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, TypeVar, get_args
+from uuid import UUID
 
 from jobhistory._runtime.clock import in_utc
 from jobhistory.errors import InvalidInput, check_count
 from jobhistory.execution.ids import id_text, name_text
+from jobhistory.execution.labels import read_labels
 from jobhistory.execution.status import Status, read_status
+from jobhistory.execution.trace import read_trace_id
+from jobhistory.execution.values import read_attempt_number, read_parent_id
 from jobhistory.sanitize.truncate import storable_text
 from jobhistory.typing import Id, Order
 
@@ -32,7 +36,14 @@ class HistoryQuery:
             finds executions that are still `started`, so add `from_` in a large history.
         job_id: of this job.
         correlation_id: with this correlation id.
-        worker_id: run by this worker.
+        worker_id: run by this worker, or by one of these. An empty collection matches nothing.
+        worker_id_starts_with: run by a worker whose id starts with this text, such as a host name.
+            Case matters. No index helps with this criterion and the next four, so add `from_` in a
+            large history.
+        min_attempt: this attempt at the job or a later one: 2 for retries.
+        labels: with these labels, and maybe others.
+        parent_id: started by the execution with this id.
+        trace_id: in this trace: 32 lower-case hexadecimal digits.
         error_type: failed with this error type, as it was recorded (`"ValueError"`).
         error_contains: failed with this text in `"type: message"` of the error. The text is taken
             literally, except that A to Z match in either case. The database scans the failures,
@@ -53,7 +64,12 @@ class HistoryQuery:
     status: tuple[Status, ...] | None
     job_id: str | None
     correlation_id: str | None
-    worker_id: str | None
+    worker_id: tuple[str, ...] | None
+    worker_id_starts_with: str | None
+    min_attempt: int | None
+    labels: tuple[tuple[str, str], ...] | None
+    parent_id: UUID | None
+    trace_id: str | None
     error_type: str | None
     error_contains: str | None
     min_execution_time_ms: int | None
@@ -69,7 +85,12 @@ class HistoryQuery:
         status: str | Collection[str] | None = None,
         job_id: Id | None = None,
         correlation_id: Id | None = None,
-        worker_id: Id | None = None,
+        worker_id: Id | Collection[Id] | None = None,
+        worker_id_starts_with: str | None = None,
+        min_attempt: int | None = None,
+        labels: Mapping[str, str] | None = None,
+        parent_id: UUID | None = None,
+        trace_id: str | None = None,
         error_type: str | None = None,
         error_contains: str | None = None,
         min_execution_time_ms: int | None = None,
@@ -84,6 +105,11 @@ class HistoryQuery:
             "job_id": job_id,
             "correlation_id": correlation_id,
             "worker_id": worker_id,
+            "worker_id_starts_with": worker_id_starts_with,
+            "min_attempt": min_attempt,
+            "labels": labels,
+            "parent_id": parent_id,
+            "trace_id": trace_id,
             "error_type": error_type,
             "error_contains": error_contains,
             "min_execution_time_ms": min_execution_time_ms,
@@ -169,6 +195,24 @@ def _names(value: Any, argument: str) -> tuple[str, ...]:
     return _one_or_more(value, argument, name_text)
 
 
+def _ids(value: Any, argument: str) -> tuple[str, ...]:
+    return _one_or_more(value, argument, id_text)
+
+
+def _prefix(value: Any, argument: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise InvalidInput(argument, value, "is not the start of an id; write it like 'host-7:'")
+    return storable_text(value)
+
+
+def _attempt(value: Any, argument: str) -> int | None:
+    return read_attempt_number(value, argument) or None  # attempts are numbered from 0 up
+
+
+def _labels(value: Any, argument: str) -> tuple[tuple[str, str], ...] | None:
+    return tuple(sorted(read_labels(value, argument).items())) or None
+
+
 def _statuses(value: Any, argument: str) -> tuple[Status, ...]:
     if isinstance(value, str) and value in _STATUSES:  # as nearly all are
         return _STATUSES[value]
@@ -205,7 +249,12 @@ _READERS: dict[str, Callable[[Any, str], Any]] = {
     "status": _statuses,
     "job_id": id_text,
     "correlation_id": id_text,
-    "worker_id": id_text,
+    "worker_id": _ids,
+    "worker_id_starts_with": _prefix,
+    "min_attempt": _attempt,
+    "labels": _labels,
+    "parent_id": read_parent_id,
+    "trace_id": read_trace_id,
     "error_type": name_text,
     "error_contains": _search_text,
     "min_execution_time_ms": _milliseconds,

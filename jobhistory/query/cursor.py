@@ -120,6 +120,8 @@ def _digest(query: HistoryQuery) -> bytes:
 def _canonical(value: Any) -> Any:
     if isinstance(value, tuple):
         return sorted(value)
+    if isinstance(value, UUID):
+        return str(value)
     return _microseconds(value) if isinstance(value, datetime) else value
 
 

@@ -182,6 +182,11 @@ assert_type(store.running(), list[HistoryRecord])
 HistoryQuery(order="oldest", error_contains="x", min_execution_time_ms=5, job_id=uuid.uuid4())
 HistoryQuery(order="sideways")  # type: ignore[arg-type]
 store.query({"from": datetime.now(UTC)})
+store.query(worker_id=["w", 5], worker_id_starts_with="host-1:", min_attempt=2)
+store.query(
+    labels={"tenant": "acme"}, parent_id=record.id, trace_id="4bf92f3577b34da6a3ce929d0e0e4736"
+)
+store.query(labels={"tenant": 5})  # type: ignore[dict-item]
 store.query(statsu="failed")  # type: ignore[call-arg]
 store.query(limit="5")  # type: ignore[arg-type]
 store.page(worker=5)  # type: ignore[call-arg]

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from jobhistory.cli import output
 from jobhistory.cli.database import open_store
-from jobhistory.cli.options import Json, Schema, Tasks, Url, Verbose, Worker
+from jobhistory.cli.options import Json, Schema, Tasks, Url, Verbose, Workers
 from jobhistory.store import HistoryStore
 
 BatchSize = Annotated[int, typer.Option(help="Maximum number of rows per transaction.")]
@@ -57,7 +57,7 @@ def reap(
         typer.Option(help="Time without a heartbeat after which it counts as lost, e.g. '1 min'."),
     ] = None,
     task: Tasks = None,
-    worker: Worker = None,
+    worker: Workers = None,
     batch_size: BatchSize = 1000,
     time_limit: TimeLimit = None,
     verbose: Verbose = False,
@@ -77,7 +77,7 @@ def reap(
             older_than,
             heartbeat_older_than=heartbeat_older_than,
             task_identifier=task or None,
-            worker_id=worker,
+            worker_id=worker or None,
             batch_size=batch_size,
             time_limit=time_limit,
         )

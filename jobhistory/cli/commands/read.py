@@ -20,8 +20,10 @@ from jobhistory.cli.options import (
     Tasks,
     Until,
     Url,
-    Worker,
+    Workers,
+    read_labels,
     read_milliseconds,
+    read_uuid,
     read_window,
     repeated,
 )
@@ -42,7 +44,22 @@ def list_executions(
     ] = None,
     job_id: Annotated[str | None, typer.Option(help="Of this job.")] = None,
     correlation_id: Annotated[str | None, typer.Option(help="With this correlation id.")] = None,
-    worker: Worker = None,
+    worker: Workers = None,
+    worker_prefix: Annotated[
+        str | None,
+        typer.Option(help="Run by a worker whose id starts with this, such as a host name."),
+    ] = None,
+    min_attempt: Annotated[
+        int | None, typer.Option(help="This attempt or a later one: 2 for retries.", metavar="N")
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="With this label; may be repeated.", metavar="NAME=VALUE"),
+    ] = None,
+    parent_id: Annotated[
+        str | None, typer.Option(help="Started by the execution with this id.")
+    ] = None,
+    trace_id: Annotated[str | None, typer.Option(help="In this trace.")] = None,
     error_type: ErrorType = None,
     error_contains: ErrorContains = None,
     min_time: Annotated[
@@ -72,7 +89,12 @@ def list_executions(
         "status": status or None,
         "job_id": job_id,
         "correlation_id": correlation_id,
-        "worker_id": worker,
+        "worker_id": worker or None,
+        "worker_id_starts_with": worker_prefix,
+        "min_attempt": min_attempt,
+        "labels": read_labels(label),
+        "parent_id": read_uuid(parent_id, "--parent-id"),
+        "trace_id": trace_id,
         "error_type": error_type,
         "error_contains": error_contains,
         "min_execution_time_ms": read_milliseconds(min_time, "--min-time"),

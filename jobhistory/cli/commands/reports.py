@@ -20,7 +20,7 @@ from jobhistory.cli.options import (
     Tasks,
     Until,
     Url,
-    Worker,
+    Workers,
     read_window,
 )
 from jobhistory.query.reports import parse_bucket
@@ -30,7 +30,7 @@ def stats(
     since: Since = "24h",
     until: Until = None,
     task: Tasks = None,
-    worker: Worker = None,
+    worker: Workers = None,
     bucket: Annotated[
         str | None,
         typer.Option(help="Split into periods of '1h' or '1d', shown as charts on a terminal."),
@@ -44,7 +44,10 @@ def stats(
     Failed attempts that are tried again count as retried, not as failed. P95 is the 95th percentile
     by nearest rank: 95 % of the executions took no longer.
     """
-    criteria = read_window(since, until) | {"task_identifier": task or None, "worker_id": worker}
+    criteria = read_window(since, until) | {
+        "task_identifier": task or None,
+        "worker_id": worker or None,
+    }
     length = parse_bucket(bucket)
     with open_store(url, schema) as store:
         series = store.stats(criteria, bucket=length)
@@ -62,7 +65,7 @@ def failures(
     since: Since = "24h",
     until: Until = None,
     task: Tasks = None,
-    worker: Worker = None,
+    worker: Workers = None,
     error_type: ErrorType = None,
     error_contains: ErrorContains = None,
     limit: Annotated[int, typer.Option(help="Maximum number of groups.")] = 100,
@@ -77,7 +80,7 @@ def failures(
     """
     criteria = {
         "task_identifier": task or None,
-        "worker_id": worker,
+        "worker_id": worker or None,
         "error_type": error_type,
         "error_contains": error_contains,
         "limit": limit,
@@ -94,7 +97,7 @@ def failures(
 def running(
     since: Since = None,
     task: Tasks = None,
-    worker: Worker = None,
+    worker: Workers = None,
     limit: Limit = 100,
     json: Json = False,
     url: Url = None,
@@ -104,7 +107,7 @@ def running(
 
     The command reads all executions in the window, so add --since if history is large.
     """
-    criteria = {"task_identifier": task or None, "worker_id": worker, "limit": limit}
+    criteria = {"task_identifier": task or None, "worker_id": worker or None, "limit": limit}
     with open_store(url, schema) as store:
         records = store.running(read_window(since, None) | criteria)
     if json:

@@ -113,7 +113,19 @@ def other_criteria_of(query: HistoryQuery) -> list[ColumnElement[bool]]:
     if query.correlation_id is not None:
         criteria.append(HistoryRecord.correlation_id == query.correlation_id)
     if query.worker_id is not None:
-        criteria.append(_one_of(HistoryRecord.worker_id, (query.worker_id,)))
+        criteria.append(_one_of(HistoryRecord.worker_id, query.worker_id))
+    if query.worker_id_starts_with is not None:
+        # Not LIKE, which ignores case on SQLite.
+        start = func.substr(HistoryRecord.worker_id, 1, len(query.worker_id_starts_with))
+        criteria.append(start == query.worker_id_starts_with)
+    if query.min_attempt is not None:
+        criteria.append(HistoryRecord.attempt_number >= query.min_attempt)
+    for name, value in query.labels or ():
+        criteria.append(HistoryRecord.labels[name].as_string() == value)
+    if query.parent_id is not None:
+        criteria.append(HistoryRecord.parent_id == query.parent_id)
+    if query.trace_id is not None:
+        criteria.append(HistoryRecord.trace_id == query.trace_id)
     if query.error_type is not None:
         criteria.append(_one_of(HistoryRecord.error_type, (query.error_type,)))
     if query.error_contains is not None:
