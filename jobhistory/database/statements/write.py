@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Select,
     bindparam,
     func,
     insert,
@@ -22,22 +23,26 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from jobhistory.database.functions import elapsed_ms, later
-from jobhistory.database.statements.read import NEWEST_OF_ONE, STARTED
+from jobhistory.database.statements.read import NEWEST_OF_ONE, STARTED, deemed_frequent
 from jobhistory.execution.outcome import OUTCOME_COLUMNS, WORKER_LOST
 from jobhistory.schema import COLUMNS, TABLE, HistoryRecord, UTCDateTime
 
 
-def _of_key(columns: Any) -> list[ColumnElement[bool]]:
+def _of_key(columns: Any, *conditions: ColumnElement[bool]) -> list[ColumnElement[bool]]:
     """Return the conditions that match an `ExecutionKey`, with parameters such as `key_job_id`."""
-    # A job has few rows, so its index suffices. Without statistics, PostgreSQL would also scan the
-    # indexes of the worker, which has many. An expression rules out these indexes.
-    no_index: ColumnElement[str] = literal_column("''")
+    # A job usually has few executions, but that of a cron job may have all. Then only the newest
+    # ones are read, because the planner does not know that the rest of the conditions are rare.
     return [
         columns.job_id == bindparam("key_job_id"),
-        columns.worker_id + no_index == bindparam("key_worker_id"),
-        columns.correlation_id + no_index == bindparam("key_correlation_id"),
+        deemed_frequent(
+            columns.worker_id == bindparam("key_worker_id"),
+            columns.correlation_id == bindparam("key_correlation_id"),
+            *conditions,
+        ),
     ]
 
+
+_ONE: ColumnElement[int] = literal_column("1")
 
 INSERT = insert(TABLE)
 
@@ -58,9 +63,9 @@ FINISH = (
     .where(
         COLUMNS.id
         == select(COLUMNS.id)
-        .where(*_of_key(COLUMNS), COLUMNS.status == STARTED)
+        .where(*_of_key(COLUMNS, COLUMNS.status == STARTED))
         .order_by(COLUMNS.started_at.desc().nulls_last(), COLUMNS.id.desc())
-        .limit(1)
+        .limit(_ONE)
         .with_for_update()
         .correlate(None)
         .scalar_subquery()
@@ -103,15 +108,16 @@ FINISH_MANY = (
 )
 """`FINISH_BY_ID` for an executemany(). Each set of parameters has all columns of an outcome."""
 
-FINISHED = (
-    select(HistoryRecord)
-    .where(*_of_key(HistoryRecord), HistoryRecord.status != STARTED)
-    .order_by(*NEWEST_OF_ONE)
-    .limit(1)
-)
+
+def _finished(*conditions: ColumnElement[bool]) -> Select[HistoryRecord]:
+    of_key = _of_key(HistoryRecord, HistoryRecord.status != STARTED, *conditions)
+    return select(HistoryRecord).where(*of_key).order_by(*NEWEST_OF_ONE).limit(_ONE)
+
+
+FINISHED = _finished()
 """Selects the newest ended execution with a key."""
 
-FINISHED_AT = FINISHED.where(HistoryRecord.completed_at == bindparam("key_completed_at"))
+FINISHED_AT = _finished(HistoryRecord.completed_at == bindparam("key_completed_at"))
 """Selects the execution with a key that ended at a given time."""
 
 FINISHED_BY_ID = select(HistoryRecord).where(
