@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from functools import cached_property, partial, wraps
+from inspect import iscoroutine
 from itertools import islice
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, cast
@@ -15,12 +16,13 @@ from sqlalchemy.ext.asyncio import (
     async_scoped_session,
     async_sessionmaker,
 )
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.util import greenlet_spawn
 
 from jobhistory._runtime.cancellation import run_to_completion
 from jobhistory._runtime.clock import utc_now
 from jobhistory.base_store import AnyCriteria, BaseStore, Internals
+from jobhistory.database.access import not_a_session
 from jobhistory.database.binds import READING, engine_of
 from jobhistory.database.engines import async_engine_from_url, check_dialect, check_prepare
 from jobhistory.errors import InvalidInput
@@ -37,7 +39,7 @@ T = TypeVar("T")
 
 
 def create_async_store(
-    bind: async_sessionmaker[AsyncSession] | AsyncEngine | str | URL | None = None,
+    bind: Callable[[], AsyncSession] | AsyncEngine | str | URL | None = None,
     *,
     buffer_size: int = 1000,
     history_retention: Duration | None = "30 days",
@@ -56,29 +58,23 @@ def create_async_store(
     psycopg, see `create_store`.
 
     Args:
-        bind: the app's `async_sessionmaker` or `AsyncEngine`, which the store never configures or
-            disposes; or a URL, from which the store makes an engine that `close()` disposes, with
-            aiosqlite or psycopg if the URL names no driver; or `None`.
+        bind: the app's `AsyncEngine`, or its `async_sessionmaker` or any other callable that
+            returns a new `AsyncSession` at each call, which the store never configures or disposes;
+            or a URL, from which the store makes an engine that `close()` disposes, with aiosqlite
+            or psycopg if the URL names no driver; or `None`.
 
     The rest is as for `create_store`.
     """
-    session_factory: async_sessionmaker[AsyncSession] | None
+    session_factory: Callable[[], AsyncSession] | None
     owned_engine = None
-    if bind is None or isinstance(bind, async_sessionmaker):
-        session_factory = bind
-    elif isinstance(bind, AsyncEngine):
+    if isinstance(bind, AsyncEngine):
         session_factory = async_sessionmaker(bind)
     elif isinstance(bind, (str, URL)):
         owned_engine = async_engine_from_url(bind, prepare=prepare)
         session_factory = async_sessionmaker(owned_engine)
     else:
-        _refuse_synchronous("bind", bind, "create_store")
-        raise InvalidInput(
-            "bind",
-            bind,
-            "is not an async_sessionmaker, AsyncEngine or URL; pass async_sessionmaker(engine), or "
-            "pass any other callable that returns an AsyncSession to AsyncHistoryStore",
-        )
+        _check_factory("bind", bind, "create_store")
+        session_factory = bind
     if owned_engine is None:
         check_prepare(prepare)
     engine = engine_of(session_factory)
@@ -97,9 +93,23 @@ def create_async_store(
     )
 
 
-def _refuse_synchronous(argument: str, value: object, instead: str) -> None:
-    if isinstance(value, (Engine, sessionmaker)):
-        raise InvalidInput(argument, value, f"is not for asyncio; pass it to {instead}")
+def _check_factory(argument: str, factory: object, instead: str) -> None:
+    """Check that a factory may return sessions that nobody else uses, or is `None`."""
+    if isinstance(factory, (Engine, sessionmaker, scoped_session)):
+        raise InvalidInput(argument, factory, f"is not for asyncio; pass it to {instead}")
+    if isinstance(factory, async_scoped_session):
+        raise InvalidInput(
+            argument,
+            factory,
+            "would return the session that the app is using; pass its session_factory",
+        )
+    if factory is not None and not callable(factory):
+        raise InvalidInput(
+            argument,
+            factory,
+            "is not an AsyncEngine, a URL, or a callable that returns a new AsyncSession, such as "
+            "async_sessionmaker(engine)",
+        )
 
 
 class _SynchronousSessions:
@@ -109,7 +119,17 @@ class _SynchronousSessions:
         self._make_session = make_session
 
     def __call__(self) -> Session:
-        return self._make_session().sync_session
+        session = self._make_session()
+        if not isinstance(session, AsyncSession):
+            if iscoroutine(session):
+                session.close()  # nobody awaits it
+            raise InvalidInput(
+                "session_factory", self._make_session, not_a_session(session, AsyncSession)
+            )
+        return session.sync_session
+
+    def __repr__(self) -> str:
+        return repr(self._make_session)
 
     def __getattr__(self, name: str) -> Any:
         # Its configuration, which names its engines before they are used.
@@ -140,7 +160,7 @@ class AsyncBaseStore(AsyncTrackingMethods):
 
     _may_send_heartbeats = False
 
-    def __init__(self, store: BaseStore, make_session: Callable[[], AsyncSession] | None) -> None:
+    def __init__(self, store: BaseStore, make_session: Callable[[], Session] | None) -> None:
         super().__init__(store.internals.rows, store.internals.history)
         self._store = store
         self._make_session = make_session
@@ -201,16 +221,16 @@ class AsyncBaseStore(AsyncTrackingMethods):
 
     async def _run(self, operation: Callable[[], T]) -> T:
         """Run an operation of the synchronous store; if cancelled, let it clean up first."""
+        cancellable = self._can_be_interrupted
         # `run_sync` of an AsyncSession calls greenlet_spawn, too, but needs a session.
-        work = greenlet_spawn(operation)
-        return await run_to_completion(work, cancellable=self._can_be_interrupted)
+        return await run_to_completion(greenlet_spawn(operation), cancellable=cancellable)
 
     @cached_property
     def _can_be_interrupted(self) -> bool:
         # aiosqlite works in a thread that would go on: an abandoned statement keeps its lock.
         if self._make_session is None:
             return True
-        session = self._make_session().sync_session
+        session = self._make_session()
         return session.get_bind(**READING).dialect.name != "sqlite"
 
 
@@ -247,15 +267,10 @@ class AsyncHistoryStore(AsyncBaseStore):
         clock: Clock = utc_now,
         owned_engine: AsyncEngine | None = None,
     ) -> None:
-        if isinstance(session_factory, async_scoped_session):
-            raise InvalidInput(
-                "session_factory",
-                session_factory,
-                "would return the session that the app is using; pass its session_factory",
-            )
-        _refuse_synchronous("session_factory", session_factory, "HistoryStore")
+        _check_factory("session_factory", session_factory, "HistoryStore")
+        make_session = None if session_factory is None else _SynchronousSessions(session_factory)
         store = HistoryStore(
-            None if session_factory is None else _SynchronousSessions(session_factory),
+            make_session,
             buffer_size=buffer_size,
             history_retention=history_retention,
             labels=labels,
@@ -264,7 +279,7 @@ class AsyncHistoryStore(AsyncBaseStore):
             schema=schema,
             clock=clock,
         )
-        super().__init__(store, session_factory)
+        super().__init__(store, make_session)
         self._store: HistoryStore = store
         self._owned_engine = owned_engine
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from sqlalchemy import URL, Engine
-from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.orm import Session, scoped_session
 
 from jobhistory._runtime.batches import Batches
 from jobhistory._runtime.clock import utc_now
@@ -33,7 +33,7 @@ from jobhistory.typing import Clock, Duration, Id, Redact
 
 
 def create_store(
-    bind: sessionmaker[Session] | Engine | str | URL | None = None,
+    bind: Callable[[], Session] | Engine | str | URL | None = None,
     *,
     buffer_size: int = 1000,
     history_retention: Duration | None = "30 days",
@@ -66,9 +66,10 @@ def create_store(
     with a SELECT if it only reads and with an UPDATE if it writes, and stays on that engine.
 
     Args:
-        bind: the app's `sessionmaker` or `Engine`, which the store never configures or disposes; or
-            a URL, from which the store makes an engine that `close()` disposes, with psycopg 3 if
-            the URL names PostgreSQL and no driver; or `None`.
+        bind: the app's `Engine`, or its `sessionmaker` or any other callable that returns a new
+            `Session` at each call, which the store never configures or disposes; or a URL, from
+            which the store makes an engine that `close()` disposes, with psycopg 3 if the URL names
+            PostgreSQL and no driver; or `None`.
         prepare: whether psycopg prepares statements on connections that the store makes from a URL.
 
     The other arguments are those of `HistoryStore`.
@@ -77,23 +78,16 @@ def create_store(
         InvalidInput: if an argument cannot be used.
         ModuleNotFoundError: if the URL needs a driver that is not installed.
     """
-    session_factory: sessionmaker[Session] | None
+    session_factory: Callable[[], Session] | None
     owned_engine = None
-    if bind is None or isinstance(bind, sessionmaker):
-        session_factory = bind
-    elif isinstance(bind, Engine):
+    if isinstance(bind, Engine):
         session_factory = EngineSessions(bind)
     elif isinstance(bind, (str, URL)):
         owned_engine = engine_from_url(bind, prepare=prepare)
         session_factory = EngineSessions(owned_engine, is_ours=True)
     else:
-        _refuse_asyncio("bind", bind, "create_async_store")
-        raise InvalidInput(
-            "bind",
-            bind,
-            "is not a sessionmaker, Engine or URL; pass sessionmaker(engine), or pass any other "
-            "callable that returns a Session to HistoryStore",
-        )
+        _check_factory("bind", bind, "create_async_store")
+        session_factory = bind
     if owned_engine is None:
         check_prepare(prepare)
     engine = engine_of(session_factory)
@@ -114,13 +108,28 @@ def create_store(
     )
 
 
-def _refuse_asyncio(argument: str, value: object, instead: str) -> None:
+def _check_factory(argument: str, factory: object, instead: str) -> None:
+    """Check that a factory may return sessions that nobody else uses, or is `None`."""
     # A caller who has such a value has imported the module. Importing it here may need greenlet.
-    asyncio_ = sys.modules.get("sqlalchemy.ext.asyncio")
-    if asyncio_ is None:
-        return
-    if isinstance(value, (asyncio_.AsyncEngine, asyncio_.async_sessionmaker)):
-        raise InvalidInput(argument, value, f"is for asyncio; pass it to {instead}")
+    asyncio_: Any = sys.modules.get("sqlalchemy.ext.asyncio")
+    if asyncio_ is not None and isinstance(
+        factory,
+        (asyncio_.AsyncEngine, asyncio_.async_sessionmaker, asyncio_.async_scoped_session),
+    ):
+        raise InvalidInput(argument, factory, f"is for asyncio; pass it to {instead}")
+    if isinstance(factory, scoped_session):
+        raise InvalidInput(
+            argument,
+            factory,
+            "would return the session that the app is using; pass its session_factory",
+        )
+    if factory is not None and not callable(factory):
+        raise InvalidInput(
+            argument,
+            factory,
+            "is not an Engine, a URL, or a callable that returns a new Session, such as "
+            "sessionmaker(engine)",
+        )
 
 
 class HistoryStore(BaseStore):
@@ -198,13 +207,7 @@ class HistoryStore(BaseStore):
         owned_engine: Engine | None = None,
     ) -> None:
         check_count(buffer_size, "buffer_size", example=1000)
-        _refuse_asyncio("session_factory", session_factory, "AsyncHistoryStore")
-        if isinstance(session_factory, scoped_session):
-            raise InvalidInput(
-                "session_factory",
-                session_factory,
-                "would return the session that the app is using; pass its session_factory",
-            )
+        _check_factory("session_factory", session_factory, "AsyncHistoryStore")
         sanitizer = Sanitizer(limits, redact)
         rows = RowBuilder(
             clock=clock,

@@ -7,6 +7,7 @@ import inspect
 import subprocess
 import sys
 import threading
+from functools import partial
 from uuid import UUID
 
 import pytest
@@ -17,6 +18,7 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
     create_async_engine,
 )
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from jobhistory import (
     AsyncBaseStore,
@@ -113,8 +115,9 @@ def test_a_url_gets_an_engine_of_the_librarys_own_for_asyncio(database, named):
 @pytest.mark.parametrize(
     ("bind", "says"),
     [
-        (42, "is not an async_sessionmaker"),
+        (42, "is not an AsyncEngine, a URL, or a callable"),
         (create_engine("sqlite://"), "is not for asyncio; pass it to create_store"),
+        (scoped_session(sessionmaker()), "is not for asyncio; pass it to create_store"),
         ("sqlite://", "is a database in memory"),
         ("sqlite+pysqlite:///x.db", "names no asyncio driver"),
         ("postgresql+psycopg2://u:hunter2@h/d", "bind"),
@@ -127,10 +130,29 @@ def test_what_cannot_be_bound_to_is_refused(bind, says):
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_scoped_session_is_no_factory():
+@pytest.mark.parametrize(
+    ("make", "argument"), [(create_async_store, "bind"), (AsyncHistoryStore, "session_factory")]
+)
+def test_a_scoped_session_is_no_factory(make, argument):
     scoped = async_scoped_session(async_sessionmaker(), asyncio.current_task)
-    with pytest.raises(InvalidInput, match="session_factory"):
-        AsyncHistoryStore(scoped)
+    with pytest.raises(InvalidInput, match="pass its session_factory") as caught:
+        make(scoped)
+    assert caught.value.argument == argument
+
+
+async def no_session():
+    return None
+
+
+@pytest.mark.parametrize(
+    ("factory", "kind"), [(no_session, "coroutine"), (Session, "Session"), (lambda: None, "None")]
+)
+def test_a_factory_of_something_else_is_refused_when_it_is_called(factory, kind):
+    store = create_async_store(factory)
+    for call in (store.query, store.record_completion):
+        with pytest.raises(InvalidInput, match=f"{kind}.*; return a new AsyncSession") as caught:
+            asyncio.run(call() if call == store.query else call("1", "w", "c", 1))
+        assert caught.value.value is factory
 
 
 def test_a_missing_table_is_out_of_date(bare_database):
@@ -147,11 +169,12 @@ def test_a_missing_table_is_out_of_date(bare_database):
     asyncio.run(main())
 
 
-def test_any_factory_of_async_sessions_will_do(database):
+@pytest.mark.parametrize("make", [create_async_store, AsyncHistoryStore])
+def test_any_factory_of_async_sessions_will_do(database, make):
     async def main():
         closing = []
         with async_engine(database, closing.append) as engine:
-            store = AsyncHistoryStore(lambda: AsyncSession(engine, expire_on_commit=True))
+            store = make(partial(AsyncSession, engine, expire_on_commit=True))
             record = await store.record_start(Job("1", "t"), "w", "c")
             assert record.job_id == "1"
             assert engine.pool.checkedout() == 0

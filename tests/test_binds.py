@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import ProgrammingError
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Session, scoped_session, sessionmaker
 
 from jobhistory import (
     AsyncHistoryStore,
@@ -29,6 +30,51 @@ IDS = ("job-1", "worker-1", "request-1")
 def record_one(store):
     store.record_start(Job("job-1", "t", {"n": 1}), *IDS[1:])
     return store.record_completion(*IDS, 1)
+
+
+class AppSession(Session):
+    """A session that knows its engine, as the app's may."""
+
+    engine = None
+
+    def get_bind(self, *_, **__):
+        return self.engine
+
+
+@pytest.mark.parametrize("make", [create_store, HistoryStore])
+@pytest.mark.parametrize("kind", ["function", "partial", "class"])
+def test_any_callable_that_returns_sessions_will_do(database, monkeypatch, make, kind):
+    monkeypatch.setattr(AppSession, "engine", database.engine)
+    factories = {
+        "function": lambda: Session(database.engine),
+        "partial": partial(Session, database.engine),
+        "class": AppSession,
+    }
+    store = make(factories[kind])
+    assert record_one(store).status == "completed"
+    assert [r.job_id for r in store.query()] == ["job-1"]
+    assert database.engine.pool.checkedout() == 0
+
+
+@pytest.mark.parametrize("kind", [AsyncSession, dict])
+def test_a_callable_that_returns_no_sessions_is_refused_when_it_is_called(kind):
+    store = create_store(kind)
+    for call in (store.query, partial(record_one, store)):
+        with pytest.raises(InvalidInput, match=f"{kind.__name__}; return a new Session") as caught:
+            call()
+        assert caught.value.argument == "session_factory"
+
+
+def test_a_session_in_use_is_refused_and_keeps_its_work(database):
+    scoped = scoped_session(sessionmaker(database.engine))
+    store = create_store(lambda: scoped())
+    other = create_store(database.engine)
+    record_one(other.in_session(scoped))
+    with pytest.raises(InvalidInput, match=r"in use; .* in_session\(session\)"):
+        store.record_start(Job("job-2", "t"), *IDS[1:])
+    scoped.commit()
+    assert [r.job_id for r in other.query()] == ["job-1"]
+    scoped.remove()
 
 
 @pytest.mark.parametrize("is_owned", [True, False])

@@ -9,7 +9,8 @@ from decimal import Decimal
 from enum import Enum
 
 import pytest
-from sqlalchemy.orm import scoped_session, sessionmaker
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from jobhistory import HistoryStore, InvalidInput, Job, Limits, Status, create_store
 
@@ -162,17 +163,26 @@ def test_expire_refuses(store, arguments, message):
 
 @pytest.mark.parametrize(
     "bind",
-    [42, object(), lambda: None, scoped_session(sessionmaker()), "not a url", "nosuchdb://host/x"],
-    ids=["number", "object", "function", "scoped_session", "text", "dialect"],
+    [42, object(), Session(), "not a url", "nosuchdb://host/x"],
+    ids=["number", "object", "session", "text", "dialect"],
 )
 def test_create_store_refuses_a_bind_that_is_none(bind):
     with pytest.raises(InvalidInput, match="bind"):
         create_store(bind)
 
 
-def test_a_scoped_session_is_refused_as_it_is_the_apps_own_session():
-    with pytest.raises(InvalidInput, match=r"session_factory .* pass its session_factory"):
-        HistoryStore(scoped_session(sessionmaker()))
+def test_a_history_store_takes_only_what_makes_sessions():
+    with pytest.raises(InvalidInput, match=r"session_factory .* sessionmaker\(engine\)"):
+        HistoryStore(create_engine("sqlite://"))
+
+
+@pytest.mark.parametrize(
+    ("make", "argument"), [(create_store, "bind"), (HistoryStore, "session_factory")]
+)
+def test_a_scoped_session_is_refused_as_it_is_the_apps_own_session(make, argument):
+    with pytest.raises(InvalidInput, match="pass its session_factory") as caught:
+        make(scoped_session(sessionmaker()))
+    assert caught.value.argument == argument
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])

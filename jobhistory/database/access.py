@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from jobhistory.database import binds
+from jobhistory.errors import InvalidInput
 
 # Setting it costs no round trip, and the library would gain only conflicts from a higher level.
 _ISOLATION: dict[str, Any] = {"isolation_level": "READ COMMITTED"}
@@ -121,9 +122,31 @@ class SessionAccess:
 def through_session(
     session_factory: Callable[[], Session], engines: binds.Engines, route: dict[str, Any]
 ) -> Iterator[Access]:
-    """Yield the access through a new session, which closes at the end."""
-    with session_factory() as session:
+    """Yield the access through a new session, which closes at the end.
+
+    Raises:
+        InvalidInput: if the factory returns something else, or a session that is in use.
+    """
+    session = session_factory()
+    if not isinstance(session, Session):
+        raise InvalidInput("session_factory", session_factory, not_a_session(session, Session))
+    if session.in_transaction():
+        raise InvalidInput(
+            "session_factory",
+            session_factory,
+            "returned a session that is in use; return a new one at each call, or record in the "
+            "transaction of that session with in_session(session)",
+        )
+    with session:
         yield SessionAccess(session, engines.bind_of(session, route))
+
+
+def not_a_session(value: object, wanted: type) -> str:
+    """Return the remedy for a factory that returns something else than a session."""
+    return (
+        f"returned an object of type {type(value).__name__}; "
+        f"return a new {wanted.__name__} at each call"
+    )
 
 
 def _begin_unless_begun(connection: Connection) -> None:

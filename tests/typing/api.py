@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple, Unpack, assert_type
 
 from sqlalchemy import URL, create_engine, select
@@ -69,6 +70,10 @@ create_store(engine, labels={"release": 1.4})  # type: ignore[dict-item]
 store = create_store(sessionmaker(engine), clock=lambda: datetime.now(UTC), schema="audit")
 HistoryStore(lambda: Session(engine))
 create_store(42)  # type: ignore[arg-type]
+create_store(partial(Session, engine))
+create_store(lambda: Session(engine))
+create_store(Session)
+create_store(lambda: 42)  # type: ignore[arg-type, return-value]
 
 
 def mask(key: str, value: Any) -> Any:
@@ -285,6 +290,8 @@ async def use_asyncio() -> None:
     async_engine = create_async_engine("sqlite+aiosqlite:///app.db")
     sessions = async_sessionmaker(async_engine)
     create_async_store(engine)  # type: ignore[arg-type]
+    create_async_store(partial(AsyncSession, create_async_engine("sqlite+aiosqlite://")))
+    create_async_store(lambda: Session(engine))  # type: ignore[arg-type, return-value]
     AsyncHistoryStore(lambda: AsyncSession(async_engine))
     create_async_store()
     create_async_store("sqlite:///app.db", buffer_size=5)
