@@ -66,7 +66,7 @@ def test_an_execution_time_is_from_0_up_to_what_64_bits_hold(store, milliseconds
 @pytest.mark.parametrize("error", [None, 42, ValueError])
 def test_an_error_is_an_exception_or_a_text(store, error):
     store.record_start(Job("job-1", "t"), *IDS[1:])
-    with pytest.raises(InvalidInput, match=r"error .* pass an exception or a text"):
+    with pytest.raises(InvalidInput, match=r"error .* pass an exception, a text or a Failure"):
         store.record_failure(*IDS, 1, error)
 
 
