@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 from sqlalchemy import create_engine, select
@@ -21,7 +21,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, defer, mapped_colum
 from jobhistory import Job, Limits, create_store, redact_secrets
 from jobhistory.sanitize.json_text import JsonText, decoded, encode
 from jobhistory.sanitize.json_values import Sanitizer
-from jobhistory.sanitize.truncate import byte_length, truncate_text
+from jobhistory.sanitize.secrets import redact_text
+from jobhistory.sanitize.truncate import byte_length, storable_text, truncate_text
+from jobhistory.sanitize.unchanged import is_plain
 
 SMALL = Sanitizer(Limits(payload=1024, results=1024, message=1024, stack=1024), redact_secrets)
 
@@ -93,6 +95,7 @@ pieces = st.sampled_from(
         *("https://", "s3://", "token@", "ann:x@", "example.com", "/a?b=", "{", "}", "[", "]"),
         *("Bearer ", "bearer x1 ", "hunter2", "42", "12:30", "2026-11-27T22:43:03Z", "\\", "\n"),
         *("é", "\0", "\ud800", "-----BEGIN PRIVATE KEY-----", "input_value=", "NaN", "(", ")"),
+        *("-----BEGIN EC PRIVATE KEY-----\nMIIE\n", "\n  ", "sshpass ", "redis-cli -a ", "`", "\t"),
     ]
 )
 telling = st.lists(pieces, max_size=8).map("".join)
@@ -106,6 +109,13 @@ ordinary = st.recursive(
         | st.dictionaries(hashable, inner)
     ),
 )
+
+
+@given(telling)
+@example("key.pem\n-----BEGIN EC PRIVATE KEY-----\nMIIE\n-----END EC PRIVATE KEY-----")
+def test_a_plain_text_is_one_in_which_no_rule_finds_a_secret(text):
+    if is_plain(text):
+        assert redact_text(text) == text == storable_text(text)
 
 
 @given(ordinary | anything, st.sampled_from([1024, 65536]))

@@ -38,7 +38,7 @@ def is_plain(text: str) -> bool:
     Most texts are plain: ids, paths, times, sentences, addresses.
     """
     return _PLAIN.fullmatch(text) is not None and not (
-        " " in text and (" -" in text or "earer " in text)
+        " " in text and (" -" in text or "earer " in text or "PRIVATE KEY" in text)
     )
 
 
