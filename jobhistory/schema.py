@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar, final
 
@@ -86,8 +86,8 @@ class UTCDateTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Return the driver's value as an aware value in UTC."""
-        if value is None:
-            return None
+        if value is None or value.tzinfo is UTC:
+            return value
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
@@ -318,17 +318,23 @@ def record_from(values: Mapping[str, Any], *, shares_json: bool = False) -> Hist
         shares_json: whether the record may share mutable values with `values` instead of copying
             them. Only safe if no other code uses them.
     """
-    # As SQLAlchemy loads objects. The constructor and setattr() would track each value as a change.
-    record: HistoryRecord = _MAPPER.class_manager.new_instance()
+    record = loaded_record((_NO_VALUES | dict(values)).items())
     loaded = vars(record)
-    loaded.update(_NO_VALUES)
-    loaded.update(values)
     for name in JSON_COLUMNS:
         value = loaded[name]
         if type(value) is JsonText:
             loaded[name] = value.value
         elif value is not None and not shares_json:
             loaded[name] = _copied(value)
+    return record
+
+
+def loaded_record(values: Iterable[tuple[str, Any]]) -> HistoryRecord:
+    """Return a detached record with the values of all columns, which it keeps as they are."""
+    # As SQLAlchemy loads objects. The constructor and setattr() would track each value as a change.
+    record: HistoryRecord = _MAPPER.class_manager.new_instance()
+    loaded = vars(record)
+    loaded.update(values)
     # All that make_transient_to_detached() does if every column has a value.
     instance_state(record).key = _MAPPER.identity_key_from_primary_key((loaded["id"],))
     return record

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Dialect, Engine, Enum
 
 from jobhistory.database.driver_errors import as_sqlalchemy_errors
 from jobhistory.database.driver_values import for_driver
-from jobhistory.schema import COLUMNS, JSON_COLUMNS, HistoryRecord, UTCDateTime, record_from
+from jobhistory.schema import COLUMNS, JSON_COLUMNS, HistoryRecord, UTCDateTime, loaded_record
 
 Row = dict[str, Any]
 
@@ -74,7 +74,7 @@ class PreparedStatements:
         row = dict(zip(self._names, found, strict=True))
         for name, read in self._readers.items():
             row[name] = read(row[name])
-        return record_from(row, shares_json=True)
+        return loaded_record(row.items())
 
     def _execute(self, connection: Connection, statement: Any, parameters: Row) -> Any:
         key = (statement, *parameters)

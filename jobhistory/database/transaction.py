@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from jobhistory.database.prepared import PreparedStatements
 from jobhistory.sanitize.json_text import decoded
-from jobhistory.schema import HistoryRecord, record_from
+from jobhistory.schema import HistoryRecord, loaded_record
 
 H = TypeVar("H", bound="RunsTransactions")
 P = ParamSpec("P")
@@ -106,17 +106,13 @@ class Transaction:
             return self._prepared.returned(self.connection, statement, parameters)
         found = self.execute(statement, parameters)
         row = found.one_or_none()
-        return (
-            None
-            if row is None
-            else record_from(dict(zip(found.keys(), row, strict=True)), shares_json=True)
-        )
+        return None if row is None else loaded_record(zip(found.keys(), row, strict=True))
 
     def find(self, statement: Any, parameters: dict[str, Any] | None = None) -> list[HistoryRecord]:
         """Return the records that a statement selects, in order and detached."""
         found = self.execute(statement, parameters)
-        names, rows = list(found.keys()), found.all()
-        return [record_from(dict(zip(names, row, strict=True)), shares_json=True) for row in rows]
+        names = list(found.keys())
+        return [loaded_record(zip(names, row, strict=True)) for row in found.all()]
 
     @property
     def loader(self) -> Session:
