@@ -217,3 +217,21 @@ def test_cancelled_executions_expire(make_store, clock):
         ENDED, status="cancelled", execution_id=id_, started_at=clock.now - timedelta(hours=2)
     )
     assert store.expire() == 1
+
+
+@pytest.mark.parametrize("order", ["limit inside", "limit outside"])
+def test_a_time_limit_inside_of_a_tracked_block_is_a_failure(order):
+    """A limit around the block cancels it, which looks like any other cancellation."""
+    store = create_store()
+
+    async def main():
+        limit, block = asyncio.timeout(0), store.track(JOB, "w")
+        outer, inner = (block, limit) if order == "limit inside" else (limit, block)
+        async with outer, inner:
+            await asyncio.sleep(3600)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(main())
+    expected = ("failed", "TimeoutError") if order == "limit inside" else ("cancelled", None)
+    record = only(store.query())
+    assert (record.status, record.error_type) == expected

@@ -25,7 +25,7 @@ from sqlalchemy import Row
 
 from jobhistory.errors import check_count
 from jobhistory.sanitize.attributes import attributes_of
-from jobhistory.sanitize.exactness import is_exact
+from jobhistory.sanitize.exactness import is_exact, keeps_floats
 from jobhistory.sanitize.json_text import JsonText, encode
 from jobhistory.sanitize.secret_names import looks_secret
 from jobhistory.sanitize.secrets import REDACTED, redact_arguments, redact_secrets, redact_text
@@ -87,8 +87,7 @@ class Sanitizer:
 
         The text is `None` for SQL NULL.
         """
-        text, plain = self._encoded(value, self.limits.payload)
-        return text, is_exact(value, plain)
+        return self._encoded(value, self.limits.payload)
 
     def results(self, value: Any) -> JsonText | None:
         """Return results as the text of a JSON value; `None` for SQL NULL."""
@@ -134,21 +133,24 @@ class Sanitizer:
         kind, message, stack = texts_of_error(error)
         return kind, self.message(message), self.stack(stack)
 
-    def _encoded(self, value: Any, limit: int) -> tuple[JsonText | None, Any]:
-        """Return a value as JSON text within the limit, and the JSON value that is stored.
+    def _encoded(self, value: Any, limit: int) -> tuple[JsonText | None, bool]:
+        """Return a value as JSON text within the limit, and whether it comes back as it was.
 
-        If it is safe to encode the value as it is, that is the value itself.
+        The value is encoded as it is if that is safe.
         """
         if value is None:
-            return None, None
-        if self.redact is None or self.redact is redact_secrets:
+            return None, True
+        redacts = self.redact is not None
+        if not redacts or self.redact is redact_secrets:
             with suppress(Exception):  # another thread may be changing the value
-                if is_unchanged(value, limit, redacts=self.redact is not None):
-                    text = JsonText.of(value)
-                    if byte_length(text) <= limit:
-                        return text, value
+                for tuples in (False, True):
+                    if is_unchanged(value, limit, redacts=redacts, tuples=tuples):
+                        text = JsonText.of(value)
+                        if byte_length(text) > limit:
+                            break
+                        return text, not tuples and keeps_floats(value, text)
         plain = self.walked(value, limit)
-        return (None if plain is None else JsonText.of(plain)), plain
+        return (None if plain is None else JsonText.of(plain)), is_exact(value, plain)
 
     def walked(self, value: Any, limit: int) -> Any:
         """Return a value as a JSON value whose text is within the limit."""

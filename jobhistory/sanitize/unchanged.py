@@ -45,8 +45,9 @@ def is_plain(text: str) -> bool:
 class _Rules:
     """What must be true of the keys and texts of a value that stays as it is. Thread-safe."""
 
-    def __init__(self, *, redacts: bool) -> None:
+    def __init__(self, *, redacts: bool, tuples: bool) -> None:
         self.redacts = redacts
+        self.tuples = tuples
         self._plain_keys: set[str] = set()
 
     def have_plain_keys(self, value: dict[Any, Any]) -> bool:
@@ -73,18 +74,23 @@ class _Rules:
         return True
 
 
-_RULES = {redacts: _Rules(redacts=redacts) for redacts in (False, True)}
+_RULES = {
+    (redacts, tuples): _Rules(redacts=redacts, tuples=tuples)
+    for redacts in (False, True)
+    for tuples in (False, True)
+}
 
 
-def is_unchanged(value: Any, room: int, *, redacts: bool) -> bool:
+def is_unchanged(value: Any, room: int, *, redacts: bool, tuples: bool = True) -> bool:
     """Return whether sanitizing changes nothing in a value, for sure.
 
     Args:
         value: any value. Only values that `json` encodes as they are can be unchanged.
         room: the limit of the value's JSON text, in bytes. The caller checks the exact size.
         redacts: whether secrets are redacted, by the default rules.
+        tuples: whether the value may contain tuples, which JSON turns into lists.
     """
-    return _room_left((value,), room, MAX_DEPTH, _RULES[redacts]) >= 0
+    return _room_left((value,), room, MAX_DEPTH, _RULES[redacts, tuples]) >= 0
 
 
 def _room_left(items: Iterable[Any], room: int, depth: int, rules: _Rules) -> int:
@@ -103,7 +109,7 @@ def _room_left(items: Iterable[Any], room: int, depth: int, rules: _Rules) -> in
             if room < 0 or depth == 0 or not rules.have_plain_keys(item):
                 return -1
             room = _room_left(item.values(), room, depth - 1, rules)
-        elif kind is list or kind is tuple:
+        elif kind is list or (kind is tuple and rules.tuples):
             room -= len(item)
             is_ordinary = not (rules.redacts and item) or _is_ordinary(item)
             if room < 0 or depth == 0 or not is_ordinary:
