@@ -30,6 +30,9 @@ def main() -> None:
         default=Path("benchmark-results"),
         help="the folder for the results (default: %(default)s)",
     )
+    parser.add_argument(
+        "--hot-path", action="store_true", help="only print the table of the hot path"
+    )
     options = parser.parse_args()
     quick = options.quick
     rows = 20_000 if quick else options.rows
@@ -41,6 +44,8 @@ def main() -> None:
         print(conditions, flush=True)
         hot = hotpath.measure(url, *((1, 5, 200) if quick else (81, 20, 2500)))
         print(hotpath.report(hot).markdown(), flush=True)
+        if options.hot_path:
+            return
         speeds = recording.measure(url, rounds, pairs, many)
         tables = [hotpath.report(hot), recording.report(speeds)]
         print(tables[-1].markdown(), flush=True)
