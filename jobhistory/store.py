@@ -61,6 +61,7 @@ def create_store(
     statements of recording calls and executes them itself. SQLAlchemy's events do not occur for
     these statements, and its log shows them only if it is on when the call is made. An app's engine
     executes everything through SQLAlchemy's Core, and an app's `sessionmaker` through its sessions.
+    Pass the `sessionmaker` if events of your sessions matter, such as one that sets a tenant.
 
     If a session chooses its engine in `get_bind(mapper, clause)`, each transaction calls that once,
     with a SELECT if it only reads and with an UPDATE if it writes, and stays on that engine.
