@@ -119,7 +119,8 @@ def remove(sessions: sessionmaker[Session], job: Job) -> None:
 
 def execute(store: HistoryStore, job: Job, worker_id: str) -> None:
     """Execute a job; whatever it raises is recorded, and passed on."""
-    with store.track(job, worker_id, correlation_id=job.id):
+    with store.track(job, worker_id, correlation_id=job.id) as execution:
+        execution.set_will_retry(job.attempts < MOST_ATTEMPTS)
         TASKS[job.task_identifier](**job.payload, attempt=job.attempts)
 
 

@@ -20,7 +20,7 @@ from jobhistory.errors import InvalidInput
 from jobhistory.execution.job import PartialResults
 from jobhistory.execution.outcome import Outcome
 from jobhistory.execution.rows import RowBuilder
-from jobhistory.execution.values import read_share
+from jobhistory.execution.values import read_boolean, read_share
 from jobhistory.heartbeats import Heartbeats, TaskHeartbeats, ThreadHeartbeats
 from jobhistory.lifecycle import History, Lifecycle, Run, checked_reaction
 from jobhistory.typing import Duration, Id, OnHistoryError
@@ -135,6 +135,7 @@ class TrackedExecution:
         "_partial",
         "_process",
         "_result",
+        "_will_retry",
         "correlation_id",
     )
 
@@ -146,6 +147,7 @@ class TrackedExecution:
         self._has_ended = False
         self._partial: Outcome | None = None
         self._result: Any = None
+        self._will_retry: bool | None = None
         self._heartbeats: Heartbeats | None = None
         self._log_tail: LogTail | None = None
         self._process = os.getpid()
@@ -186,6 +188,17 @@ class TrackedExecution:
             result: as for `record_completion`.
         """
         self._result = result
+
+    def set_will_retry(self, will_retry: bool) -> None:
+        """Set whether the job will be tried again if this execution fails.
+
+        Args:
+            will_retry: as for `record_failure`.
+
+        Raises:
+            InvalidInput: if it is neither `True` nor `False`.
+        """
+        self._will_retry = read_boolean(will_retry, "will_retry")
 
     def heartbeat(self) -> None:
         """Record that the execution is alive; as for `Execution.heartbeat`."""
@@ -233,7 +246,7 @@ class TrackedExecution:
     def _outcome(self, lifecycle: Lifecycle, error: BaseException | None) -> Outcome:
         row, milliseconds = lifecycle.row, lifecycle.elapsed_ms
         if error is not None:
-            return lifecycle.rows.ended_by(error, row, milliseconds)
+            return lifecycle.rows.ended_by(error, row, milliseconds, self._will_retry)
         if self._partial is None:
             return lifecycle.rows.completed(row, milliseconds, self._result)
         completed = lifecycle.rows.completed(row, milliseconds)

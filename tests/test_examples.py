@@ -67,6 +67,7 @@ def test_the_worker_loop_retries_reports_and_cleans_up_when_it_is_run_again(tmp_
     assert "fetch_prices, attempt 2: done\n" in first
     assert "bill, attempt 3: there is no customer 17\n" in first
     assert "bill: 3 executions, 100% failed\n" in first
+    assert "fetch_prices: 2 executions, 0% failed\n" in first
     assert "3 x bill: LookupError: there is no customer <number>\n" in first
     assert first.endswith("executions of lost workers: 0\nexpired rows deleted: 0\n")
     url = f"sqlite:///{tmp_path}/worker_loop.db"
@@ -77,6 +78,8 @@ def test_the_worker_loop_retries_reports_and_cleans_up_when_it_is_run_again(tmp_
             (2, "completed"),
         ]
         assert attempts[0].queue_time_ms >= 0
+        bills = store.query(task_identifier="bill", order="oldest")
+        assert [each.will_retry for each in bills] == [True, True, False]
 
     three_hours_ago = datetime.now(UTC) - timedelta(hours=3)
     with create_store(url, clock=lambda: three_hours_ago) as store:

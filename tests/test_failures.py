@@ -16,6 +16,7 @@ from jobhistory import (
     TimedOut,
     WorkerLost,
     create_store,
+    current_execution,
 )
 from jobhistory.execution.outcome import WORKER_LOST
 
@@ -165,6 +166,24 @@ def test_a_recorder_takes_will_retry_and_a_result(database_store):
 
     completed, failed = database_store.query()
     assert (failed.will_retry, completed.result) == (True, {"width": 7})
+
+
+@pytest.mark.parametrize("will_retry", [True, False])
+def test_a_tracked_execution_says_whether_its_job_is_tried_again(plain_store, will_retry):
+    @plain_store.track(lambda number: Job(number, "t"), "w")
+    def work(number):
+        current_execution().set_will_retry(will_retry)
+        if number == 1:
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        work(1)
+    work(2)
+    with pytest.raises(InvalidInput, match="will_retry 'soon'"), plain_store.track(JOB, "w") as e:
+        e.set_will_retry("soon")
+
+    found = {record.job_id: record.will_retry for record in plain_store.query()}
+    assert found == {"1": will_retry, "2": None, "job-1": None}
 
 
 def test_only_failures_are_tried_again(plain_store):

@@ -33,7 +33,8 @@ class HistoryQuery:
         to: started at this time or earlier.
         task_identifier: of this task, or of one of these. An empty collection matches nothing.
         status: in this status, or in one of these. An empty collection matches nothing. No index
-            finds executions that are still `started`, so add `from_` in a large history.
+            finds executions that are `started`, `completed` or `cancelled`, so add `from_` in a
+            large history.
         job_id: of this job.
         correlation_id: with this correlation id.
         worker_id: run by this worker, or by one of these. An empty collection matches nothing.

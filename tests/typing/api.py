@@ -267,6 +267,7 @@ with store.track(Job(1, "t"), "worker") as execution:
     assert_type(execution, TrackedExecution)
     execution.partial_success(PartialResults(failed_steps=["upload"]))
     execution.set_result({"width": 7})
+    execution.set_will_retry(True)
     assert_type(execution.id, uuid.UUID)
 store.track(Job(1, "t"), "worker", on_history_error="ignore")  # type: ignore[arg-type]
 assert_type(current_execution(), TrackedExecution | None)
