@@ -37,6 +37,8 @@ EXAMPLES = {
     "can't decode b'\\xff', rb'x' or u\"y\"": "can't decode <value>, <value> or <value>",
     "crab'x' b\"it's\"": "crab'x' <value>",
     "1e-05 < 2.5E+10, 3e5; 1-2": "<number> < <number>, <number>; <number>-<number>",
+    "-1.2345678901234567e-05s or 1.2345678901e10": "<number> or <number>",
+    "1234567e-1234-1234-1234-123456789abc": "<id>",
     "no route to 2001:db8::1 from [::1]:5432": "no route to <address> from [<address>]:<number>",
     "fe80::1%eth0, ::ffff:10.0.0.1 or 1:2:3:4:5:6:7:8": "<address>, <address> or <address>",
     "2001:0db8:85a3:0000:0000:8a2e:0370:7334/64": "<address>/<number>",

@@ -103,7 +103,7 @@ QUESTIONS = {
     ),
     "a page of failures": (
         lambda s: s.page(status="failed", after=cursor_of(status="failed")),
-        "(failed_started_at|failed_task_identifier_started_at|error_type_started_at)",
+        "failed_started_at",
     ),
     "a batch of all": (lambda s: next(s.iterate(batch_size=100)), "started_at"),
     "a job's": (lambda s: s.query(job_id="job-5"), "job_id_started_at"),
@@ -117,11 +117,11 @@ QUESTIONS = {
     ),
     "what went wrong with tasks of long ago": (
         lambda s: s.query(task_identifier=["old-a", "old-b"], status=["failed", "partial_success"]),
-        "(failed_|partial_)?task_identifier_started_at",
+        "(failed|partial)_task_identifier_started_at",
     ),
     "what has a text in its error": (
         lambda s: s.query(error_contains="error"),
-        "(failed_started_at|failed_task_identifier_started_at|error_type_started_at)",
+        "failed_started_at",
     ),
     "by job id": (lambda s: s.get_by_job_id("job-5"), "job_id_started_at"),
     "by correlation id": (
@@ -142,11 +142,11 @@ QUESTIONS = {
     "a worker": (lambda s: s.query(worker_id="rare-worker"), "worker_id_started_at"),
     "failures": (
         lambda s: s.query(status="failed"),
-        "(failed_started_at|failed_task_identifier_started_at|error_type_started_at)",
+        "failed_started_at",
     ),
     "failures of a task": (
         lambda s: s.query(status="failed", task_identifier="rare_task"),
-        "(failed_)?task_identifier_started_at",
+        "failed_task_identifier_started_at",
     ),
     "an error type": (
         lambda s: s.query(error_type="app.RareError"),
@@ -154,11 +154,11 @@ QUESTIONS = {
     ),
     "partial successes": (
         lambda s: s.query(status="partial_success"),
-        "partial_(task_identifier_)?started_at",
+        "partial_started_at",
     ),
     "partial successes of a task": (
         lambda s: s.query(status="partial_success", task_identifier="rare_task"),
-        "(partial_)?task_identifier_started_at",
+        "partial_task_identifier_started_at",
     ),
     "completed": (lambda s: s.query(status="completed"), "started_at"),
     "an outcome": (
@@ -167,7 +167,7 @@ QUESTIONS = {
     ),
     "how many failures, capped": (
         lambda s: s.count(status="failed", cap=100),
-        "(failed_started_at|failed_task_identifier_started_at|error_type_started_at)",
+        "failed_started_at",
     ),
     "how many of a task": (
         lambda s: s.count(task_identifier="rare_task"),
@@ -282,6 +282,7 @@ BOUNDED = {
     "three tasks": {"task_identifier": ["task-3", "old-a", "rare_task"]},
     "a worker": {"worker_id": "worker-1"},
     "a rare worker": {"worker_id": "rare-worker"},
+    "two workers": {"worker_id": ["worker-1", "rare-worker"]},
     "a job": {"job_id": "job-5"},
     "a correlation id": {"correlation_id": "batch"},
     "an error type": {"error_type": "ValueError"},

@@ -90,7 +90,10 @@ def criteria_of(query: HistoryQuery) -> list[ColumnElement[bool]]:
     if query.to is not None:
         criteria.append(HistoryRecord.started_at <= query.to)
     if query.status is not None:
-        criteria.append(_one_of(HistoryRecord.status, query.status))
+        is_one_of = _one_of(HistoryRecord.status, query.status)
+        # Only for what runs, the index on the status is worth reading.
+        is_running = Status.STARTED in query.status
+        criteria.append(is_one_of if is_running else deemed_frequent(is_one_of))
         if len(query.status) == 1 and query.status[0] in NOT_NULL_IF:
             criteria.append(NOT_NULL_IF[query.status[0]].is_not(None))
     if query.error_contains is not None:
