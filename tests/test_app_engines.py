@@ -603,6 +603,33 @@ def test_recording_calls_of_a_store_from_a_url_are_prepared_at_once(postgres_dat
         }
 
 
+@pytest.mark.parametrize("kind", ["URL", "engine", "sessionmaker", "psycopg", "asyncpg"])
+def test_prepared_statements_survive_a_change_of_the_table(
+    postgres_database, event_loop_thread, kind
+):
+    with ExitStack() as stack:
+        bind = url = postgres_database.url
+        if kind in ("engine", "sessionmaker"):
+            engine = stack.enter_context(engine_for(url))
+            bind = engine if kind == "engine" else sessionmaker(engine)
+        if kind in ("psycopg", "asyncpg"):
+            asynchronous = create_async_store(of_driver(url, kind))
+            store = Synchronous(asynchronous, event_loop_thread)
+        else:
+            store = create_store(bind)
+        stack.callback(store.close)
+        for length in (300, 255):
+            for _ in range(6):  # until the driver prepares each statement
+                record_every_outcome(store)
+                store.query(limit=1)
+            with postgres_database.engine.begin() as connection:
+                change = f"ALTER TABLE job_history ALTER job_id TYPE varchar({length})"
+                connection.execute(text(change))
+            assert store.query(limit=1)[0].status is Status.PARTIAL_SUCCESS
+            record_every_outcome(store)
+        assert store.count(status="started").value == 0
+
+
 def test_a_store_that_prepares_nothing(postgres_database):
     with create_store(postgres_database.url, prepare=False) as store:
         for _ in range(10):

@@ -90,6 +90,14 @@ def is_conflict(error: DBAPIError) -> bool:
     return sqlstate(error) in _CONFLICT_STATES
 
 
+def is_outdated_plan(error: DBAPIError) -> bool:
+    """Return whether a prepared statement failed because the table has changed since.
+
+    With psycopg, it would fail again on the same connection.
+    """
+    return _function(error) == "RevalidateCachedQuery"
+
+
 def is_in_aborted_transaction(error: DBAPIError) -> bool:
     """Return whether PostgreSQL accepts only a rollback, because an earlier statement failed."""
     return sqlstate(error) == "25P02"
@@ -120,10 +128,18 @@ def is_no_answer(error: Exception) -> bool:
 
 def is_refusal(error: DBAPIError) -> bool:
     """Return whether the database refuses a row because of its values, so a retry is futile."""
-    # The server translates its messages, but not the names of functions in its source code.
-    diagnostics = getattr(error.orig, "diag", None)
-    function = getattr(diagnostics, "source_function", None)
+    function = _function(error)
     if isinstance(error, (DataError, IntegrityError)):
         # PostgreSQL reports a missing partition as a check violation, but one can be created.
         return function != "ExecFindPartition"
     return sqlstate(error) in _REFUSAL_STATES or function in _REFUSING_FUNCTIONS
+
+
+def _function(error: DBAPIError) -> str | None:
+    """Return the name of the function that failed, in the server's source code."""
+    # The server translates its messages, but not these names. psycopg and psycopg2 have them in
+    # `diag`, asyncpg has them in the cause.
+    function = getattr(getattr(error.orig, "diag", None), "source_function", None)
+    if function is None:
+        function = getattr(getattr(error.orig, "__cause__", None), "server_source_function", None)
+    return function if isinstance(function, str) else None

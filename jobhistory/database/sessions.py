@@ -28,6 +28,7 @@ from jobhistory.database.driver_errors import (
     is_in_aborted_transaction,
     is_missing_object,
     is_no_answer,
+    is_outdated_plan,
     is_time_out,
 )
 from jobhistory.database.history import DatabaseHistory
@@ -160,11 +161,7 @@ class OwnTransactions(DatabaseHistory):
                     begun = access.begin(as_one=as_one, as_statements=prepared is not None)
                     with wait.turn(), begun as connection:
                         transaction = self._transaction(access, connection, prepared)
-                        if wait.is_patient:
-                            result = operation(transaction)
-                        else:
-                            with wait.impatience(transaction.connection):
-                                result = operation(transaction)
+                        result = _result(operation, transaction, access.bind, wait)
                     # Done before the connection is returned, which may fail.
                     if transaction.ended:
                         self.ring.extend(transaction.ended)
@@ -197,7 +194,8 @@ class OwnTransactions(DatabaseHistory):
         self.refuse_wrong_schema(error)
         if wait is not None and wait.should_retry(error):
             return busy.LONGEST_PAUSE
-        if is_conflict(error) and attempt < _MAX_ATTEMPTS:
+        has_dropped_plan = is_outdated_plan(error) and error.connection_invalidated
+        if (is_conflict(error) or has_dropped_plan) and attempt < _MAX_ATTEMPTS:
             return _FIRST_PAUSE * attempt**2
         raise error
 
@@ -316,6 +314,26 @@ class LaterTransactions(OwnTransactions):
         )
         completed_at = {record.id: record.completed_at for record in found}
         return all(completed_at.get(row["id"]) == row["completed_at"] for row in rows)
+
+
+def _result(
+    operation: Callable[[Transaction], T],
+    transaction: Transaction,
+    bind: binds.Bind,
+    wait: busy.Wait,
+) -> T:
+    """Run an operation once. Close a connection whose prepared statements no longer work."""
+    try:
+        if wait.is_patient:
+            return operation(transaction)
+        with wait.impatience(transaction.connection):
+            return operation(transaction)
+    except DBAPIError as error:
+        # An app's session may be bound to a connection, which is the app's.
+        if is_outdated_plan(error) and isinstance(bind, Engine):
+            transaction.connection.invalidate(error)
+            error.connection_invalidated = True
+        raise
 
 
 def _refuse_outdated(transaction: Transaction) -> None:
