@@ -52,6 +52,9 @@ PAGES: dict[str, Read] = {
     "failures of a rare task": lambda store: store.query(
         status="failed", task_identifier="rare_task"
     ),
+    "failures of three tasks": lambda store: store.query(
+        status="failed", task_identifier=["task_7", "task_4", "rare_task"]
+    ),
     "partial successes (0.1 %)": lambda store: store.query(status="partial_success"),
     "failures and partial successes": lambda store: store.query(
         status=["failed", "partial_success"]
@@ -59,6 +62,7 @@ PAGES: dict[str, Read] = {
     "an error type": lambda store: store.query(error_type="ValueError"),
     "a frequent text in errors": lambda store: store.query(error_contains="no answer from"),
     "an hour": lambda store: store.query(**HOUR),
+    "a task, of 24 h": lambda store: store.query(task_identifier="task_3", **DAY),
     "by job id": lambda store: store.get_by_job_id("job-5000"),
     "by correlation id": lambda store: store.get_by_correlation_id("request-300"),
     "a page at nine tenths": deep(),
@@ -66,6 +70,9 @@ PAGES: dict[str, Read] = {
     "the same of a task": deep(task_identifier="task_3"),
     "the same of failures": deep(status="failed"),
     "count, capped at 10,000": lambda store: store.count(cap=10_000),
+    "count of failures of a task, capped at 100": lambda store: store.count(
+        status="failed", task_identifier="task_7", cap=100
+    ),
 }
 """Reads whose cost must not grow with the history."""
 
