@@ -18,6 +18,7 @@ from jobhistory.execution.job import PartialResults, check_keys, job_fields, par
 from jobhistory.execution.labels import merged_labels, read_labels
 from jobhistory.execution.outcome import ExecutionKey, Outcome, Which, elapsed_ms
 from jobhistory.execution.status import Status, read_status
+from jobhistory.execution.times import complete_times, expiry
 from jobhistory.execution.trace import (
     read_span_id,
     read_trace_id,
@@ -96,7 +97,7 @@ class RowBuilder:
             "queue_time_ms": None
             if run_at is None
             else elapsed_ms(in_utc(run_at, "job.run_at"), now),
-            "expires_at": _expiry(now, retention),
+            "expires_at": expiry(now, retention),
         }
         if given["labels"] is not None or self.labels:
             row["labels"] = self._labels(given["labels"], "job.labels")
@@ -207,13 +208,13 @@ class RowBuilder:
         if row["status"] is Status.PARTIAL_SUCCESS and row["failed_steps"] is None:
             row["failed_steps"] = []  # the partial index needs a value
         row["attempt_number"] = 1 if row["attempt_number"] is None else row["attempt_number"]
-        self._complete_times(row)
+        complete_times(row, self.now)
         if row["id"] is None:
             row["id"] = id_at(row["started_at"])
         else:
             read_execution_id(row["id"], "id", started_at=row["started_at"])
         if "expires_at" not in given:
-            row["expires_at"] = _expiry(row["started_at"], self.retention)
+            row["expires_at"] = expiry(row["started_at"], self.retention)
         return row
 
     def with_log_tail(self, outcome: Outcome, log: LogTail) -> Outcome:
@@ -251,30 +252,6 @@ class RowBuilder:
             else read_milliseconds(execution_time_ms, "execution_time_ms")
         )
         return Outcome.of(which, values)
-
-    def _complete_times(self, row: dict[str, Any]) -> None:
-        """Derive the missing ones of `started_at`, `completed_at` and `execution_time_ms`."""
-        started_at, completed_at = row["started_at"], row["completed_at"]
-        took = row["execution_time_ms"]
-        if started_at is None:
-            completed_at = completed_at or self.now()
-            started_at = _moved(completed_at, -(took or 0))
-        elif completed_at is None:
-            completed_at = max(started_at, self.now())
-            if took is not None:
-                completed_at = _moved(started_at, took)
-            else:
-                took = elapsed_ms(started_at, completed_at)
-        elif completed_at < started_at:
-            raise InvalidInput(
-                "completed_at",
-                completed_at.isoformat(),
-                f"is before started_at {started_at.isoformat()!r}; swap the two",
-            )
-        elif took is None:
-            took = elapsed_ms(started_at, completed_at)
-        row["started_at"], row["completed_at"] = started_at, completed_at
-        row["execution_time_ms"] = took
 
     def _set_payload(self, row: dict[str, Any], *, is_stated: bool) -> None:
         """Sanitize the payload. It is exact unless this changes it or the caller says it is not."""
@@ -408,23 +385,3 @@ def _refuse_error(row: Mapping[str, Any]) -> None:
 def _unless_none(read: Callable[[Any, str], Any], given: Mapping[str, Any], name: str) -> Any:
     value = given.get(name)
     return None if value is None else read(value, name)
-
-
-def _moved(moment: datetime, milliseconds: int) -> datetime:
-    try:
-        return moment + timedelta(milliseconds=milliseconds)
-    except OverflowError:  # outside the range of datetime; no execution takes that long
-        return moment
-
-
-def _expiry(started_at: datetime, retention: timedelta | None) -> datetime | None:
-    if retention is None:
-        return None
-    try:
-        return started_at + retention
-    except OverflowError:
-        raise InvalidInput(
-            "history_retention",
-            str(retention),
-            "ends after the year 9999; write it like '30 days'",
-        ) from None
