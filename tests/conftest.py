@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async
 from sqlalchemy.orm import sessionmaker
 
 from jobhistory import HistoryStore, create_async_store, create_store, migrate
+from jobhistory.database.deadlines import TimeLimits
 from tests.facades import AsyncInSession, EventLoop, InSession, Synchronous
 from tests.servers import Server, running_postgres
 
@@ -389,7 +390,10 @@ def _stores(
         def make(**options: Any) -> Any:
             if "url" in how:
                 url = engine.url.render_as_string(hide_password=False)
-                return stack.enter_context(create_store(url, clock=clock, **options))
+                made = stack.enter_context(create_store(url, clock=clock, **options))
+                # A loaded machine may take longer than a job should wait.
+                made._history.limits = TimeLimits(call=60)
+                return made
             if "async" not in how:
                 plain = create_store(engine, clock=clock, **options)
                 return InSession(plain, sessionmaker(engine)) if how else plain

@@ -21,7 +21,7 @@ def for_driver(value: Any) -> JsonText | None:
 
 def row_for_driver(row: Mapping[str, Any]) -> list[Any]:
     """Return the values of all columns, in order; `None` for those that are missing."""
-    values = [row.get(name) for name in COLUMN_NAMES]
+    values = list(map(row.get, COLUMN_NAMES))
     for place in _JSON_PLACES:
         values[place] = for_driver(values[place])
     return values
