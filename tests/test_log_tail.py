@@ -13,6 +13,7 @@ import threading
 import pytest
 
 from jobhistory import InvalidInput, Job, create_async_store, create_store
+from jobhistory._runtime import log_tail as log_tail_module
 from tests.test_heartbeats import async_url
 
 JOB = Job("job-1", "import")
@@ -174,6 +175,76 @@ def test_a_message_that_cannot_be_formatted_breaks_nothing(store, monkeypatch):
         logger.info("value %s", Broken())
         logger.info("wrong number of arguments", 1)
     assert tail(store).count("<message that cannot be formatted>") == 2
+
+
+@pytest.mark.parametrize("message", ["%s %s", '{"x":"%s","url":"%s"}'])
+def test_a_secret_is_not_cut_in_two(plain_store, message):
+    with plain_store.track(JOB, "w", log_tail="1 MiB"):
+        for number in range(12):  # the cut is within the password
+            before = "x" * (65_536 - len("2015-11-01T12:00:00Z INFO app.import: ") - 35 + number)
+            logger.info(message, before, "postgresql://app:hunter2@db/app" + "y" * 100)
+    text = tail(plain_store)
+    is_secret = "hunt" not in text  # not in the assertion, which would show the text
+    assert is_secret
+    assert len(text) > 12 * 65_000
+
+
+def test_what_logs_while_a_line_is_kept_breaks_nothing(store, monkeypatch):
+    """As a signal handler or `__del__` may, at any time."""
+    append = log_tail_module.LogTail.append
+    during = []
+
+    def interrupted(tail, line):
+        with log_tail_module._lock:
+            if not during:
+                during.append(line)
+                logger.info("within")
+            append(tail, line)
+
+    monkeypatch.setattr(log_tail_module.LogTail, "append", interrupted)
+
+    def job():
+        with store.track(JOB, "w", log_tail="1 KiB"):
+            logger.info("around")
+
+    thread = threading.Thread(target=job, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert tail(store).endswith("around")
+
+
+def test_records_that_are_made_from_others_are_no_lines(store):
+    with store.track(JOB, "w", log_tail="1 KiB"):
+        logging.makeLogRecord({"name": "app", "msg": "from another process"})
+        logger.info("part")
+    assert "\n" not in tail(store)
+    assert tail(store).endswith("part")
+
+
+@pytest.fixture
+def record_factory():
+    """The app's own, which it may set at any time; reset after the test."""
+    before = logging.getLogRecordFactory()
+    yield logging.setLogRecordFactory
+    logging.setLogRecordFactory(before)
+
+
+def test_an_app_may_replace_the_record_factory(store, record_factory):
+    for job_id in ("job-1", "job-2"):
+        record_factory(logging.LogRecord)
+        with store.track(Job(job_id, "import"), "w", log_tail="1 KiB"):
+            logger.info("part")
+        assert tail(store, job_id).endswith("part")
+
+
+def test_an_app_may_wrap_the_record_factory(store, record_factory):
+    for job_id in ("job-1", "job-2", "job-3"):
+        factory = logging.getLogRecordFactory()
+        record_factory(lambda *args, factory=factory, **named: factory(*args, **named))
+        with store.track(Job(job_id, "import"), "w", log_tail="1 KiB"):
+            logger.info("part")
+        assert tail(store, job_id).count("part") == 1
 
 
 @pytest.mark.parametrize(
