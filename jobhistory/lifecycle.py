@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
-from threading import Lock
 from time import monotonic
 from typing import Any, Protocol, TypeVar, get_args
 from uuid import UUID
 
 from jobhistory._runtime.cancellation import run_to_completion
+from jobhistory._runtime.fork import ForkSafeLock
 from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound, InvalidInput, reason
 from jobhistory.execution.job import PartialResults
 from jobhistory.execution.outcome import Outcome
@@ -47,14 +47,17 @@ class Destination(Protocol[R_co]):
 class History(Destination[HistoryRecord | None], Protocol):
     """What records executions that begin and end in this process."""
 
-    def heartbeat(self, id_: UUID, values: Row, /) -> None:
-        """Write signs of life of a started execution, by column."""
+    def heartbeat(self, id_: UUID, values: Row, /) -> bool:
+        """Write signs of life of a started execution, by column; return whether it is there."""
+        ...
 
 
 _SIGNS_OF_LIFE = ("heartbeat_at", "progress")
 
 _HEARTBEAT_SECONDS = 1.0
 """The least time between two heartbeats of an execution that are written."""
+
+_lock = ForkSafeLock()  # of all executions, never held while history is used
 
 
 class Lifecycle:
@@ -67,14 +70,13 @@ class Lifecycle:
 
     __slots__ = (
         "_begun",
-        "_has_news",
         "_history",
         "_is_ended",
         "_is_started",
-        "_lock",
         "_next_heartbeat",
         "_on_history_error",
         "_outcome",
+        "_written_progress",
         "row",
         "rows",
     )
@@ -86,9 +88,9 @@ class Lifecycle:
         self.row = row
         self._history = history
         self._on_history_error: OnHistoryError = checked_reaction(on_history_error)
-        self._lock = Lock()  # never held while history is used
         self._outcome: Outcome | None = None
-        self._is_started = self._is_ended = self._has_news = False
+        self._written_progress: float | None = None
+        self._is_started = self._is_ended = False
         self._begun = self._next_heartbeat = monotonic()
 
     @property
@@ -115,6 +117,7 @@ class Lifecycle:
             self._is_started = True
             if may_exist and record is not None:
                 self.row = values_of(record)
+                self._written_progress = record.progress
         except InvalidInput:
             raise
         except Exception as error:
@@ -142,27 +145,25 @@ class Lifecycle:
     def heartbeat(self, progress: float | None = None, *, may_raise: bool = True) -> None:
         """Record a sign of life, and the progress, unless the last one is less than a second ago.
 
-        The outcome records progress that was held back.
+        The outcome records progress that was not written.
 
         Args:
             may_raise: `False` to log errors of history in any case.
         """
-        news: Row = {} if progress is None else {"progress": progress}
         now = monotonic()
-        with self._lock:
+        with _lock:
             if self._outcome is not None:
                 return
-            self.row = self.row | news
-            self._has_news = self._has_news or bool(news)
+            if progress is not None:
+                self.row = self.row | {"progress": progress}
             if not self._is_started or now < self._next_heartbeat:
                 return
             self._next_heartbeat = now + _HEARTBEAT_SECONDS
-            self._has_news = False
-            beat: Row = {"heartbeat_at": self.rows.now()}
-            self.row = self.row | beat
+            self.row = self.row | {"heartbeat_at": self.rows.now()}
             values = {name: self.row[name] for name in _SIGNS_OF_LIFE if name in self.row}
         try:
-            self._history.heartbeat(self.row["id"], values)
+            if self._history.heartbeat(self.row["id"], values):
+                self._written_progress = values.get("progress")
         except Exception as error:
             self.log_or_raise("heartbeat", error, may_raise=may_raise)
 
@@ -177,10 +178,10 @@ class Lifecycle:
         Raises:
             ExecutionAlreadyFinished: if it was called before with another outcome.
         """
-        with self._lock:
-            if self._has_news:
-                news = {"progress": self.row["progress"]}
-                outcome = outcome._replace(values=outcome.values | news)
+        with _lock:
+            progress = self.row.get("progress")
+            if progress != self._written_progress:
+                outcome = outcome._replace(values=outcome.values | {"progress": progress})
             first = self._outcome = self._outcome or outcome
         if first.values["status"] != outcome.values["status"]:
             raise ExecutionAlreadyFinished(self.record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import multiprocessing
 import os
 import subprocess
@@ -389,3 +390,34 @@ def test_a_child_that_ends_leaves_the_journal_of_its_parents_spool(tmp_path):
         [sys.executable, "-c", FORK_WITH_A_SPOOL], cwd=tmp_path, capture_output=True, text=True
     )
     assert result.stdout.split() == ["spool", "spool-journal"], result.stderr
+
+
+def test_a_child_may_log_and_report_what_a_thread_of_the_parent_was_reporting():
+    """The thread is in the middle of it at the fork, and does not exist in the child."""
+    from jobhistory import lifecycle
+    from jobhistory._runtime import log_tail
+
+    store = create_store()
+    execution = store.begin(Job(1, "t"), "w")
+    is_held, may_end = threading.Event(), threading.Event()
+
+    def hold():
+        with lifecycle._lock, log_tail._lock:
+            is_held.set()
+            may_end.wait(60)
+
+    def work(number):
+        logging.getLogger("app").warning("in a child")
+        execution.progress(0.5)
+        execution.end()
+        return execution.record.status.value
+
+    thread = threading.Thread(target=hold)
+    with store.track(Job(2, "t"), "w", log_tail="1 KiB"):
+        thread.start()
+        assert is_held.wait(10)
+        try:
+            assert in_children(work) == ["completed"] * CHILDREN
+        finally:
+            may_end.set()
+            thread.join()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
+import weakref
 
 import pytest
 from sqlalchemy.orm import Session
@@ -79,6 +81,72 @@ def test_signs_of_life_never_revive_an_execution(store, clock):
     execution.heartbeat()
     (record,) = store.get_by_job_id("job-1")
     assert (record.status, record.heartbeat_at) == ("failed", None)
+
+
+@pytest.mark.parametrize("outcome", [None, "no space"])
+def test_progress_before_a_recorder_has_written_the_start_comes_with_the_outcome(
+    database_store, outcome
+):
+    with Recorder(database_store, max_delay=60) as recorder:
+        execution = recorder.begin(JOB, "w")
+        execution.progress(0.5)
+        execution.end(outcome)
+    assert stored(database_store)[1] == 0.5
+
+
+def test_progress_whose_heartbeat_failed_comes_with_the_outcome(database, pace):
+    store = create_store(database.engine)
+    execution = store.begin(JOB, "w")
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE job_history RENAME TO away")
+    execution.progress(0.5)
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE away RENAME TO job_history")
+    execution.end()
+    assert stored(store)[1] == 0.5
+
+
+def test_an_outcome_during_a_heartbeat_has_its_progress(database_store, monkeypatch):
+    execution = database_store.begin(JOB, "w")
+    monkeypatch.setattr(
+        type(database_store.internals.history),
+        "heartbeat",
+        lambda history, *values: execution.end(),  # it is faster
+    )
+    execution.progress(0.5)
+    assert stored(database_store)[1] == 0.5
+
+
+def test_a_start_in_doubt_gets_the_progress_of_its_outcome(database_store, monkeypatch):
+    """The database has committed the start, but the answer was lost."""
+    history = type(database_store.internals.history)
+    insert = history.insert
+
+    def insert_without_answer(*args, **named):
+        insert(*args, **named)
+        raise ConnectionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(history, "insert", insert_without_answer)
+        execution = database_store.begin(JOB, "w")
+    execution.progress(0.5)
+    execution.end()
+    assert stored(database_store)[1] == 0.5
+
+
+def test_a_signal_handler_may_report_while_its_thread_reports(plain_store):
+    execution = plain_store.begin(JOB, "w")
+
+    def interrupted():
+        with lifecycle_module._lock:
+            execution.progress(0.5)
+            execution.end()
+
+    thread = threading.Thread(target=interrupted, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert stored(plain_store)[1] == 0.5
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, "half", None, True, float("nan")])
@@ -264,3 +332,45 @@ def test_a_function_that_raises_does_not_end_the_thread(caplog):
     assert called.acquire(timeout=10)
     stop()
     assert "a heartbeat raised an error" in caplog.text
+
+
+def test_a_removed_function_is_not_kept_until_it_would_have_been_due():
+    class Job:
+        def beat(self):
+            pass
+
+    pulse = Pulse()
+    job = Job()
+    gone = weakref.ref(job)
+    pulse.add(job.beat, 3600)()
+    del job
+    gc.collect()
+    assert gone() is None
+
+
+def test_what_remains_of_removed_functions_is_bounded():
+    pulse = Pulse()
+    for _ in range(10_000):
+        pulse.add(gc.collect, 3600)()
+    assert len(pulse._due) < 2_000
+
+
+def test_track_runs_the_job_if_no_thread_can_start(database, monkeypatch, caplog):
+    pulse = Pulse()
+    monkeypatch.setattr(heartbeats_module, "PULSE", pulse)
+    store = create_store(database.engine)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", _cannot_start)
+        with store.track(JOB, "w", heartbeat="10s"):
+            pass
+    (record,) = store.get_by_job_id("job-1")
+    assert record.status == "completed"
+    assert "cannot start" in caplog.text
+    called = threading.Semaphore(0)
+    stop = pulse.add(called.release, 0.001)
+    assert called.acquire(timeout=10), "the next one tries again"
+    stop()
+
+
+def _cannot_start(thread):
+    raise RuntimeError("can't start new thread")

@@ -91,9 +91,12 @@ class DatabaseHistory(ABC):
         transaction.ended = rows
 
     @in_transaction(Purpose.RECORD)
-    def heartbeat(self, transaction: Transaction, id_: UUID, values: Row) -> None:
-        """Write signs of life of a started execution. Ended and missing ones stay as they are."""
-        transaction.execute(HEARTBEAT, {"key_id": id_} | values)
+    def heartbeat(self, transaction: Transaction, id_: UUID, values: Row) -> bool:
+        """Write signs of life of a started execution, and return whether there is one.
+
+        Ended executions stay as they are.
+        """
+        return bool(transaction.execute(HEARTBEAT, {"key_id": id_} | values).rowcount)
 
     @in_transaction(Purpose.RECORD)
     def end(self, transaction: Transaction, outcome: Outcome) -> HistoryRecord:

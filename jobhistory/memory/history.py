@@ -125,9 +125,12 @@ class MemoryHistory:
             for row in rows:
                 self._put(row, None, connection, survives=False)
 
-    def heartbeat(self, id_: UUID, values: Row) -> None:
-        """Write signs of life of a started execution. Ended and missing ones stay as they are."""
-        self._rows.update(id_, values)
+    def heartbeat(self, id_: UUID, values: Row) -> bool:
+        """Write signs of life of a started execution, and return whether there is one.
+
+        Ended executions stay as they are.
+        """
+        return self._rows.update(id_, values)
 
     def end(self, outcome: Outcome) -> HistoryRecord:
         """Write an outcome and return the record. Repeating the same outcome changes nothing.

@@ -46,13 +46,14 @@ class Rows:
             else:
                 self._ring.append(row)
 
-    def update(self, id_: UUID, values: Row) -> None:
-        """Replace values of the started row with an id, if there is one."""
+    def update(self, id_: UUID, values: Row) -> bool:
+        """Replace values of the started row with an id, and return whether there is one."""
         with self.lock:
             row = self._started.get(id_)
             if row is not None:  # not changed in place, because another thread may be reading it
                 row = self._started[id_] = row | values
                 self._started_by_key[ExecutionKey.of_row(row)][id_] = row
+            return row is not None
 
     def commit(self, row: Row) -> None:
         """Move a pending row to the ring buffer, unless it was removed or replaced."""

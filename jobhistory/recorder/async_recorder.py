@@ -80,7 +80,7 @@ class AsyncRecorder(RecordingMethods[Coroutine[Any, Any, None]], AsyncTrackingMe
                 spool=spool,
             ),
         )
-        heartbeat: Callable[..., None] = history.heartbeat
+        heartbeat: Callable[..., bool] = history.heartbeat
         if self._loop is None:  # its driver would block the event loop
             heartbeat = partial(_in_thread, history.heartbeat)
         rows = store.internals.rows
@@ -127,5 +127,5 @@ class AsyncRecorder(RecordingMethods[Coroutine[Any, Any, None]], AsyncTrackingMe
             self._loop.loop = asyncio.get_running_loop()
 
 
-def _in_thread(function: Callable[..., None], *arguments: Any) -> None:
-    await_only(asyncio.to_thread(function, *arguments))
+def _in_thread(function: Callable[..., bool], *arguments: Any) -> bool:
+    return bool(await_only(asyncio.to_thread(function, *arguments)))

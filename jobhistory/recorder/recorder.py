@@ -176,7 +176,7 @@ class AcceptingTracked(Accepting[None]):
     def __init__(
         self,
         accept: Callable[[Operation], None],
-        write_heartbeat: Callable[[UUID, dict[str, Any]], None],
+        write_heartbeat: Callable[[UUID, dict[str, Any]], bool],
     ) -> None:
         super().__init__(accept)
         self.heartbeat = write_heartbeat

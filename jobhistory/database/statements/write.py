@@ -134,7 +134,10 @@ def _insert_or_end(dialect_insert: Any) -> Any:
     return statement.on_conflict_do_update(
         index_elements=[COLUMNS.id],
         set_={name: new[name] for name in OUTCOME_COLUMNS}
-        | {"completed_at": later(new.completed_at, COLUMNS.started_at)},
+        | {
+            "completed_at": later(new.completed_at, COLUMNS.started_at),
+            "progress": func.coalesce(new.progress, COLUMNS.progress),
+        },
         where=(
             (COLUMNS.status == STARTED) | (_LOST & new.error_type.is_distinct_from(_WORKER_LOST))
         )
