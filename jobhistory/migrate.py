@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 from sqlalchemy import (
     Connection,
     Engine,
+    Function,
     delete,
     func,
     inspect,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 
 # The key of a PostgreSQL advisory lock: "jobhist" in ASCII.
 _LOCK = 0x6A6F6268697374
+_INDEX_LOCK = _LOCK + 1
 _POLL_SECONDS = 0.05
 
 
@@ -144,7 +146,8 @@ def maintain(
     Call it from time to time, for example once a week, as the owner of the table. On PostgreSQL 16
     and later, `running` and `reap_lost` use this index. It gets slower as new rows take the space
     of expired ones. The call also creates the index if the table was not made by a migration, and
-    updates the planner's statistics. Elsewhere, it does nothing and returns 0.
+    updates the planner's statistics. Several processes may call it at the same time. Elsewhere, it
+    does nothing and returns 0.
 
     It reads the whole table. With an engine, each batch is a short transaction, and the index is
     created without blocking writers unless the table is partitioned. Recording goes on meanwhile.
@@ -165,7 +168,10 @@ def maintain(
         if not running_index.is_supported(connection):
             return 0
         table = quoted_table(connection, schema)
-        indexes = running_index.ensure(connection, table, concurrently=is_ours)
+        indexes = running_index.find_indexes(connection, table)
+        if not indexes:
+            with _creating_index(connection, is_ours):
+                indexes = running_index.ensure(connection, table, concurrently=is_ours)
         total = sum(len(index.ranges) for index in indexes)
         done = 0
         for index in indexes:
@@ -251,7 +257,7 @@ def transaction(bind: Engine | Connection) -> Iterator[Connection]:
             if is_ours:
                 # The engine's own level may commit each statement, or hide what others commit.
                 connection.execution_options(isolation_level="READ COMMITTED")
-            _wait_for_lock(connection, is_ours)
+            _wait_for_lock(connection, func.pg_try_advisory_xact_lock(_LOCK), is_ours)
         yield connection
         if is_ours:
             connection.commit()
@@ -273,14 +279,28 @@ def _begin_immediate(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _wait_for_lock(connection: Connection, may_roll_back: bool) -> None:
-    """Take PostgreSQL's lock, which ends with the transaction.
+@contextmanager
+def _creating_index(connection: Connection, is_ours: bool) -> Iterator[None]:
+    """Exclude others that create the index; each would wait for the other, and both would fail."""
+    if not is_ours:
+        _wait_for_lock(connection, func.pg_try_advisory_xact_lock(_INDEX_LOCK), False)
+        yield
+        return
+    # Not in a transaction, because CREATE INDEX CONCURRENTLY would wait for its end.
+    _wait_for_lock(connection, func.pg_try_advisory_lock(_INDEX_LOCK), False)
+    try:
+        yield
+    finally:
+        connection.scalar(select(func.pg_advisory_unlock(_INDEX_LOCK)))
+
+
+def _wait_for_lock(connection: Connection, take: Function[bool], may_roll_back: bool) -> None:
+    """Take a lock of PostgreSQL by a function that returns whether it has taken it.
 
     It polls, because a waiting statement would hold a snapshot, and CREATE INDEX CONCURRENTLY, run
     by the holder of the lock, waits for snapshots.
     """
-    lock = select(func.pg_try_advisory_xact_lock(_LOCK))
-    while not connection.scalar(lock):
+    while not connection.scalar(select(take)):
         if may_roll_back:
             connection.rollback()
         if connection.dialect.is_async:  # the holder may be a task of this event loop

@@ -152,8 +152,8 @@ class TrackingMethods(_Heartbeats):
                 the process sends them while the execution runs. They show that the process is
                 alive, not that the job makes progress. In a session, there are none.
             log_tail: the size of the last log lines to store, such as `"16 KiB"`. Lines count if a
-                logger emits them in the context of the execution, as for `current_execution`. They
-                are redacted. They are stored with the outcome.
+                logger emits them in the context of the execution, as for `current_execution`, even
+                if a filter or a handler drops them. They are redacted, and stored with the outcome.
             parent_id: the id of the record of the execution that started this one. By default it is
                 that of the enclosing tracked execution, even if a task outlives it.
 

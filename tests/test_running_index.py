@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -103,6 +104,16 @@ def test_expiry_by_the_owner_renews_what_was_recorded_last(store, engine):
     assert pages_read(engine) <= 32
 
 
+def test_expiry_does_not_wait_for_a_vacuum(store, engine, caplog):
+    caplog.set_level(logging.INFO, logger="jobhistory")
+    with engine.begin() as vacuum:
+        vacuum.exec_driver_sql("LOCK TABLE job_history IN SHARE UPDATE EXCLUSIVE MODE")
+        pool = ThreadPoolExecutor()
+        assert pool.submit(store.expire).result(timeout=30) > 1_500
+    pool.shutdown()
+    assert "could not renew the index" in caplog.text
+
+
 def test_expiry_by_another_role_says_that_it_cannot(store, postgres_database, caplog):
     role = "jobhistory_expires"
     with postgres_database.engine.begin() as connection:
@@ -152,6 +163,25 @@ def test_maintenance_makes_the_index_for_a_table_without_it(made_by_the_app, kin
         with engine.begin() as connection:
             migrate.maintain(connection)
     assert INDEX in indexes(engine)
+    assert migrate.check(engine) == ()
+
+
+@pytest.mark.parametrize("kind", ["engine", "connection"])
+@pytest.mark.parametrize("bare_database", ["postgresql"], indirect=True)
+def test_several_processes_may_make_the_index(made_by_the_app, kind):
+    engine = made_by_the_app.engine
+    fill(engine)
+
+    def maintain(_):
+        if kind == "engine":
+            return migrate.maintain(engine)
+        with engine.begin() as connection:
+            return migrate.maintain(connection)
+
+    with ThreadPoolExecutor(4) as pool:
+        ranges = set(pool.map(maintain, range(4)))
+    assert len(ranges) == 1
+    assert ranges.pop() > 0
     assert migrate.check(engine) == ()
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from jobhistory._runtime.batches import Batches
 from jobhistory._runtime.clock import utc_now
 from jobhistory.database import running_index
-from jobhistory.database.driver_errors import is_missing_object, sqlstate
+from jobhistory.database.driver_errors import is_missing_object, is_time_out, sqlstate
 from jobhistory.database.revision import quoted_table
 from jobhistory.database.statements import expire as statements
 from jobhistory.database.statements.expire import BEGINNING, Branch, Deleted, Expiry, Place
@@ -44,7 +44,16 @@ def expire(history: RunsTransactions, now: datetime, batches: Batches) -> int:
 
 def _renew_running_index(history: RunsTransactions, deleted: int) -> None:
     # Twice, because the last call is not exactly as long ago as the rows needed to expire.
-    may_renew = history.run(Purpose.MAINTAIN, partial(_summarize_newest, rows=2 * deleted))
+    try:
+        may_renew = history.run(Purpose.MAINTAIN, partial(_summarize_newest, rows=2 * deleted))
+    except DBAPIError as error:  # the rows are deleted all the same
+        logger.log(
+            logging.INFO if is_time_out(error) else logging.WARNING,
+            "expire() could not renew the index of running executions: %s; if they are slow to "
+            "find, run 'jobhistory db maintain'",
+            reason(error),
+        )
+        return
     if not may_renew:
         logger.info(
             "expire() cannot renew the index of running executions, as this role does not own the "

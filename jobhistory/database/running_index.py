@@ -139,6 +139,8 @@ def summarize_newest(connection: Any, table: str, rows: int) -> bool:
     if len(indexes) != 1:
         return True
     if indexes[0].is_owned:
+        # A long VACUUM has the lock as well. After a second, waiting would cancel autovacuum.
+        connection.exec_driver_sql("SET LOCAL lock_timeout = '100ms'")
         summarize(connection, indexes[0], ranges_of_newest(connection, indexes[0], rows))
     return indexes[0].is_owned
 
