@@ -192,6 +192,7 @@ def test_only_failures_are_tried_again(plain_store):
         lambda: plain_store.record_failure(*IDS, 5, "no", will_retry="soon"),
         lambda: plain_store.record_execution(ENDED, status="completed", will_retry=True),
         lambda: execution.end(will_retry=True),
+        lambda: execution.end(Cancelled(), will_retry="soon"),
     ):
         with pytest.raises(InvalidInput, match="will_retry"):
             refused()

@@ -6,7 +6,14 @@ import re
 
 import pytest
 
-from jobhistory import InvalidInput, Job, Recorder, create_async_store, create_store
+from jobhistory import (
+    InvalidInput,
+    Job,
+    Recorder,
+    create_async_store,
+    create_store,
+    new_execution_id,
+)
 
 IDS = ("worker-1", "request-1")
 ENDED = {
@@ -146,3 +153,11 @@ def test_labels_of_the_store_are_redacted_once_and_for_all():
     assert "hunter2" not in str(record.labels)
     assert "secret" not in str(record.labels)
     assert record.labels["token"] == record.labels["password"] == "[redacted]"
+
+
+def test_a_label_that_redaction_makes_longer_is_cut():
+    store = create_store()
+    record = store.record_start(Job("1", "t", labels={"note": "token=1 " * 31}), *IDS)
+    assert len(record.labels["note"]) <= 255
+    ended = store.record_completion(record)
+    store.record_execution(ended, execution_id=new_execution_id())  # and can be recorded again

@@ -124,9 +124,7 @@ class RowBuilder:
         will_retry: bool | None = None,
     ) -> Outcome:
         """Return the outcome of an execution that failed with an error."""
-        failure = self._failure(error)
-        if will_retry is not None:
-            failure["will_retry"] = read_boolean(will_retry, "will_retry")
+        failure = self._failure(error) | _will_retry(will_retry)
         return self._ended(which, Status.FAILED, execution_time_ms, **failure)
 
     def cancelled(
@@ -146,6 +144,7 @@ class RowBuilder:
     ) -> Outcome:
         """Return the outcome of an execution that an error ended: a failure or a cancellation."""
         if isinstance(error, CANCELLATIONS):
+            _will_retry(will_retry)
             return self.cancelled(which, execution_time_ms, safe_text(error))
         return self.failed(which, execution_time_ms, error, will_retry)
 
@@ -380,6 +379,10 @@ def _refuse_error(row: Mapping[str, Any]) -> None:
         raise InvalidInput(
             "will_retry", True, f"does not apply to {row['status'].value!r}; leave it out"
         )
+
+
+def _will_retry(will_retry: bool | None) -> dict[str, Any]:
+    return {} if will_retry is None else {"will_retry": read_boolean(will_retry, "will_retry")}
 
 
 def _unless_none(read: Callable[[Any, str], Any], given: Mapping[str, Any], name: str) -> Any:

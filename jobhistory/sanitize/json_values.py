@@ -94,9 +94,9 @@ class Sanitizer:
         return self._encoded(value, self.limits.results)[0]
 
     def labels(self, labels: dict[str, str]) -> dict[str, str]:
-        """Return labels with secrets redacted."""
+        """Return labels with secrets redacted, and no value longer than a label may be."""
         redacted: dict[str, Any] = self.walked(labels, _LABELS_LIMIT)
-        return {name: safe_text(value) for name, value in redacted.items()}
+        return {name: truncate_name(safe_text(value)) for name, value in redacted.items()}
 
     def steps(self, steps: Iterable[Any]) -> list[str]:
         """Return the names of steps as texts."""
