@@ -150,16 +150,17 @@ class Lifecycle:
         Args:
             may_raise: `False` to log errors of history in any case.
         """
+        news: Row = {} if progress is None else {"progress": progress}
         now = monotonic()
         with _lock:
             if self._outcome is not None:
                 return
-            if progress is not None:
-                self.row = self.row | {"progress": progress}
+            self.row = self.row | news
             if not self._is_started or now < self._next_heartbeat:
                 return
             self._next_heartbeat = now + _HEARTBEAT_SECONDS
-            self.row = self.row | {"heartbeat_at": self.rows.now()}
+            beat: Row = {"heartbeat_at": self.rows.now()}
+            self.row = self.row | beat
             values = {name: self.row[name] for name in _SIGNS_OF_LIFE if name in self.row}
         try:
             if self._history.heartbeat(self.row["id"], values):
