@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import String, literal, select
 
 from jobhistory.database.functions import fingerprint as sql_fingerprint
-from jobhistory.sanitize.fingerprint import fingerprint
+from jobhistory.sanitize.fingerprint import PATTERNS, fingerprint
 
 EXAMPLES = {
     "no order 42": "no order <number>",
@@ -62,6 +64,14 @@ messages = st.one_of(
 @pytest.mark.parametrize("message", EXAMPLES)
 def test_particulars_are_masked_and_the_rest_is_left(message):
     assert fingerprint(message) == EXAMPLES[message]
+
+
+@pytest.mark.parametrize("piece", ["1,", "1.", "12.5,", "1e", "1e-", ":", "a:", "b'", "a-", "@"])
+def test_the_longest_lists_take_no_longer_in_proportion(piece):
+    """A search in quadratic time would exceed the time limit of the tests."""
+    text = piece * (400_000 // len(piece))
+    for pattern, placeholder in PATTERNS:
+        assert re.sub(pattern, placeholder, text)
 
 
 @given(st.lists(messages, min_size=1, max_size=20))

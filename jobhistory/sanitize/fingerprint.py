@@ -34,7 +34,7 @@ PATTERNS = (
     # UUIDs, numbers with an exponent, then long words that contain both letters and digits.
     ("[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", "<id>"),
     (
-        "(?<![0-9A-Za-z_])[+-]?(?:[0-9]+(?:[.,][0-9]+)*[eE][+-][0-9][0-9A-Za-z]*"
+        "(?<![0-9A-Za-z_])[+-]?(?:[0-9]+(?:[.,][0-9]+)?[eE][+-][0-9][0-9A-Za-z]*"
         "|[0-9]+[.][0-9]+[eE][0-9][0-9A-Za-z]*)",
         "<number>",
     ),
