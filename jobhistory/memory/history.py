@@ -319,8 +319,8 @@ def _matches(row: Row, query: HistoryQuery) -> bool:
         and (query.job_id is None or row["job_id"] == query.job_id)
         and (query.correlation_id is None or row["correlation_id"] == query.correlation_id)
         and (query.worker_id is None or row["worker_id"] in query.worker_id)
-        and row["worker_id"].startswith(query.worker_id_starts_with or "")
-        and row["attempt_number"] >= (query.min_attempt or 0)
+        and (query.worker_id_starts_with is None or _is_worker(row, query.worker_id_starts_with))
+        and (query.min_attempt is None or row["attempt_number"] >= query.min_attempt)
         and (query.labels is None or _has_labels(row, query.labels))
         and (query.parent_id is None or row.get("parent_id") == query.parent_id)
         and (query.trace_id is None or row.get("trace_id") == query.trace_id)
@@ -328,6 +328,10 @@ def _matches(row: Row, query: HistoryQuery) -> bool:
         and (query.error_contains is None or _has_error(row, query.error_contains))
         and (query.min_execution_time_ms is None or _took(row, query.min_execution_time_ms))
     )
+
+
+def _is_worker(row: Row, prefix: str) -> bool:
+    return str(row["worker_id"]).startswith(prefix)
 
 
 def _has_labels(row: Row, labels: tuple[tuple[str, str], ...]) -> bool:

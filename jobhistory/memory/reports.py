@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from itertools import groupby
 
 from jobhistory.execution.status import Status
 from jobhistory.query.reports import (
@@ -22,20 +21,14 @@ from jobhistory.schema import record_from
 
 def stats_of(rows: Iterable[Row], bucket: timedelta | None) -> list[TaskStats]:
     """Return the statistics of executions, by task and, if given, by bucket."""
-
-    def group(row: Row) -> tuple[str, datetime | None]:
-        started_at: datetime = row["started_at"]
-        begun = None if bucket is None else started_at - (started_at - FIRST_BUCKET) % bucket
-        return row["task_identifier"], begun
-
-    def order(row: Row) -> tuple[str, datetime]:
-        task, begun = group(row)
-        return task, begun or FIRST_BUCKET
-
-    return [
-        _stats(*group(members[0]), members)
-        for members in (list(each) for _, each in groupby(sorted(rows, key=order), order))
-    ]
+    groups: dict[tuple[str, datetime | None], list[Row]] = {}
+    for row in rows:
+        begun = None
+        if bucket is not None:
+            begun = row["started_at"] - (row["started_at"] - FIRST_BUCKET) % bucket
+        groups.setdefault((row["task_identifier"], begun), []).append(row)
+    found = [_stats(*key, members) for key, members in groups.items()]
+    return sorted(found, key=lambda stats: (stats.task_identifier, stats.bucket or FIRST_BUCKET))
 
 
 def failures_of(rows: Iterable[Row], limit: int | None) -> list[FailureGroup]:
@@ -59,6 +52,7 @@ def failures_of(rows: Iterable[Row], limit: int | None) -> list[FailureGroup]:
 
 def _stats(task: str, bucket: datetime | None, rows: list[Row]) -> TaskStats:
     count = Counter(row["status"] for row in rows)
+    failures = [row for row in rows if row["status"] is Status.FAILED]
     return TaskStats(
         task_identifier=task,
         bucket=bucket,
@@ -68,14 +62,12 @@ def _stats(task: str, bucket: datetime | None, rows: list[Row]) -> TaskStats:
         failed=count[Status.FAILED],
         partial_success=count[Status.PARTIAL_SUCCESS],
         cancelled=count[Status.CANCELLED],
-        final_failures=sum(
-            row["status"] is Status.FAILED and not row.get("will_retry") for row in rows
-        ),
+        final_failures=sum(not row.get("will_retry") for row in failures),
         execution_time_ms=_percentiles([row.get("execution_time_ms") for row in rows]),
         queue_time_ms=_percentiles([row.get("queue_time_ms") for row in rows]),
         last_start=max(row["started_at"] for row in rows),
-        last_success=_last_end(rows, Status.COMPLETED),
-        last_failure=_last_end(rows, Status.FAILED),
+        last_success=_last_end(row for row in rows if row["status"] is Status.COMPLETED),
+        last_failure=_last_end(failures),
     )
 
 
@@ -87,5 +79,5 @@ def _percentiles(times: list[int | None]) -> Percentiles:
     return Percentiles(p50, p95, p99, known[-1])
 
 
-def _last_end(rows: list[Row], status: Status) -> datetime | None:
-    return max((row["completed_at"] for row in rows if row["status"] is status), default=None)
+def _last_end(rows: Iterable[Row]) -> datetime | None:
+    return max((row["completed_at"] for row in rows), default=None)
