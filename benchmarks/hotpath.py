@@ -151,8 +151,8 @@ def measure(server: URL, rounds: int, pairs: int, many: int) -> dict[str, list[f
             (ENGINE, by(engine), pairs),
             (SESSIONS, by(sessionmaker(engine)), pairs),
             (TRACK, lambda count: tracked(store, count), pairs),
-            (RAW_PAGE, lambda count: raw_pages(connection, count), 1),
-            (PAGE, lambda count: pages(store, count), 1),
+            (RAW_PAGE, lambda count: raw_pages(connection, count), 10),
+            (PAGE, lambda count: pages(store, count), 10),
         ]
         in_bulk: list[Way] = [
             (COPY, lambda count: raw_copy(connection, count), many),
