@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Any, Protocol, TypeVar, get_args
@@ -171,7 +172,8 @@ class Lifecycle:
     def end(self, outcome: Outcome, *, may_raise: bool = True) -> None:
         """Record the outcome. If the start is not in history, record both in one row.
 
-        If called again with the same outcome, record the first one if that has failed before.
+        If called again with the same outcome, record the first one if that has failed before. If
+        interrupted, record it all the same.
 
         Args:
             may_raise: `False` to log errors of history in any case.
@@ -193,6 +195,11 @@ class Lifecycle:
             self._is_ended = True
         except Exception as error:
             self.log_or_raise("outcome", error, may_raise=may_raise)
+        except BaseException:  # such as KeyboardInterrupt; the outcome is known, so try once more
+            with suppress(Exception):
+                self._write(first)
+                self._is_ended = True
+            raise
 
     def _write(self, outcome: Outcome) -> None:
         if self._is_started:

@@ -320,6 +320,28 @@ def test_an_interrupted_begin_is_recorded_as_a_failure(plain_store, monkeypatch)
     assert only(plain_store.query()).error_type == "KeyboardInterrupt"
 
 
+@pytest.mark.parametrize("how", ["begin", "track"])
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+def test_an_interrupted_end_is_recorded(database_store, monkeypatch, interrupt, how):
+    history = type(database_store.internals.history)
+    end = history.end
+
+    def interrupted(*_):
+        monkeypatch.setattr(history, "end", end)
+        raise interrupt
+
+    monkeypatch.setattr(history, "end", interrupted)
+    ends = {
+        "begin": lambda: database_store.begin(JOB, "w").end("no space"),
+        "track": database_store.track(JOB, "w")(lambda: None),
+    }
+    with pytest.raises(interrupt):
+        ends[how]()
+    record = only(database_store.query())
+    assert record.status == ("failed" if how == "begin" else "completed")
+    assert record.error_message == ("no space" if how == "begin" else None)
+
+
 def test_a_cancelled_begin_or_end_is_finished_first(database, clock):
     async def main():
         closing = []

@@ -296,12 +296,23 @@ def test_an_app_that_has_not_imported_opentelemetry_has_no_traces(plain_store, m
     assert "opentelemetry.trace" not in sys.modules
 
 
+class _Span(SimpleNamespace):
+    """A span of a tracer of the app, whose ids are no ids of OpenTelemetry."""
+
+    is_valid = True
+
+    def get_span_context(self):
+        return self
+
+
 @pytest.mark.parametrize(
     "module",
     [
         SimpleNamespace(),
         SimpleNamespace(get_current_span=lambda: None),
         SimpleNamespace(get_current_span=lambda: 1 / 0),
+        SimpleNamespace(get_current_span=lambda: _Span(trace_id=2**128, span_id=1)),
+        SimpleNamespace(get_current_span=lambda: _Span(trace_id=0, span_id=0)),
     ],
 )
 def test_an_opentelemetry_that_does_not_work_is_no_reason_to_fail(plain_store, monkeypatch, module):

@@ -60,9 +60,12 @@ def current_trace() -> Trace | None:
         return None
     try:
         span = telemetry.get_current_span().get_span_context()
-        return Trace(f"{span.trace_id:032x}", f"{span.span_id:016x}") if span.is_valid else None
+        trace = Trace(f"{span.trace_id:032x}", f"{span.span_id:016x}")
     except Exception:  # such as an import that has not finished; a trace is not worth an error
         return None
+    # The ids are zero if there is no span. A tracer of the app may have longer ones.
+    is_valid = _TRACE_ID.fullmatch(trace.trace_id) and _SPAN_ID.fullmatch(trace.span_id)
+    return trace if is_valid else None
 
 
 def read_trace_id(value: Any, argument: str) -> str:
