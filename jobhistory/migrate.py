@@ -32,6 +32,7 @@ from sqlalchemy import (
     func,
     inspect,
     select,
+    text,
 )
 from sqlalchemy.schema import CreateSchema
 
@@ -181,7 +182,7 @@ def maintain(
                 done += len(ranges)
                 if progress is not None:
                     progress(done, total)
-        connection.exec_driver_sql(f"ANALYZE {table}")
+        connection.execute(text(f"ANALYZE {running_index.escaped(table)}"))
         return total
 
 

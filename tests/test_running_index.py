@@ -214,3 +214,20 @@ def test_partitions_have_the_index_as_well(engine):
         mapped.dispose()
         with engine.begin() as connection:
             connection.exec_driver_sql("DROP SCHEMA tree CASCADE")
+
+
+@pytest.mark.parametrize("schema", ["50% :x", 'a"%%b'])
+@pytest.mark.parametrize("bare_database", ["postgresql"], indirect=True)
+def test_the_name_of_the_schema_may_have_any_characters(made_by_the_app, schema):
+    engine = made_by_the_app.engine
+    migrate.upgrade(engine, schema=schema)
+    with engine.begin() as connection:
+        name = schema.replace('"', '""').replace("%", "%%")
+        connection.exec_driver_sql(f'DROP INDEX "{name}".{INDEX}')
+    store = create_store(engine, schema=schema, clock=lambda: NOW)
+    start(store, 1)
+    assert migrate.maintain(engine, schema=schema) == 1
+    earlier = create_store(engine, schema=schema, clock=lambda: NOW - timedelta(days=90))
+    earlier.record_completion(start(earlier, 2))
+    assert store.expire() == 1
+    assert [record.job_id for record in store.running()] == ["1"]

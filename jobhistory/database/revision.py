@@ -89,9 +89,11 @@ def has_table(connection: Connection, schema: str | None, name: str = TABLE_NAME
 
 
 def quoted_table(connection: Connection, schema: str | None) -> str:
-    """Return the name of the history table for SQL."""
+    """Return the name of the history table for SQL, or as the value of a parameter."""
     quote = connection.dialect.identifier_preparer.quote
-    return ".".join(quote(each) for each in (schema, TABLE_NAME) if each is not None)
+    name = ".".join(quote(each) for each in (schema, TABLE_NAME) if each is not None)
+    # SQLAlchemy doubles percent signs for some drivers, and text() would double them again.
+    return name.replace("%%", "%") if quote("%") == '"%%"' else name
 
 
 def version_table(schema: str | None) -> Table:

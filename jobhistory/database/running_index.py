@@ -87,6 +87,11 @@ class RunningIndex(NamedTuple):
         return range(0, self.pages, self.pages_per_range)
 
 
+def escaped(name: str) -> str:
+    """Return a quoted name for `text()`, which would read a colon as the start of a parameter."""
+    return name.replace(":", "\\:")
+
+
 def is_supported(connection: Any) -> bool:
     """Return whether the index does no harm on this server."""
     dialect = connection.dialect
@@ -101,7 +106,7 @@ def find_indexes(connection: Any, table: str) -> list[RunningIndex]:
 
 def ranges_of_newest(connection: Any, index: RunningIndex, rows: int) -> Sequence[int]:
     """Return the ranges that hold the executions that started last, so many rows of them."""
-    statement = text(_RANGES_OF_NEWEST.format(table=index.table)).bindparams(
+    statement = text(_RANGES_OF_NEWEST.format(table=escaped(index.table))).bindparams(
         bindparam("pages", type_=BigInteger), bindparam("rows", type_=BigInteger)
     )
     parameters = {"pages": index.pages_per_range, "rows": rows}
@@ -121,9 +126,11 @@ def ensure(connection: Any, table: str, *, concurrently: bool) -> list[RunningIn
     is_partitioned = connection.execute(_IS_PARTITIONED, {"name": table}).scalar_one()
     if concurrently and not is_partitioned:
         schema = table.removesuffix(TABLE_NAME)
-        connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {schema}{INDEX_NAME}")
+        drop = f"DROP INDEX CONCURRENTLY IF EXISTS {escaped(schema)}{INDEX_NAME}"
+        connection.execute(text(drop))
     word = "CONCURRENTLY" if concurrently and not is_partitioned else ""
-    connection.exec_driver_sql(_CREATE.format(concurrently=word, name=INDEX_NAME, table=table))
+    create = _CREATE.format(concurrently=word, name=INDEX_NAME, table=escaped(table))
+    connection.execute(text(create))
     return find_indexes(connection, table)
 
 
