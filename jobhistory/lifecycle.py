@@ -254,6 +254,9 @@ class _Begun:
         """
         return self._lifecycle.record
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._lifecycle.record!r}>"
+
     def _outcome(
         self,
         error: ErrorLike | None,

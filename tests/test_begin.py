@@ -307,6 +307,14 @@ def test_an_expired_start_is_written_whole(plain_store, clock):
     assert only(plain_store.query()).status == "completed"
 
 
+def test_an_execution_shows_what_it_executes(plain_store):
+    execution = plain_store.begin(JOB, "w")
+    assert repr(execution) == f"<Execution {execution.record!r}>"
+    assert "job_id='job-1' status=started" in repr(execution)
+    execution.end()
+    assert "status=completed" in repr(execution)
+
+
 def test_an_interrupted_begin_is_recorded_as_a_failure(plain_store, monkeypatch):
     insert = plain_store._history.insert
 

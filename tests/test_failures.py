@@ -269,3 +269,13 @@ def test_an_execution_in_memory_keeps_its_own_result():
     result["sizes"].append(2)
 
     assert only(store.query()).result == {"sizes": [1]}
+
+
+@pytest.mark.parametrize("kind", ["", None, ValueError])
+def test_the_type_of_a_failure_is_a_name_of_an_error(plain_store, kind):
+    for refused in (
+        lambda: plain_store.begin(JOB, "w").end(Failure(kind, "no")),
+        lambda: plain_store.query(error_type=kind or ""),
+    ):
+        with pytest.raises(InvalidInput, match="not a name; write it like 'ValueError'"):
+            refused()

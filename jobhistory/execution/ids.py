@@ -122,8 +122,17 @@ def name_text(value: str, argument: str) -> str:
     Raises:
         InvalidInput: if it is empty or not text.
     """
+    return _name(value, argument, "send_email")
+
+
+def error_type_text(value: str, argument: str) -> str:
+    """Return the type of an error as the text to store, as `name_text` does."""
+    return _name(value, argument, "ValueError")
+
+
+def _name(value: str, argument: str, example: str) -> str:
     if not isinstance(value, str) or not value:
-        raise InvalidInput(argument, value, "is not a name; write it like 'send_email'")
+        raise InvalidInput(argument, value, f"is not a name; write it like {example!r}")
     return truncate_name(value)
 
 

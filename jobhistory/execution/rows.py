@@ -13,7 +13,14 @@ from jobhistory._runtime.clock import in_utc
 from jobhistory._runtime.durations import parse_retention
 from jobhistory._runtime.log_tail import LogTail
 from jobhistory.errors import InvalidInput
-from jobhistory.execution.ids import check_uuid, id_at, id_text, name_text, read_execution_id
+from jobhistory.execution.ids import (
+    check_uuid,
+    error_type_text,
+    id_at,
+    id_text,
+    name_text,
+    read_execution_id,
+)
 from jobhistory.execution.job import PartialResults, check_keys, job_fields, partial_fields
 from jobhistory.execution.labels import merged_labels, read_labels
 from jobhistory.execution.outcome import ExecutionKey, Outcome, Which, elapsed_ms
@@ -262,7 +269,7 @@ class RowBuilder:
         """Return the columns of a failure."""
         if isinstance(error, Failure):
             stack = None if error.stack is None else self.sanitizer.stack(error.stack)
-            kind = name_text(error.type, "error.type")
+            kind = error_type_text(error.type, "error.type")
             columns = (kind, self.sanitizer.message(error.message), stack)
         elif isinstance(error, (BaseException, str)):
             columns = self.sanitizer.failure(error)
@@ -329,7 +336,7 @@ class RowBuilder:
             "progress": read_share,
             "expires_at": in_utc,
             "will_retry": read_boolean,
-            "error_type": name_text,
+            "error_type": error_type_text,
             "error_message": self._message,
             "error_stack": self._stack,
             "completed_steps": self._steps,

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from jobhistory._runtime.clock import in_utc
 from jobhistory.errors import InvalidInput, check_count
-from jobhistory.execution.ids import id_text, name_text
+from jobhistory.execution.ids import error_type_text, id_text, name_text
 from jobhistory.execution.labels import read_labels
 from jobhistory.execution.status import Status, read_status
 from jobhistory.execution.trace import read_trace_id
@@ -256,7 +256,7 @@ _READERS: dict[str, Callable[[Any, str], Any]] = {
     "labels": _labels,
     "parent_id": read_parent_id,
     "trace_id": read_trace_id,
-    "error_type": name_text,
+    "error_type": error_type_text,
     "error_contains": _search_text,
     "min_execution_time_ms": _milliseconds,
     "order": _order,
