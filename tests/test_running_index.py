@@ -104,7 +104,9 @@ def test_expiry_by_the_owner_renews_what_was_recorded_last(store, engine):
     assert pages_read(engine) <= 32
 
 
-def test_expiry_does_not_wait_for_a_vacuum(store, engine, caplog):
+@pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ", "AUTOCOMMIT"])
+def test_expiry_does_not_wait_for_a_vacuum(store, engine, caplog, level):
+    store = create_store(engine.execution_options(isolation_level=level), clock=lambda: NOW)
     caplog.set_level(logging.INFO, logger="jobhistory")
     with engine.begin() as vacuum:
         vacuum.exec_driver_sql("LOCK TABLE job_history IN SHARE UPDATE EXCLUSIVE MODE")

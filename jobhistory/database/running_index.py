@@ -64,12 +64,22 @@ SELECT DISTINCT CAST((CAST(CAST(ctid AS text) AS point))[0] AS bigint) / :pages 
 FROM (SELECT ctid FROM ONLY {table} ORDER BY started_at DESC LIMIT :rows) AS newest
 """
 
-# The functions of a row are called from left to right.
+# The functions of a row are called from left to right, after the time limit is set. It is set here,
+# because SET LOCAL has no effect on a connection that commits each statement.
 _SUMMARIZE = text("""
+WITH time_limit AS MATERIALIZED (
+    SELECT set_config(
+        'lock_timeout', coalesce(CAST(:lock_timeout AS text), current_setting('lock_timeout')), true
+    )
+)
 SELECT count(brin_desummarize_range(CAST(:index AS oid), first)),
     count(brin_summarize_range(CAST(:index AS oid), first))
-FROM unnest(:firsts) AS first
-""").bindparams(bindparam("index", type_=BigInteger), bindparam("firsts", type_=ARRAY(BigInteger)))
+FROM time_limit, unnest(:firsts) AS first
+""").bindparams(
+    bindparam("index", type_=BigInteger),
+    bindparam("firsts", type_=ARRAY(BigInteger)),
+    bindparam("lock_timeout", type_=String),
+)
 
 
 class RunningIndex(NamedTuple):
@@ -146,15 +156,23 @@ def summarize_newest(connection: Any, table: str, rows: int) -> bool:
     if len(indexes) != 1:
         return True
     if indexes[0].is_owned:
+        ranges = ranges_of_newest(connection, indexes[0], rows)
         # A long VACUUM has the lock as well. After a second, waiting would cancel autovacuum.
-        connection.exec_driver_sql("SET LOCAL lock_timeout = '100ms'")
-        summarize(connection, indexes[0], ranges_of_newest(connection, indexes[0], rows))
+        summarize(connection, indexes[0], ranges, lock_timeout="100ms")
     return indexes[0].is_owned
 
 
-def summarize(connection: Any, index: RunningIndex, ranges: Iterable[int]) -> None:
+def summarize(
+    connection: Any, index: RunningIndex, ranges: Iterable[int], *, lock_timeout: str | None = None
+) -> None:
     """Summarize ranges anew. The role must own the index.
 
     Searches by other sessions read the whole range until its new summary exists.
+
+    Args:
+        lock_timeout: how long to wait for locks, instead of the connection's own limit.
     """
-    connection.execute(_SUMMARIZE, {"index": index.oid, "firsts": list(ranges)})
+    connection.execute(
+        _SUMMARIZE,
+        {"index": index.oid, "firsts": list(ranges), "lock_timeout": lock_timeout},
+    )
