@@ -485,6 +485,7 @@ def test_count_is_exact_or_capped(store):
     assert store.count(job_id="job-2") == Count(1)
     for cap, count in [
         (None, Count(6)),
+        (2**63 - 1, Count(6)),
         (7, Count(6)),
         (6, Count(6)),
         (5, Count(5, is_capped=True)),

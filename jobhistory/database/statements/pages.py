@@ -40,7 +40,7 @@ from jobhistory.database.statements.read import (
     planned_records_of,
 )
 from jobhistory.execution.status import Status
-from jobhistory.query.criteria import HistoryQuery, replace
+from jobhistory.query.criteria import LARGEST_LIMIT, HistoryQuery, replace
 from jobhistory.query.cursor import Cursor
 from jobhistory.schema import HistoryRecord
 
@@ -76,7 +76,7 @@ def records_of(
 
 def count_of(query: HistoryQuery, cap: int | None) -> tuple[Select[int], Parameters]:
     """Return the statement that counts up to one more than the cap, and its parameters."""
-    if cap is None:
+    if cap is None or cap == LARGEST_LIMIT:  # no limit can be one more
         found = select(func.count()).select_from(HistoryRecord).where(*criteria_of(query))
         return found, {}
     query = replace(query, limit=cap + 1)
