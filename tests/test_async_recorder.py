@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import subprocess
 import sys
 import threading
+import warnings
 from contextlib import asynccontextmanager
 
 import pytest
@@ -25,6 +27,9 @@ from jobhistory import (
     current_execution,
     new_execution_id,
 )
+from jobhistory.execution.batch import Batch
+from jobhistory.recorder import event_loop
+from jobhistory.recorder.writer import NothingCanBeWritten
 from tests.conftest import async_engine
 from tests.recorders import IDS
 
@@ -272,3 +277,27 @@ def test_both_recorders_have_the_same_methods_and_options():
     ours, theirs = (dict(inspect.signature(each).parameters) for each in (Recorder, AsyncRecorder))
     assert ours.pop("store") != theirs.pop("store")
     assert ours == theirs
+
+
+def test_a_loop_that_ends_before_the_batch_begins_leaves_no_warning(monkeypatch):
+    class Ending:
+        """A loop that stops before it calls what was handed to it."""
+
+        def __init__(self):
+            self.answers = iter([True, False])
+
+        def is_running(self):
+            return next(self.answers)
+
+        def call_soon_threadsafe(self, *_):
+            pass
+
+    monkeypatch.setattr(event_loop, "_SECONDS", 0)
+    history = event_loop.OnEventLoop(create_store().internals.history)
+    history.loop = Ending()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(NothingCanBeWritten):
+            history.write(Batch.of([]), may_exist=False, before_commit=lambda: None)
+        gc.collect()
+    assert [each for each in caught if "never awaited" in str(each.message)] == []

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import wait
 from functools import partial
+from inspect import CORO_CREATED, getcoroutinestate
 
 from sqlalchemy.util import greenlet_spawn
 
@@ -50,5 +51,7 @@ class OnEventLoop:
         while not wait([future], _SECONDS).done:
             if not loop.is_running():
                 future.cancel()
+                if getcoroutinestate(work) == CORO_CREATED:
+                    work.close()  # or Python would warn that it was never awaited
                 raise NothingCanBeWritten
         return future.result()
