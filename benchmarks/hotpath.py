@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
-from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 from sqlalchemy import URL, text
 from sqlalchemy.orm import sessionmaker
@@ -30,8 +29,6 @@ TRACK = "track around an empty function"
 COPY = "raw psycopg, COPY"
 MANY = "record_many"
 RECORDER = "Recorder, start and outcome"
-RAW_PAGE = "100 rows by raw psycopg"
-PAGE = "a page of 100"
 
 FIGURES = [
     (URL_STORE, RAW, "at least 0.80"),
@@ -43,11 +40,8 @@ FIGURES = [
     (TRACK, URL_STORE, "at least 0.95"),
     (MANY, COPY, "at least 0.50"),
     (RECORDER, COPY, "at least 0.33"),
-    (PAGE, RAW_PAGE, "at least 0.56, that is, 1.8 times as long"),
 ]
 """Each figure: a way, the way that it is compared with, and the target for the ratio."""
-
-PAGE_SQL = "SELECT * FROM job_history ORDER BY started_at DESC, id DESC LIMIT 100"
 
 _numbers = itertools.count()
 
@@ -113,21 +107,8 @@ def tracked(store: HistoryStore, count: int) -> None:
             pass
 
 
-def pages(store: HistoryStore, count: int) -> None:
-    """Read the newest 100 records."""
-    for _ in range(count):
-        assert len(store.page(limit=100).records) == 100
-
-
-def raw_pages(connection: psycopg.Connection, count: int) -> None:
-    """Fetch the newest 100 rows, each as a dict."""
-    with connection.cursor(row_factory=dict_row) as cursor:
-        for _ in range(count):
-            assert len(cursor.execute(PAGE_SQL, prepare=True).fetchall()) == 100
-
-
 def measure(server: URL, rounds: int, pairs: int, many: int) -> dict[str, list[float]]:
-    """Return the executions, or the pages, per second of each way by round."""
+    """Return the executions per second of each way by round."""
     with ExitStack() as stack:
         url = stack.enter_context(new_database(server, "hotpath"))
         autocommit = stack.enter_context(new_engine(url))
@@ -151,8 +132,6 @@ def measure(server: URL, rounds: int, pairs: int, many: int) -> dict[str, list[f
             (ENGINE, by(engine), pairs),
             (SESSIONS, by(sessionmaker(engine)), pairs),
             (TRACK, lambda count: tracked(store, count), pairs),
-            (RAW_PAGE, lambda count: raw_pages(connection, count), 10),
-            (PAGE, lambda count: pages(store, count), 10),
         ]
         in_bulk: list[Way] = [
             (COPY, lambda count: raw_copy(connection, count), many),
