@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -97,26 +96,7 @@ def test_maintenance_renews_the_index(store, engine, kind):
     assert len(store.running()) == 1
 
 
-def test_expiry_by_the_owner_renews_what_was_recorded_last(store, engine):
-    turn_over(engine, newest=3_000)
-    assert pages_read(engine) > 50
-    assert store.expire() > 1_500
-    assert pages_read(engine) <= 32
-
-
-@pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ", "AUTOCOMMIT"])
-def test_expiry_does_not_wait_for_a_vacuum(store, engine, caplog, level):
-    store = create_store(engine.execution_options(isolation_level=level), clock=lambda: NOW)
-    caplog.set_level(logging.INFO, logger="jobhistory")
-    with engine.begin() as vacuum:
-        vacuum.exec_driver_sql("LOCK TABLE job_history IN SHARE UPDATE EXCLUSIVE MODE")
-        pool = ThreadPoolExecutor()
-        assert pool.submit(store.expire).result(timeout=30) > 1_500
-    pool.shutdown()
-    assert "could not renew the index" in caplog.text
-
-
-def test_expiry_by_another_role_says_that_it_cannot(store, postgres_database, caplog):
+def test_only_the_owner_may_maintain_the_index(store, postgres_database):
     role = "jobhistory_expires"
     with postgres_database.engine.begin() as connection:
         connection.exec_driver_sql(f"CREATE ROLE {role}")
@@ -124,10 +104,7 @@ def test_expiry_by_another_role_says_that_it_cannot(store, postgres_database, ca
     url = postgres_database.url.update_query_dict({"options": f"-c role={role}"})
     engine = create_engine(url)
     try:
-        caplog.set_level(logging.INFO, logger="jobhistory")
         assert create_store(engine, clock=lambda: NOW).expire() > 1_500
-        (line,) = [record for record in caplog.records if "maintain" in record.getMessage()]
-        assert line.levelno == logging.INFO
         with pytest.raises(ProgrammingError, match="must be owner"):
             migrate.maintain(engine)
     finally:

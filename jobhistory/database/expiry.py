@@ -11,8 +11,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from jobhistory._runtime.batches import Batches
 from jobhistory._runtime.clock import utc_now
-from jobhistory.database import running_index
-from jobhistory.database.driver_errors import is_missing_object, is_time_out, sqlstate
+from jobhistory.database.driver_errors import is_missing_object, sqlstate
 from jobhistory.database.revision import quoted_table
 from jobhistory.database.statements import expire as statements
 from jobhistory.database.statements.expire import BEGINNING, Branch, Deleted, Expiry, Place
@@ -37,33 +36,7 @@ def expire(history: RunsTransactions, now: datetime, batches: Batches) -> int:
     expiring = Expiring(history, plan, batches.size)
     deleted = batches.run(expiring.delete_batch)
     expiring.report()
-    if deleted:
-        _renew_running_index(history, deleted)
     return deleted
-
-
-def _renew_running_index(history: RunsTransactions, deleted: int) -> None:
-    # Twice, because the last call is not exactly as long ago as the rows needed to expire.
-    try:
-        may_renew = history.run(Purpose.MAINTAIN, partial(_summarize_newest, rows=2 * deleted))
-    except DBAPIError as error:  # the rows are deleted all the same
-        logger.log(
-            logging.INFO if is_time_out(error) else logging.WARNING,
-            "expire() could not renew the index of running executions: %s; if they are slow to "
-            "find, run 'jobhistory db maintain'",
-            reason(error),
-        )
-        return
-    if not may_renew:
-        logger.info(
-            "expire() cannot renew the index of running executions, as this role does not own the "
-            "table; run 'jobhistory db maintain' as its owner, for example once a week"
-        )
-
-
-def _summarize_newest(transaction: Transaction, rows: int) -> bool:
-    table = quoted_table(transaction.connection, transaction.schema)
-    return running_index.summarize_newest(transaction.connection, table, rows)
 
 
 class Expiring:

@@ -11,7 +11,7 @@ summarize those in which new rows have taken the space of expired ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from sqlalchemy import BigInteger, String, bindparam, text
@@ -40,13 +40,12 @@ WITH RECURSIVE tree (oid) AS (
     SELECT inhrelid FROM pg_inherits JOIN tree ON inhparent = tree.oid
 )
 SELECT
-    indexrelid, CAST(CAST(indrelid AS regclass) AS text) AS table_name,
+    indexrelid,
     pg_relation_size(indrelid) / CAST(current_setting('block_size') AS int) AS pages,
     coalesce((
         SELECT CAST(option_value AS int) FROM pg_options_to_table(pg_class.reloptions)
         WHERE option_name = 'pages_per_range'
-    ), 128) AS pages_per_range,
-    pg_has_role(relowner, 'USAGE') AS is_owned
+    ), 128) AS pages_per_range
 FROM tree
     JOIN pg_index ON indrelid = tree.oid AND indnatts = 1 AND indisvalid
     JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0] AND attname = 'status'
@@ -59,37 +58,20 @@ _IS_PARTITIONED = text(
     "SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass(:name)"
 ).bindparams(bindparam("name", type_=String))
 
-_RANGES_OF_NEWEST = """
-SELECT DISTINCT CAST((CAST(CAST(ctid AS text) AS point))[0] AS bigint) / :pages * :pages
-FROM (SELECT ctid FROM ONLY {table} ORDER BY started_at DESC LIMIT :rows) AS newest
-"""
-
-# The functions of a row are called from left to right, after the time limit is set. It is set here,
-# because SET LOCAL has no effect on a connection that commits each statement.
+# The functions of a row are called from left to right.
 _SUMMARIZE = text("""
-WITH time_limit AS MATERIALIZED (
-    SELECT set_config(
-        'lock_timeout', coalesce(CAST(:lock_timeout AS text), current_setting('lock_timeout')), true
-    )
-)
 SELECT count(brin_desummarize_range(CAST(:index AS oid), first)),
     count(brin_summarize_range(CAST(:index AS oid), first))
-FROM time_limit, unnest(:firsts) AS first
-""").bindparams(
-    bindparam("index", type_=BigInteger),
-    bindparam("firsts", type_=ARRAY(BigInteger)),
-    bindparam("lock_timeout", type_=String),
-)
+FROM unnest(:firsts) AS first
+""").bindparams(bindparam("index", type_=BigInteger), bindparam("firsts", type_=ARRAY(BigInteger)))
 
 
 class RunningIndex(NamedTuple):
     """The index of one table or partition."""
 
     oid: int
-    table: str
     pages: int
     pages_per_range: int
-    is_owned: bool
 
     @property
     def ranges(self) -> range:
@@ -114,16 +96,6 @@ def find_indexes(connection: Any, table: str) -> list[RunningIndex]:
     return [RunningIndex(*row) for row in rows]
 
 
-def ranges_of_newest(connection: Any, index: RunningIndex, rows: int) -> Sequence[int]:
-    """Return the ranges that hold the executions that started last, so many rows of them."""
-    statement = text(_RANGES_OF_NEWEST.format(table=escaped(index.table))).bindparams(
-        bindparam("pages", type_=BigInteger), bindparam("rows", type_=BigInteger)
-    )
-    parameters = {"pages": index.pages_per_range, "rows": rows}
-    found: Sequence[int] = connection.scalars(statement, parameters).all()
-    return found
-
-
 def ensure(connection: Any, table: str, *, concurrently: bool) -> list[RunningIndex]:
     """Return the indexes of the table, by its quoted name, and of its partitions.
 
@@ -144,35 +116,9 @@ def ensure(connection: Any, table: str, *, concurrently: bool) -> list[RunningIn
     return find_indexes(connection, table)
 
 
-def summarize_newest(connection: Any, table: str, rows: int) -> bool:
-    """Summarize the ranges of the newest rows; return whether the role may do so.
-
-    Do it after expiry: in the long run, as many rows are recorded as expire, and some of them have
-    taken the space of rows that expired before. Where partitions are dropped, there is no need.
-    """
-    if not is_supported(connection):
-        return True
-    indexes = find_indexes(connection, table)
-    if len(indexes) != 1:
-        return True
-    if indexes[0].is_owned:
-        ranges = ranges_of_newest(connection, indexes[0], rows)
-        # A long VACUUM has the lock as well. After a second, waiting would cancel autovacuum.
-        summarize(connection, indexes[0], ranges, lock_timeout="100ms")
-    return indexes[0].is_owned
-
-
-def summarize(
-    connection: Any, index: RunningIndex, ranges: Iterable[int], *, lock_timeout: str | None = None
-) -> None:
+def summarize(connection: Any, index: RunningIndex, ranges: Iterable[int]) -> None:
     """Summarize ranges anew. The role must own the index.
 
     Searches by other sessions read the whole range until its new summary exists.
-
-    Args:
-        lock_timeout: how long to wait for locks, instead of the connection's own limit.
     """
-    connection.execute(
-        _SUMMARIZE,
-        {"index": index.oid, "firsts": list(ranges), "lock_timeout": lock_timeout},
-    )
+    connection.execute(_SUMMARIZE, {"index": index.oid, "firsts": list(ranges)})
