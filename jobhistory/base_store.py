@@ -1,4 +1,4 @@
-"""Record, read and track executions, wherever history is stored and whoever commits."""
+"""What all stores can do, in any storage and in any transaction: record, read and track."""
 
 from __future__ import annotations
 

@@ -126,9 +126,10 @@ def _unforeseen_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
 
 
 class is_present(GenericFunction[Any]):  # noqa: N801
-    """Whether a column, text or a JSON array, is not NULL.
+    """Whether a column is not NULL. The column contains text or JSON arrays.
 
-    On PostgreSQL, a condition that implies IS NOT NULL, but for which there are no statistics.
+    On PostgreSQL, this is a comparison, which is true for every value. It implies IS NOT NULL, so
+    the partial indexes can be used, but the planner has no statistics for it.
     """
 
     package = "jobhistory"  # keeps the name out of the app's own `func`

@@ -117,7 +117,7 @@ def ensure(connection: Any, table: str, *, concurrently: bool) -> list[RunningIn
 
 
 def summarize(connection: Any, index: RunningIndex, ranges: Iterable[int]) -> None:
-    """Summarize ranges anew. The role must own the index.
+    """Replace the summaries of ranges. The role must own the index.
 
     Searches by other sessions read the whole range until its new summary exists.
     """
