@@ -7,7 +7,10 @@ import re
 import tomllib
 from pathlib import Path
 
-EXTRAS_OF_USERS = ("async", "cli", "postgresql")
+EXTRAS_OF_USERS = (
+    *("async", "cli", "postgresql"),
+    *("apscheduler", "arq", "celery", "dramatiq", "huey", "procrastinate", "rq", "taskiq"),
+)
 
 
 def lowest(requirement: str) -> str:

@@ -23,7 +23,7 @@ from jobhistory.execution.rows import RowBuilder
 from jobhistory.execution.values import read_boolean, read_share
 from jobhistory.heartbeats import Heartbeats, TaskHeartbeats, ThreadHeartbeats
 from jobhistory.lifecycle import History, Lifecycle, Run, checked_reaction
-from jobhistory.typing import Duration, Id, OnHistoryError
+from jobhistory.typing import Duration, ErrorLike, Id, OnHistoryError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -85,6 +85,7 @@ class TrackOptions:
     log_tail: int | None = None
     parent_id: UUID | None = None
     traceparent: str | None = None
+    execution_id: UUID | None = None
     arguments: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
 
     def make_job(self) -> Any:
@@ -230,7 +231,7 @@ class TrackedExecution:
         if self._log_tail is not None:
             self._log_tail.leave()
 
-    def _end(self, error: BaseException | None) -> None:
+    def _end(self, error: ErrorLike | None) -> None:
         """Record the outcome, unless this is a forked child that leaves its parent's block."""
         if self._lifecycle is None or os.getpid() != self._process:
             return
@@ -243,7 +244,7 @@ class TrackedExecution:
         except Exception as problem:
             self._lifecycle.log_or_raise("outcome", problem, may_raise=may_raise)
 
-    def _outcome(self, lifecycle: Lifecycle, error: BaseException | None) -> Outcome:
+    def _outcome(self, lifecycle: Lifecycle, error: ErrorLike | None) -> Outcome:
         row, milliseconds = lifecycle.row, lifecycle.elapsed_ms
         if error is not None:
             return lifecycle.rows.ended_by(error, row, milliseconds, self._will_retry)
@@ -312,7 +313,19 @@ class _BaseTracker:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._end(error)
+        await self.end_async(error)
+
+    async def end_async(self, error: ErrorLike | None = None) -> None:
+        """Leave the block and record its outcome, even if the task is cancelled meanwhile.
+
+        Code that gets two callbacks instead of a block calls it after `await tracker.__aenter__()`.
+        It has no effect if no block was entered, or if that has been left.
+
+        Args:
+            error: as for `Execution.end`.
+        """
+        if self._execution is not None:
+            await run_to_completion(self._finish(self._leave(), error), cancellable=False)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Decorate a function: each call of it is an execution."""
@@ -323,6 +336,12 @@ class _BaseTracker:
         if _is(function, inspect.isgeneratorfunction) or _is(function, inspect.isasyncgenfunction):
             raise InvalidInput(
                 "function", function, "is a generator, which runs after its call; track its caller"
+            )
+        if self._options.execution_id is not None:
+            raise InvalidInput(
+                "execution_id",
+                self._options.execution_id,
+                "is for one execution, and each call of a function is one; track a block with it",
             )
         self._options.check(self._rows)
         if _is(function, inspect.iscoroutinefunction):
@@ -371,6 +390,7 @@ class _BaseTracker:
             options.worker_id,
             execution.correlation_id,
             options.history_retention,
+            options.execution_id,
             parent_id=execution._parent_id,
             traceparent=options.traceparent,
         )
@@ -378,7 +398,7 @@ class _BaseTracker:
             row["heartbeat_at"] = row["started_at"]
         execution.correlation_id = row["correlation_id"]
         execution._lifecycle = Lifecycle(self._rows, self._history, row, self._on_history_error)
-        execution._lifecycle.start()
+        execution._lifecycle.start(may_exist=options.execution_id is not None)
 
     def _leave(self) -> TrackedExecution:
         execution, self._execution = self._execution, None
@@ -400,11 +420,7 @@ class _BaseTracker:
     def _heartbeats(self, lifecycle: Lifecycle, seconds: float) -> Heartbeats:
         return ThreadHeartbeats(lifecycle, seconds)
 
-    async def _end(self, error: BaseException | None) -> None:
-        """Leave the block and record the outcome, even if the task is cancelled meanwhile."""
-        await run_to_completion(self._finish(self._leave(), error), cancellable=False)
-
-    async def _finish(self, execution: TrackedExecution, error: BaseException | None) -> None:
+    async def _finish(self, execution: TrackedExecution, error: ErrorLike | None) -> None:
         assert self._run is not None
         if execution._heartbeats is not None:
             await execution._heartbeats.stopped()
@@ -463,6 +479,17 @@ class Tracker(_BaseTracker):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.end(error)
+
+    def end(self, error: ErrorLike | None = None) -> None:
+        """Leave the block and record its outcome.
+
+        Code that gets two callbacks instead of a block calls it after `tracker.__enter__()`, in the
+        same thread. It has no effect if no block was entered, or if that has been left.
+
+        Args:
+            error: as for `Execution.end`.
+        """
         if self._execution is not None:
             self._leave()._end(error)
 
@@ -496,9 +523,9 @@ class Tracker(_BaseTracker):
             try:
                 result = await work
             except BaseException as error:
-                await self._end(error)
+                await self.end_async(error)
                 raise
-            await self._end(None)
+            await self.end_async()
             return result
 
         return asyncio.ensure_future(tracked()) if asyncio.isfuture(work) else tracked()

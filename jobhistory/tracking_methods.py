@@ -114,6 +114,7 @@ class TrackingMethods(_Heartbeats):
         history_retention: Duration | None = None,
         heartbeat: Duration | None = None,
         log_tail: int | str | None = None,
+        execution_id: UUID | None = None,
         parent_id: UUID | None = None,
         traceparent: str | None = None,
     ) -> Tracker:
@@ -154,6 +155,8 @@ class TrackingMethods(_Heartbeats):
             log_tail: the size of the last log lines to store, such as `"16 KiB"`. Lines count if a
                 logger emits them in the context of the execution, as for `current_execution`, even
                 if a filter or a handler drops them. They are redacted, and stored with the outcome.
+            execution_id: the id of the record of a block, made by `new_execution_id`. If history
+                has an execution with that id, it continues.
             parent_id: the id of the record of the execution that started this one. By default it is
                 that of the enclosing tracked execution, even if a task outlives it.
 
@@ -172,6 +175,7 @@ class TrackingMethods(_Heartbeats):
                 history_retention,
                 heartbeat=self._heartbeat_interval(heartbeat),
                 log_tail=None if log_tail is None else parse_size(log_tail, "log_tail"),
+                execution_id=execution_id,
                 parent_id=parent_id,
                 traceparent=traceparent,
             ),
@@ -232,6 +236,7 @@ class AsyncTrackingMethods(_Heartbeats):
         history_retention: Duration | None = None,
         heartbeat: Duration | None = None,
         log_tail: int | str | None = None,
+        execution_id: UUID | None = None,
         parent_id: UUID | None = None,
         traceparent: str | None = None,
     ) -> AsyncTracker:
@@ -251,6 +256,7 @@ class AsyncTrackingMethods(_Heartbeats):
                 history_retention,
                 heartbeat=self._heartbeat_interval(heartbeat),
                 log_tail=None if log_tail is None else parse_size(log_tail, "log_tail"),
+                execution_id=execution_id,
                 parent_id=parent_id,
                 traceparent=traceparent,
             ),

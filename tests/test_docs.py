@@ -189,6 +189,21 @@ def test_every_test_that_the_fault_table_names_exists():
     assert len(named) > 40
 
 
+def test_every_test_that_the_table_of_scenarios_names_exists():
+    sections = (DOCS / "adapters/scenarios.md").read_text().split("\n## ")[1:]
+
+    for section in sections:
+        rows = re.findall(r"^\| (\d+) \| (.+) \|$", section, re.MULTILINE)
+        assert [number for number, _ in rows] == [str(number) for number in range(1, 12)]
+        for _, cell in rows:
+            file = ""
+            for name, test in re.findall(r"`(\w+\.py)?(?:::(\w+))?`", cell):
+                file = name or file
+                if file or test:
+                    assert f"def {test}(" in (ROOT / "tests/contrib" / file).read_text()
+            assert file or cell.startswith("does not apply: ")
+
+
 def table_rows(page, heading, level=2):
     """Return the cells of the first table below a heading, without its head."""
     below = page.read_text().partition(f"\n{'#' * level} {heading}\n")[2]

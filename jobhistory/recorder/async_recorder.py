@@ -44,6 +44,9 @@ class AsyncRecorder(RecordingMethods[Coroutine[Any, Any, None]], AsyncTrackingMe
     Args:
         store: the store to record through: an `AsyncHistoryStore` or a `HistoryStore`.
 
+    Attributes:
+        store: the store that it records through.
+
     The other arguments and the errors are those of `Recorder`.
     """
 
@@ -63,6 +66,7 @@ class AsyncRecorder(RecordingMethods[Coroutine[Any, Any, None]], AsyncTrackingMe
             raise InvalidInput(
                 "store", store, "is not an AsyncHistoryStore; pass create_async_store(engine)"
             )
+        self.store = store
         history = store.internals.history
         self._loop = OnEventLoop(history) if isinstance(store, AsyncHistoryStore) else None
         with suppress(RuntimeError):  # it may be made before the event loop runs

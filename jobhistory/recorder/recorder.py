@@ -64,6 +64,9 @@ class Recorder(RecordingMethods[None], TrackingMethods):
             Files have mode 0600, and missing folders are created with mode 0700. Without a spool,
             operations that wait when the process ends are lost.
 
+    Attributes:
+        store: the store that it records through.
+
     Raises:
         InvalidInput: if an argument cannot be used. A spool must be a new file or the spool of an
             earlier recorder. No other file is changed or removed.
@@ -83,6 +86,7 @@ class Recorder(RecordingMethods[None], TrackingMethods):
     ) -> None:
         if not isinstance(store, HistoryStore):
             raise InvalidInput("store", store, "is not a HistoryStore; pass create_store(engine)")
+        self.store = store
         self._writer = Writer(
             store.internals.history,
             RecorderOptions.checked(
