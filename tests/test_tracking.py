@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from jobhistory import (
     ExecutionAlreadyFinished,
+    Failure,
     InvalidInput,
     Job,
     SchemaOutOfDate,
@@ -22,6 +23,7 @@ from jobhistory import (
     create_store,
     current_execution,
     lifecycle,
+    new_execution_id,
 )
 from tests.conftest import async_engine
 
@@ -573,3 +575,49 @@ def test_a_database_that_is_away_does_not_hold_up_the_job(caplog):
 
     assert asyncio.run(main())
     assert len(caplog.messages) == 2
+
+
+def test_a_block_with_an_id_continues_what_is_there(store, clock):
+    id_ = new_execution_id(clock())
+    store.record_start(JOB, "worker-1", "request-1", execution_id=id_)
+    with store.track(JOB, "worker-1", "request-2", execution_id=id_) as execution:
+        assert execution.id == id_
+
+    record = only(store.query())
+    assert (record.status, record.correlation_id) == ("completed", "request-1")
+
+
+def test_an_id_is_for_a_block_and_not_for_each_call_of_a_function(store, clock):
+    track = store.track(JOB, "worker-1", execution_id=new_execution_id(clock()))
+    with pytest.raises(InvalidInput, match=r"execution_id .* track a block with it"):
+        track(lambda: None)
+
+
+def test_two_callbacks_can_enter_and_end_a_block(store):
+    tracker = store.track(JOB, "worker-1")
+    tracker.end()  # nothing was entered
+    tracker.__enter__()
+    inside = current_execution()
+    tracker.end(Failure("OutOfMemory", "3 GB", "line 1"))
+    tracker.end()
+
+    assert current_execution() is None
+    record = only(store.query())
+    assert (record.id, record.error_type, record.error_stack) == (
+        inside.id,
+        "OutOfMemory",
+        "line 1",
+    )
+
+
+def test_two_callbacks_can_enter_and_end_a_block_of_asyncio(clock):
+    async def track():
+        store = create_async_store(clock=clock)
+        tracker = store.track(JOB, "worker-1")
+        await tracker.end_async()
+        await tracker.__aenter__()
+        await tracker.end_async(ValueError("no"))
+        await tracker.end_async()
+        return await store.query()
+
+    assert only(asyncio.run(track())).error_type == "ValueError"

@@ -288,6 +288,10 @@ class Adapter:
 
         If the attempt has an `execution_id`, and history has the start of that execution, it gets
         this outcome; otherwise the whole row is inserted. If it has ended already, nothing changes.
+
+        Args:
+            started_at: the start, for a row that is inserted; `None` if it is unknown.
+            error, will_retry: as for `Recording.end`.
         """
         task = attempt.task_identifier
         try:
@@ -463,7 +467,7 @@ class Adapter:
     ) -> dict[str, Any]:
         """Return the fields of an attempt for `record_execution`."""
         run_at = _run_at(attempt)
-        started_at = utc_now() if started_at is None else started_at
+        waited = None if run_at is None or started_at is None else elapsed_ms(run_at, started_at)
         trace = None
         if attempt.carried.traceparent is not None:
             trace = read_traceparent(attempt.carried.traceparent, "traceparent")
@@ -479,8 +483,7 @@ class Adapter:
             "trace_id": trace and trace.trace_id,
             "span_id": trace and trace.span_id,
             "started_at": started_at,
-            "completed_at": max(utc_now(), started_at),
-            "queue_time_ms": None if run_at is None else elapsed_ms(run_at, started_at),
+            "queue_time_ms": waited,
             "error": self.outcome(error),
             "will_retry": will_retry,
         }
@@ -568,4 +571,16 @@ def _checked_options(options: Options) -> dict[str, Any]:
             given["correlation_id"],
             "is not a function; one correlation id for all jobs would tie them together",
         )
+    _check_for_track(given)
     return given
+
+
+def _check_for_track(given: dict[str, Any]) -> None:
+    """Check the options that each execution passes on to `track`."""
+    worker_id = given["worker_id"]
+    track = HistoryStore(None, buffer_size=1).track(
+        {"id": "1", "task_identifier": "t"},
+        process_name() if worker_id is None or callable(worker_id) else worker_id,
+        **{name: given[name] for name in ("history_retention", "heartbeat", "log_tail")},
+    )
+    track(lambda: None)  # decorating a function checks what `track` itself does not

@@ -10,6 +10,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from jobhistory._runtime.clock import utc_now
+from jobhistory.execution.ids import id_text
 from jobhistory.execution.trace import current_trace, read_traceparent
 from jobhistory.tracking import current_execution
 from jobhistory.typing import Id
@@ -157,16 +158,10 @@ def _traceparent(text: str) -> str:
     return text
 
 
-def _correlation_id(text: str) -> str:
-    if not isinstance(text, str):
-        raise TypeError(text)
-    return text
-
-
 _READERS: dict[str, Callable[[Any], object]] = {
     "enqueued_at": _moment,
     "parent_id": UUID,
-    "correlation_id": _correlation_id,
+    "correlation_id": lambda text: id_text(text, HEADER),
     "traceparent": _traceparent,
     "replay_of": UUID,
 }
