@@ -379,8 +379,9 @@ class Adapter:
         """Write what a recorder has accepted, and close a store that a function of the user made.
 
         Call it at the end of a process that runs no `atexit` functions, such as a child of Celery.
+        If the process goes on, the function makes another one when it is needed.
         """
-        store = self._store
+        store = self._released()
         try:
             if isinstance(store, Recorder):
                 store.flush(_SECONDS_TO_CLOSE)
@@ -393,10 +394,10 @@ class Adapter:
 
     async def close_async(self) -> None:
         """Do what `close` does, without blocking the event loop."""
-        store = self._store
-        if not _is_async(store):
+        if not _is_async(self._store):
             await asyncio.to_thread(self.close)
             return
+        store = self._released()
         own = self._make_store is not None
         try:
             if hasattr(store, "flush"):  # an AsyncRecorder
@@ -407,6 +408,14 @@ class Adapter:
                 await store.store.close()
         except Exception as error:
             logger.error("the store cannot be closed: %s", reason(error))
+
+    def _released(self) -> Any:
+        """Return the store, and forget it if it must be closed."""
+        with self._lock:
+            store = self._store
+            if self._make_store is not None:
+                self._store = None
+            return store
 
     def contain(self, what: str, task: str, error: Exception) -> None:
         """Log an error of history. Raise the error if it is a time limit of the job itself."""

@@ -493,6 +493,16 @@ def test_a_store_that_the_adapter_has_made_is_closed(tmp_path):
         closed.clear()
 
 
+def test_after_close_the_adapter_makes_another_store_when_it_is_needed(store):
+    adapter = adapter_for(lambda: Recorder(store))
+    adapter.begin(attempt()).end()
+    adapter.close()
+    adapter.begin(attempt(job_id="job-2")).end()
+    adapter.close()
+
+    assert {record.job_id for record in store.query()} == {"job-1", "job-2"}
+
+
 def test_threads_make_one_store_between_them(store):
     made = []
 
