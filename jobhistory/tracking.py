@@ -327,6 +327,14 @@ class _BaseTracker:
         if self._execution is not None:
             await run_to_completion(self._finish(self._leave(), error), cancellable=False)
 
+    def leave_context(self) -> None:
+        """Let the execution no longer be the current one, before its outcome is known.
+
+        What the framework does afterwards, such as to enqueue a retry, is not part of it.
+        """
+        if self._execution is not None:
+            self._execution._leave_context()
+
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Decorate a function: each call of it is an execution."""
         if isinstance(function, (staticmethod, classmethod)):

@@ -171,6 +171,14 @@ class Recording:
         except Exception as problem:
             self._adapter.contain("outcome", self._task, problem)
 
+    def leave(self) -> None:
+        """Let it no longer be `current_execution()`: the job has ended, the outcome follows.
+
+        A retry that the framework enqueues afterwards, or executes in this thread or task, is then
+        not a child of this attempt.
+        """
+        self._tracker.leave_context()
+
     def _outcome(
         self, error: ErrorLike | None, result: Any, will_retry: bool | None
     ) -> ErrorLike | None:
@@ -394,6 +402,8 @@ class Adapter:
 
     async def close_async(self) -> None:
         """Do what `close` does, without blocking the event loop."""
+        if isinstance(self.leftovers, asyncio.Task):  # it uses the store
+            await asyncio.wait([self.leftovers], timeout=_SECONDS_TO_CLOSE)
         if not _is_async(self._store):
             await asyncio.to_thread(self.close)
             return

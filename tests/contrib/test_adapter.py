@@ -575,3 +575,33 @@ def test_a_missing_framework_is_named_with_what_to_install():
         "jobhistory.contrib.celery needs a package that is not installed (No module named "
         "'celery'); install it with: pip install 'jobhistory[celery]'"
     )
+
+
+def test_a_retry_that_runs_after_the_job_has_left_is_not_its_child(adapter, store):
+    first = adapter.begin(attempt())
+    first.leave()
+    assert current_execution() is None
+    second = adapter.begin(attempt(number=2))
+    second.end()
+    first.end(LookupError("x"), will_retry=True)
+
+    records = store.query()
+    assert [each.parent_id for each in records] == [None, None]
+    assert {each.status.value for each in records} == {"completed", "failed"}
+    assert current_execution() is None
+
+
+def test_a_store_for_asyncio_is_closed_after_the_leftovers_have_ended():
+    made = []
+
+    def make():
+        made.append(create_async_store())
+        return made[-1]
+
+    async def run():
+        adapter = Adapter(make, {}, is_async=True)
+        adapter.end_leftovers()
+        await adapter.close_async()
+        return adapter.leftovers.done()
+
+    assert asyncio.run(run())
