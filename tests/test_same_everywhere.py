@@ -89,6 +89,15 @@ def machine(url):
                 }[how]
             )
 
+        @rule(job=job_ids, old=maybe | st.just("a"), new=maybe | st.just("a"))
+        def label(self, job, old, new):
+            def exchange(store):
+                ids = [record.id for record in store.get_by_job_id(job, limit=1)]
+                exchange_label = store.internals.history.exchange_label
+                return any(exchange_label(id_, "replayed_at", old, new) for id_ in ids)
+
+            self.both(exchange)
+
         @rule(minutes=st.integers(1, 50))
         def wait(self, minutes):
             self.clock.advance(minutes=minutes)

@@ -54,6 +54,15 @@ class RingBuffer(Generic[T]):
             items = list(self._items)
         return items if n is None else items[max(0, len(items) - n) :]
 
+    def replace(self, old: T, new: T) -> bool:
+        """Put an item in the place of another, and return whether that was there."""
+        with self._lock:
+            for place, item in enumerate(self._items):
+                if item is old:
+                    self._items[place] = new
+                    return True
+        return False
+
     def discard(self, unwanted: Callable[[T], bool]) -> int:
         """Remove the items for which `unwanted` is true, and return their number."""
         with self._lock:

@@ -17,7 +17,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 
 from jobhistory.sanitize.fingerprint import FINGERPRINT_LENGTH, MASKED_LENGTH, PATTERNS
-from jobhistory.schema import UTCDateTime
+from jobhistory.schema import PortableJSON, UTCDateTime
 
 
 class later(GenericFunction[datetime]):  # noqa: N801
@@ -186,6 +186,29 @@ def _contains_on_postgresql(function: Any, compiler: Any, **options: Any) -> str
 def _contains_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
     text, part = (compiler.process(each, **options) for each in function.clauses)
     return f"(instr(lower({text}), {part}) > 0)"
+
+
+class with_label(GenericFunction[Any]):  # noqa: N801
+    """Labels with another value of one of them, or without it if the value is NULL."""
+
+    type = PortableJSON
+    package = "jobhistory"  # keeps the name out of the app's own `func`
+    inherit_cache = True
+
+
+@compiles(with_label, "postgresql")
+def _with_label_on_postgresql(function: Any, compiler: Any, **options: Any) -> str:
+    labels, *pair = function.clauses
+    # Its arguments may be of any type, so not every driver tells the server that of a parameter.
+    name, value = (compiler.process(cast(each, String()), **options) for each in pair)
+    changed = f"coalesce({compiler.process(labels, **options)}, '{{}}'::jsonb)"
+    return f"nullif(jsonb_strip_nulls({changed} || jsonb_build_object({name}, {value})), '{{}}')"
+
+
+@compiles(with_label)
+def _with_label_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
+    labels, name, value = (compiler.process(each, **options) for each in function.clauses)
+    return f"nullif(json_patch(coalesce({labels}, '{{}}'), json_object({name}, {value})), '{{}}')"
 
 
 class id_of_last(GenericFunction[Any]):  # noqa: N801

@@ -15,7 +15,12 @@ from jobhistory.database.functions import FINGERPRINT
 from jobhistory.database.statements.pages import count_of, records_of
 from jobhistory.database.statements.read import WITH_IDS
 from jobhistory.database.statements.reports import failures_of, stats_of
-from jobhistory.database.statements.write import HEARTBEAT, INSERT, INSERT_NEW
+from jobhistory.database.statements.write import (
+    HEARTBEAT,
+    INSERT,
+    INSERT_NEW,
+    exchange_label,
+)
 from jobhistory.database.transaction import Purpose, Transaction, in_transaction
 from jobhistory.execution.batch import Batch, BatchResult
 from jobhistory.execution.outcome import Outcome
@@ -97,6 +102,17 @@ class DatabaseHistory(ABC):
         Ended executions stay as they are.
         """
         return bool(transaction.execute(HEARTBEAT, {"key_id": id_} | values).rowcount)
+
+    @in_transaction(Purpose.RECORD)
+    def exchange_label(
+        self, transaction: Transaction, id_: UUID, name: str, old: str | None, new: str | None
+    ) -> bool:
+        """Replace one label of an ended execution, and return whether it was the old one.
+
+        `None` stands for no label. Of concurrent calls with the same old label, one succeeds.
+        """
+        values = {"key_id": id_, "old_label": old, "new_label": new}
+        return bool(transaction.execute(exchange_label(name), values).rowcount)
 
     @in_transaction(Purpose.RECORD)
     def end(self, transaction: Transaction, outcome: Outcome) -> HistoryRecord:

@@ -12,6 +12,9 @@ from jobhistory.sanitize.truncate import NAME_LENGTH, storable_text
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _MOST_LABELS = 16
 
+REPLAYED_AT = "replayed_at"
+"""The label that a replay adds to the execution it repeats. It does not count towards the limit."""
+
 
 def read_labels(value: Any, argument: str) -> dict[str, str]:
     """Return labels as a new mapping of storable texts.
@@ -23,7 +26,7 @@ def read_labels(value: Any, argument: str) -> dict[str, str]:
     """
     if not isinstance(value, Mapping):
         raise InvalidInput(argument, value, "is not a mapping; write it like {'tenant': 'acme'}")
-    if len(value) > _MOST_LABELS:
+    if _has_too_many(value):
         raise InvalidInput(
             argument, f"with {len(value)} labels", f"has more than {_MOST_LABELS}; pass fewer"
         )
@@ -39,13 +42,17 @@ def merged_labels(
         InvalidInput: if there are more than 16 in all.
     """
     merged = {**defaults, **labels}
-    if len(merged) > _MOST_LABELS:
+    if _has_too_many(merged):
         raise InvalidInput(
             argument,
             f"with {len(labels)} labels",
             f"has more than {_MOST_LABELS} together with the labels of the store; pass fewer",
         )
     return merged
+
+
+def _has_too_many(labels: Mapping[Any, Any]) -> bool:
+    return len(labels.keys() - {REPLAYED_AT}) > _MOST_LABELS
 
 
 def _name(name: Any, argument: str) -> str:

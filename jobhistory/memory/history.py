@@ -132,6 +132,22 @@ class MemoryHistory:
         """
         return self._rows.update(id_, values)
 
+    def exchange_label(self, id_: UUID, name: str, old: str | None, new: str | None) -> bool:
+        """Replace one label of an ended execution, and return whether it was the old one.
+
+        `None` stands for no label.
+        """
+        with self._rows.lock:
+            row = next((row for row in self._rows.all() if row["id"] == id_), None)
+            if row is None or row["status"] is Status.STARTED:
+                return False
+            labels = dict(row.get("labels") or {})
+            if labels.pop(name, None) != old:
+                return False
+            if new is not None:
+                labels[name] = new
+            return self._rows.replace_ended(row, row | {"labels": labels or None})
+
     def end(self, outcome: Outcome) -> HistoryRecord:
         """Write an outcome and return the record. Repeating the same outcome changes nothing.
 

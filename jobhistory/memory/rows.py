@@ -55,6 +55,11 @@ class Rows:
                 self._started_by_key[ExecutionKey.of_row(row)][id_] = row
             return row is not None
 
+    def replace_ended(self, old: Row, new: Row) -> bool:
+        """Put a row in the place of an ended one, and return whether that was there."""
+        with self.lock:
+            return self._ring.replace(old, new)
+
     def commit(self, row: Row) -> None:
         """Move a pending row to the ring buffer, unless it was removed or replaced."""
         with self.lock:

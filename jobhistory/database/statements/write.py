@@ -13,16 +13,19 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Select,
+    String,
+    Update,
     bindparam,
     func,
     insert,
+    literal,
     literal_column,
     select,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from jobhistory.database.functions import elapsed_ms, later
+from jobhistory.database.functions import elapsed_ms, later, with_label
 from jobhistory.database.statements.read import NEWEST_OF_ONE, STARTED, deemed_frequent
 from jobhistory.execution.outcome import OUTCOME_COLUMNS, WORKER_LOST
 from jobhistory.schema import COLUMNS, TABLE, HistoryRecord, UTCDateTime
@@ -91,6 +94,25 @@ FINISH_BY_ID = (
 
 HEARTBEAT = update(TABLE).where(_BY_ID, COLUMNS.status == STARTED)
 """Sets the columns that are parameters, if the execution with an id is started."""
+
+
+def exchange_label(name: str) -> Update:
+    """Return a statement that replaces one label of the execution with an id, if it has ended.
+
+    The parameters `old_label` and `new_label` are texts, or NULL for no label. On PostgreSQL, the
+    second of two concurrent callers waits for the first and checks the row again.
+    """
+    old, new = (bindparam(each, type_=String()) for each in ("old_label", "new_label"))
+    return (
+        update(TABLE)
+        .where(
+            _BY_ID,
+            COLUMNS.status != STARTED,
+            COLUMNS.labels[name].as_string().is_not_distinct_from(old),
+        )
+        .values(labels=with_label(COLUMNS.labels, literal(name), new))
+    )
+
 
 _WORKER_LOST: ColumnElement[Any] = literal_column(f"'{WORKER_LOST}'")
 _LOST = (COLUMNS.status == literal_column("'failed'")) & (COLUMNS.error_type == _WORKER_LOST)
