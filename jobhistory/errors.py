@@ -6,6 +6,7 @@
     ├── InvalidInput                also ValueError: an argument cannot be used
     ├── ExecutionNotFound           also LookupError: the execution has not started, or has expired
     ├── ExecutionAlreadyFinished    also RuntimeError: the execution has another outcome
+    ├── NotReplayable               also RuntimeError: a job cannot be enqueued again
     ├── SchemaOutOfDate             also RuntimeError: the table is missing, outdated or changed
     ├── UnsafeExpiry                also RuntimeError: a batch deleted more than it selected
     ├── HistoryUnavailable          also ConnectionError: the database has just timed out
@@ -124,8 +125,9 @@ class ExecutionNotFound(JobHistoryError, LookupError):
     def __str__(self) -> str:
         if self.execution_id is not None:
             return (
-                f"there is no execution {self.execution_id}, or it has expired; call record_start "
-                "with this execution_id first, or call record_execution, which needs no start"
+                f"there is no execution {self.execution_id}, or it has expired; to record an "
+                "outcome, call record_start with this execution_id first, or call "
+                "record_execution, which needs no start"
             )
         return (
             f"no execution has started with job_id {quoted(self.job_id)}, "
@@ -149,6 +151,26 @@ class ExecutionAlreadyFinished(JobHistoryError, RuntimeError):
         return (
             f"the execution of job {quoted(self.record.job_id)} has already ended "
             f"as {self.record.status.value!r}; history keeps the first outcome"
+        )
+
+
+class NotReplayable(JobHistoryError, RuntimeError):
+    """A job cannot be enqueued again.
+
+    Attributes:
+        record: the `HistoryRecord` of the execution.
+        reason: why not, and what to do about it.
+    """
+
+    def __init__(self, record: HistoryRecord, reason: str) -> None:
+        super().__init__(record, reason)
+        self.record = record
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"the execution {self.record.id} of job {quoted(self.record.job_id)} cannot be "
+            f"replayed: {self.reason}"
         )
 
 

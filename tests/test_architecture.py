@@ -32,6 +32,7 @@ PUBLIC = {
     "JobHistoryError",
     "BaseStore",
     "Limits",
+    "NotReplayable",
     "NotWritten",
     "Page",
     "PartialResults",

@@ -18,6 +18,8 @@ from sphinx.ext import intersphinx
 
 PUBLIC_MODULES = (
     "jobhistory",
+    "jobhistory.contrib.adapter",
+    "jobhistory.contrib.replay",
     "sqlalchemy.orm",
     "sqlalchemy.engine",
     "sqlalchemy.ext.asyncio",
@@ -31,9 +33,11 @@ def public_name(name: str) -> str | None:
         found = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError):
         return None
-    for module in PUBLIC_MODULES:
-        if getattr(importlib.import_module(module), attribute, None) is found:
-            return f"{module}.{attribute}"
+    for name in PUBLIC_MODULES:
+        module = importlib.import_module(name)
+        is_exported = attribute in getattr(module, "__all__", [attribute])
+        if is_exported and getattr(module, attribute, None) is found:
+            return f"{name}.{attribute}"
     return None
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import jobhistory
-from jobhistory.cli.commands import db, maintain, read, reports, run
+from jobhistory.cli.commands import db, maintain, read, replay, reports, run
 
 app = typer.Typer(
     help="Record job executions, and show what ran, when, for how long, and why it failed.",
@@ -25,6 +25,7 @@ app.command()(reports.stats)
 app.command()(reports.failures)
 app.command()(reports.running)
 app.command()(read.show)
+app.command()(replay.replay)
 app.command()(maintain.expire)
 app.command()(maintain.reap)
 

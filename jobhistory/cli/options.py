@@ -51,6 +51,25 @@ ErrorType = Annotated[str | None, typer.Option(help="Failed with this error type
 ErrorContains = Annotated[
     str | None, typer.Option(help="Failed with an error that contains this text; ignores case.")
 ]
+Statuses = Annotated[
+    list[str] | None, typer.Option("--status", help="With this status; may be repeated.")
+]
+JobId = Annotated[str | None, typer.Option(help="Of this job.")]
+CorrelationId = Annotated[str | None, typer.Option(help="With this correlation id.")]
+WorkerPrefix = Annotated[
+    str | None,
+    typer.Option(help="Run by a worker whose id starts with this, such as a host name."),
+]
+MinAttempt = Annotated[
+    int | None, typer.Option(help="This attempt or a later one: 2 for retries.", metavar="N")
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option("--label", help="With this label; may be repeated.", metavar="NAME=VALUE"),
+]
+ParentId = Annotated[str | None, typer.Option(help="Started by the execution with this id.")]
+TraceId = Annotated[str | None, typer.Option(help="In this trace.")]
+MinTime = Annotated[str | None, typer.Option(help="Ran at least this long: '30s' or '5 minutes'.")]
 Limit = Annotated[int, typer.Option(help="Maximum number of rows.")]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Print the number even without a terminal.")
@@ -59,6 +78,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per l
 
 OPTIONS = {
     "after": "--after",
+    "app": "--app",
     "batch_size": "--batch-size",
     "bind": "--url",
     "bucket": "--bucket",

@@ -23,6 +23,8 @@ from jobhistory.cli.output import (
     table_widths,
     took,
 )
+from jobhistory.contrib.replayer import Replayed
+from jobhistory.errors import NotReplayable
 from jobhistory.execution.status import Status
 from jobhistory.query.reports import FailureGroup, Percentiles, TaskStats
 from jobhistory.schema import COLUMN_NAMES, HistoryRecord
@@ -47,6 +49,7 @@ _SERIES_HEADINGS = (
     *("STARTED", "P50", "P95", "P99", "MAX", "QUEUED P95"),
 )
 _RUNNING_HEADINGS = ("STARTED (UTC)", "FOR", "", "TASK", "JOB", "WORKER")
+_REPLAY_HEADINGS = ("EXECUTION", "TASK", "JOB", "NEW JOB", "REFUSED")
 _FAILURES_HEADINGS = ("FAILURES", "", "LAST (UTC)", "TASK", "ERROR")
 
 
@@ -192,6 +195,32 @@ def print_running(records: Sequence[HistoryRecord], now: datetime) -> None:
     print_row(console, _RUNNING_HEADINGS, widths, ["bold"] * len(widths))
     for row in rows:
         print_row(console, row, widths, ["", "", "cyan"])
+
+
+def print_replays(results: Sequence[Replayed | NotReplayable]) -> None:
+    """Print one line per execution that was replayed or refused, aligned for a terminal."""
+    console = Console(highlight=False)
+    rows = [_REPLAY_HEADINGS, *map(replay_cells, results)]
+    widths = table_widths(rows)[:-1]
+    for number, row in enumerate(rows):
+        styles = ["bold"] * 5 if number == 0 else ["", "", "", "green", "red"]
+        print_row(console, row, widths, styles)
+
+
+def print_replay_headings() -> None:
+    """Print the headings of `replay_cells` for a pipe."""
+    print_tabbed([_REPLAY_HEADINGS])
+
+
+def replay_cells(result: Replayed | NotReplayable) -> tuple[str, ...]:
+    """Return the cells of one line: the execution, the new job, and why it was refused."""
+    record = result.record
+    new, reason = "-", ""
+    if isinstance(result, NotReplayable):
+        reason = one_line(result.reason)
+    elif result.job_id is not None:
+        new = one_line(result.job_id)
+    return (str(record.id), one_line(record.task_identifier), one_line(record.job_id), new, reason)
 
 
 def _cells(record: HistoryRecord) -> tuple[str, ...]:

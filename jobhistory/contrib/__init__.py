@@ -1,4 +1,5 @@
 """Adapters for job frameworks: one module for each framework.
 
-No adapter imports another. `adapter` contains what they share, `replay` enqueues jobs again.
+No adapter imports another. `adapter`, `jobs` and `leftovers` contain what they share. `replay`
+enqueues jobs again, by means of `replayer`, `refusals` and `enqueuing`.
 """

@@ -11,15 +11,24 @@ from rich.console import Console
 from jobhistory.cli import output, render
 from jobhistory.cli.database import open_store
 from jobhistory.cli.options import (
+    CorrelationId,
     ErrorContains,
     ErrorType,
+    JobId,
     Json,
+    Labels,
     Limit,
+    MinAttempt,
+    MinTime,
+    ParentId,
     Schema,
     Since,
+    Statuses,
     Tasks,
+    TraceId,
     Until,
     Url,
+    WorkerPrefix,
     Workers,
     read_labels,
     read_milliseconds,
@@ -39,32 +48,18 @@ def list_executions(
     since: Since = None,
     until: Until = None,
     task: Tasks = None,
-    status: Annotated[
-        list[str] | None, typer.Option(help="With this status; may be repeated.")
-    ] = None,
-    job_id: Annotated[str | None, typer.Option(help="Of this job.")] = None,
-    correlation_id: Annotated[str | None, typer.Option(help="With this correlation id.")] = None,
+    status: Statuses = None,
+    job_id: JobId = None,
+    correlation_id: CorrelationId = None,
     worker: Workers = None,
-    worker_prefix: Annotated[
-        str | None,
-        typer.Option(help="Run by a worker whose id starts with this, such as a host name."),
-    ] = None,
-    min_attempt: Annotated[
-        int | None, typer.Option(help="This attempt or a later one: 2 for retries.", metavar="N")
-    ] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(help="With this label; may be repeated.", metavar="NAME=VALUE"),
-    ] = None,
-    parent_id: Annotated[
-        str | None, typer.Option(help="Started by the execution with this id.")
-    ] = None,
-    trace_id: Annotated[str | None, typer.Option(help="In this trace.")] = None,
+    worker_prefix: WorkerPrefix = None,
+    min_attempt: MinAttempt = None,
+    label: Labels = None,
+    parent_id: ParentId = None,
+    trace_id: TraceId = None,
     error_type: ErrorType = None,
     error_contains: ErrorContains = None,
-    min_time: Annotated[
-        str | None, typer.Option(help="Ran at least this long: '30s' or '5 minutes'.")
-    ] = None,
+    min_time: MinTime = None,
     oldest: Annotated[bool, typer.Option("--oldest", help="Oldest first.")] = False,
     limit: Limit = _DEFAULT_LIMIT,
     after: Annotated[

@@ -1,0 +1,206 @@
+"""The command that enqueues jobs again."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from operator import attrgetter
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+from rich.console import Console
+
+from jobhistory.cli import output, render
+from jobhistory.cli.database import open_store
+from jobhistory.cli.options import (
+    OPTIONS,
+    CorrelationId,
+    ErrorContains,
+    ErrorType,
+    JobId,
+    Json,
+    Labels,
+    MinAttempt,
+    MinTime,
+    ParentId,
+    Schema,
+    Since,
+    Statuses,
+    Tasks,
+    TraceId,
+    Until,
+    Url,
+    WorkerPrefix,
+    Workers,
+    read_labels,
+    read_milliseconds,
+    read_uuid,
+    read_window,
+)
+from jobhistory.contrib.enqueuing import Enqueuer
+from jobhistory.contrib.replay import replaying
+from jobhistory.contrib.replayer import Replayed, Replayer
+from jobhistory.errors import ExecutionNotFound, InvalidInput, NotReplayable, reason
+from jobhistory.store import HistoryStore
+
+
+def replay(
+    app: Annotated[
+        str,
+        typer.Option(
+            help="What enqueues the jobs, such as the Celery app; imported from this folder.",
+            metavar="MODULE:NAME",
+        ),
+    ],
+    execution_id: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="The ids of executions; `jobhistory show` prints them.",
+            metavar="EXECUTION_ID",
+            show_default=False,
+        ),
+    ] = None,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Failed for good; short for --status failed.")
+    ] = False,
+    status: Statuses = None,
+    since: Since = None,
+    until: Until = None,
+    task: Tasks = None,
+    job_id: JobId = None,
+    correlation_id: CorrelationId = None,
+    worker: Workers = None,
+    worker_prefix: WorkerPrefix = None,
+    min_attempt: MinAttempt = None,
+    label: Labels = None,
+    parent_id: ParentId = None,
+    trace_id: TraceId = None,
+    error_type: ErrorType = None,
+    error_contains: ErrorContains = None,
+    min_time: MinTime = None,
+    limit: Annotated[int, typer.Option(help="Maximum number of jobs to enqueue.")] = 100,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print what would be enqueued.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also those that were replayed before.")
+    ] = False,
+    json: Json = False,
+    url: Url = None,
+    schema: Schema = None,
+) -> None:
+    """Enqueue jobs again, with the arguments that history has of them.
+
+    Name executions, or choose them with --failed or --status and other options. Then each job is
+    taken once, oldest first, unless it has a later execution or its queue will try it again. With
+    --force, an execution that is named is replayed even then.
+
+    The exit status is 1 if an execution was refused. The others are replayed all the same.
+    """
+    criteria: dict[str, Any] = read_window(since, until) | {
+        "status": [*(status or ()), *(["failed"] if failed else ())] or None,
+        "task_identifier": task or None,
+        "job_id": job_id,
+        "correlation_id": correlation_id,
+        "worker_id": worker or None,
+        "worker_id_starts_with": worker_prefix,
+        "min_attempt": min_attempt,
+        "labels": read_labels(label),
+        "parent_id": read_uuid(parent_id, "--parent-id"),
+        "trace_id": trace_id,
+        "error_type": error_type,
+        "error_contains": error_contains,
+        "min_execution_time_ms": read_milliseconds(min_time, "--min-time"),
+    }
+    ids = [UUID(str(read_uuid(text, "EXECUTION_ID"))) for text in execution_id or ()]
+    _check_choice(ids, criteria)
+    imported = _imported(app)
+    options: dict[str, Any] = {"force": force, "dry_run": dry_run}
+    results: Iterable[Replayed | NotReplayable]
+    with open_store(url, schema) as store:
+        if ids:
+            results = _replay_each(store, imported, ids, **options)
+        else:
+            results = replaying(store, imported, criteria, limit, **options)
+        shown = _print(results, json=json)
+    replayed = sum(isinstance(each, Replayed) for each in shown)
+    if not ids and replayed == limit:
+        output.say(f"stopped at --limit {limit}; there may be more")
+    if replayed < len(ids or shown):
+        raise typer.Exit(1)
+
+
+def _check_choice(ids: list[UUID], criteria: dict[str, Any]) -> None:
+    """Check that there are either ids, or a status among the criteria."""
+    given = [name for name, value in criteria.items() if value is not None]
+    if ids and given:
+        raise InvalidInput(
+            OPTIONS[given[0]], criteria[given[0]], "cannot be combined with ids; leave one out"
+        )
+    if not ids and criteria["status"] is None:
+        output.say("nothing is chosen; pass --failed, --status, or the ids of executions")
+        raise typer.Exit(2)
+
+
+def _imported(place: str) -> Any:
+    """Import the app that a text such as `module:attribute` names."""
+    module_name, _, attribute = place.partition(":")
+    if not module_name or not attribute:
+        raise InvalidInput("--app", place, "is not a place; write it like 'myapp.tasks:app'")
+    sys.path.insert(0, os.getcwd())
+    try:
+        module = import_module(module_name)
+    except Exception as error:
+        output.fail(f"--app {place}: {type(error).__name__}: {reason(error)}")
+    try:
+        return attrgetter(attribute)(module)
+    except AttributeError as error:
+        raise InvalidInput("--app", place, f"cannot be found: {error}") from None
+
+
+def _replay_each(
+    store: HistoryStore, app: Any, ids: list[UUID], *, force: bool, dry_run: bool
+) -> Iterator[Replayed | NotReplayable]:
+    """Replay the executions with these ids; one that is refused does not stop the others."""
+    with Enqueuer(app) as enqueue:
+        replayer = Replayer(store.internals, enqueue, force=force, dry_run=dry_run)
+        for id_ in dict.fromkeys(ids):
+            try:
+                yield replayer.replay_or_refuse(id_)
+            except ExecutionNotFound:
+                output.say(f"there is no execution {id_}, or it has expired")
+
+
+def _print(
+    results: Iterable[Replayed | NotReplayable], *, json: bool
+) -> list[Replayed | NotReplayable]:
+    """Print the results and return them. In a pipe, each is printed before the next is made."""
+    shown: list[Replayed | NotReplayable] = []
+    as_table = not json and Console().is_terminal
+    if not as_table and not json:
+        render.print_replay_headings()
+    try:
+        for result in results:
+            shown.append(result)
+            if json:
+                output.print_json(_as_json(result))
+            elif not as_table:
+                output.print_tabbed([render.replay_cells(result)])
+    finally:  # an error must not hide what was enqueued before
+        if as_table:
+            render.print_replays(shown)
+    return shown
+
+
+def _as_json(result: Replayed | NotReplayable) -> dict[str, Any]:
+    record = result.record
+    return {
+        "execution_id": str(record.id),
+        "task_identifier": record.task_identifier,
+        "job_id": record.job_id,
+        "new_job_id": result.job_id if isinstance(result, Replayed) else None,
+        "refused": result.reason if isinstance(result, NotReplayable) else None,
+    }

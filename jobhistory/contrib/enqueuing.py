@@ -1,0 +1,126 @@
+"""The function that enqueues jobs of an app, whatever its framework is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from functools import partial
+from importlib import import_module
+from inspect import getmro, isawaitable, iscoroutine, iscoroutinefunction
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+from jobhistory.contrib.jobs import Replay
+from jobhistory.errors import InvalidInput
+
+EnqueueFunction: TypeAlias = Callable[[Replay], Any]
+"""A function that enqueues a job and returns its id, or a coroutine function."""
+
+_ADAPTERS = {
+    "apscheduler": "apscheduler",
+    "arq": "arq",
+    "celery": "celery",
+    "django": "django",
+    "django_tasks": "django",
+    "dramatiq": "dramatiq",
+    "huey": "huey",
+    "procrastinate": "procrastinate",
+    "rq": "rq",
+    "taskiq": "taskiq",
+}
+"""For each package that defines classes of apps, the adapter whose `enqueue` takes them."""
+
+_APPS = (
+    "an app of Celery or Procrastinate, a queue of RQ, a broker of Dramatiq or Taskiq, a Huey, a "
+    "scheduler of APScheduler, a pool of arq, a task of Django, or a list of these tasks; for "
+    "another framework, pass a function that takes a Replay and returns the id of the new job"
+)
+
+_ASYNC = "is for asyncio; await replay_async or replay_all_async instead"
+
+
+def enqueue_function(app: Any) -> EnqueueFunction:
+    """Return the function that enqueues jobs of an app. Its class decides which adapter that is.
+
+    Raises:
+        InvalidInput: if no adapter is for this class.
+        ImportError: if the adapter's framework is not installed.
+    """
+    for class_ in _classes(app):
+        adapter = _ADAPTERS.get(class_.__module__.partition(".")[0])
+        if adapter is not None:
+            module = import_module(f"jobhistory.contrib.{adapter}")
+            return partial(module.enqueue, app)
+    if callable(app) and not isinstance(app, type):
+        function: EnqueueFunction = app
+        return function
+    raise InvalidInput("app", app, f"is no app that jobs can be enqueued with; pass {_APPS}")
+
+
+def _classes(app: Any) -> Iterator[type]:
+    """Yield the classes that an app is of. A collection is of those of its items."""
+    if isinstance(app, type):
+        yield from getmro(app)
+    yield from getmro(type(app))
+    if isinstance(app, Collection) and not isinstance(app, (str, bytes)):
+        for item in app.values() if isinstance(app, Mapping) else app:
+            yield from getmro(type(item))
+
+
+class Enqueuer:
+    """Enqueues jobs of an app and waits for each, as a context manager.
+
+    Coroutines share one event loop, because the connections of a broker belong to a loop.
+
+    Raises:
+        InvalidInput: if the app is for asyncio, and this thread already runs an event loop.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._enqueue = enqueue_function(app)
+        self._runner = asyncio.Runner()
+        if iscoroutinefunction(self._enqueue) and _is_in_event_loop():
+            raise InvalidInput("app", app, _ASYNC)
+
+    def __call__(self, replay: Replay) -> str:
+        """Enqueue a job and return its id."""
+        result = self._enqueue(replay)
+        if not isawaitable(result):
+            return str(result)
+        if _is_in_event_loop():
+            if iscoroutine(result):
+                result.close()  # nobody awaits it
+            raise InvalidInput("app", self._app, _ASYNC)
+        return str(self._runner.run(_awaited(result)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._runner.close()
+
+
+async def enqueue_async(enqueue: EnqueueFunction, replay: Replay) -> str:
+    """Enqueue a job without blocking the event loop, and return its id."""
+    if iscoroutinefunction(enqueue):
+        return str(await enqueue(replay))
+    result = await asyncio.to_thread(enqueue, replay)
+    return str(await result if isawaitable(result) else result)
+
+
+async def _awaited(result: Awaitable[Any]) -> Any:
+    return await result
+
+
+def _is_in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
