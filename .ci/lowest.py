@@ -9,16 +9,17 @@ from pathlib import Path
 
 EXTRAS_OF_USERS = (
     *("async", "cli", "postgresql"),
-    *("apscheduler", "arq", "celery", "dramatiq", "huey", "procrastinate", "rq", "taskiq"),
+    *("apscheduler", "arq", "celery", "django", "dramatiq", "huey"),
+    *("procrastinate", "rq", "taskiq"),
 )
 
 
 def lowest(requirement: str) -> str:
-    """Return the oldest version that a requirement allows, as a constraint."""
-    found = re.fullmatch(r"([\w.-]+)(?:\[[\w,.-]+\])?>=([\d.]+)(?:,<[\d.]+)?", requirement)
+    """Return the oldest version that a requirement allows, as a constraint with its marker."""
+    found = re.fullmatch(r"([\w.-]+)(?:\[[\w,.-]+\])?>=([\d.]+)(?:,<[\d.]+)?(;.+)?", requirement)
     if found is None:
         raise SystemExit(f"{requirement!r} in pyproject.toml has no lower bound like 'name>=1.2'")
-    return f"{found[1]}=={found[2]}"
+    return f"{found[1]}=={found[2]}{found[3] or ''}"
 
 
 project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
