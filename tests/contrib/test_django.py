@@ -19,8 +19,9 @@ import django
 import pytest
 from sqlalchemy import create_engine
 
-from jobhistory import InvalidInput, Recorder, create_store, migrate
+from jobhistory import InvalidInput, NotReplayable, Recorder, create_store, migrate
 from jobhistory.contrib.adapter import Carried, Replay
+from jobhistory.contrib.replay import replay
 from tests.contrib.django_shop import APPS, HAS_TASKS, IMMEDIATE, PACKAGE, write_package
 
 pytestmark = pytest.mark.adapters
@@ -418,7 +419,12 @@ def task():
     return import_module("shop.tasks").add
 
 
-@pytest.mark.parametrize("app", [application, registry, task])
+def tasks():
+    module = import_module("shop.tasks")
+    return [module.fail, module.add]
+
+
+@pytest.mark.parametrize("app", [application, registry, task, tasks])
 def test_a_task_is_enqueued_again_with_its_correlation_id_and_queue(shop, store, app):
     from jobhistory.contrib.django import enqueue
 
@@ -434,12 +440,26 @@ def test_a_task_is_enqueued_again_with_its_correlation_id_and_queue(shop, store,
 def test_a_task_that_the_app_does_not_have_is_not_enqueued(shop, store):
     from jobhistory.contrib.django import enqueue
 
-    for app, name in ((registry(), "os.system"), (shop.add, "shop.tasks.fail")):
+    for app, name in ((registry(), "os.system"), ([shop.add], "shop.tasks.fail")):
         with pytest.raises(InvalidInput, match=r"is no task of the app.*shop\.tasks\.add"):
             enqueue(app, replay_of(name, "true"))
     with pytest.raises(InvalidInput, match=r"pass django\.apps\.apps"):
         enqueue(object(), replay_of("shop.tasks.add"))
     assert recorded(store) == []
+
+
+def test_a_failed_execution_is_replayed(shop, store):
+    shop.fail.enqueue("no order 7")
+    (failed,) = recorded(store)
+
+    replayed = replay(store, application(), failed.id)
+
+    (again,) = store.get_by_job_id(replayed.job_id)
+    assert again.payload == failed.payload
+    assert again.correlation_id == failed.correlation_id
+    assert again.labels["replay_of"] == str(failed.id)
+    with pytest.raises(NotReplayable):
+        replay(store, application(), failed.id)
 
 
 def test_a_backend_that_copies_arguments_gets_those_of_the_task_only(shop, store):

@@ -63,7 +63,7 @@ def enqueue(app: Any, replay: Replay) -> str:
     Args:
         app: Django's `application` for WSGI or ASGI, or its registry `django.apps.apps`: both stand
             for the tasks in the `tasks` modules of the installed apps and in all modules that are
-            loaded. Or a single task.
+            loaded. Or a task, or a list of tasks.
         replay: the task and its arguments.
 
     Raises:

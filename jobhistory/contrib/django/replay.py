@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -42,21 +43,33 @@ def enqueue_again(app: Any, replay: Replay) -> str:
 
 
 def _tasks_of(app: Any) -> dict[str, Any]:
-    """Return the tasks that an app knows, by the names with which they are recorded."""
+    """Return the tasks that an app knows, by the names with which they are recorded.
+
+    Raises:
+        InvalidInput: if it cannot be used.
+    """
     kinds = tuple(import_module(f"{name}.base").Task for name in packages())
-    if isinstance(app, kinds):
-        return {app.module_path: app}
-    if not isinstance(app, (Apps, BaseHandler)):
+    if isinstance(app, (Apps, BaseHandler)):
+        return _only_tasks(_loaded(), kinds)
+    several = isinstance(app, Collection) and not isinstance(app, str)
+    given = app.values() if isinstance(app, Mapping) else app if several else [app]
+    tasks = _only_tasks(given, kinds)
+    if not tasks:
         raise InvalidInput(
-            "app", app, "is neither Django's application nor a task; pass django.apps.apps"
+            "app", app, "is neither Django's application nor tasks; pass django.apps.apps"
         )
+    return tasks
+
+
+def _loaded() -> Iterator[object]:
     autodiscover_modules("tasks")
-    return {
-        value.module_path: value
-        for module in list(sys.modules.values())
-        for value in list(getattr(module, "__dict__", {}).values())
-        if issubclass(type(value), kinds)  # isinstance() would evaluate lazy objects
-    }
+    for module in list(sys.modules.values()):
+        yield from list(getattr(module, "__dict__", {}).values())
+
+
+def _only_tasks(values: Iterable[Any], kinds: tuple[type, ...]) -> dict[str, Any]:
+    # isinstance() would evaluate lazy objects.
+    return {each.module_path: each for each in values if issubclass(type(each), kinds)}
 
 
 def _carries(backend: Any) -> bool:
