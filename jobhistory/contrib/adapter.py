@@ -15,12 +15,17 @@ from jobhistory._runtime.clock import utc_now
 from jobhistory._runtime.fork import ForkSafeLock
 from jobhistory.contrib.jobs import HEADER, Attempt, Carried, Replay, Schedule
 from jobhistory.contrib.leftovers import Leftovers, process_name
-from jobhistory.errors import ExecutionAlreadyFinished, InvalidInput, reason
+from jobhistory.errors import (
+    ExecutionAlreadyFinished,
+    ExecutionNotFound,
+    InvalidInput,
+    reason,
+)
 from jobhistory.execution.job import check_keys
 from jobhistory.execution.outcome import elapsed_ms
 from jobhistory.execution.trace import current_trace, read_traceparent
 from jobhistory.execution.values import read_boolean
-from jobhistory.failure import Cancelled, TimedOut
+from jobhistory.failure import Cancelled, TimedOut, WorkerLost
 from jobhistory.recorder import Recorder
 from jobhistory.sanitize.truncate import NAME_LENGTH
 from jobhistory.store import HistoryStore
@@ -336,6 +341,27 @@ class Adapter:
                 )
         except ExecutionAlreadyFinished:
             pass
+        except Exception as problem:
+            self.contain("outcome", task, problem)
+
+    def record_lost(self, attempt: Attempt, why: str, *, will_retry: bool | None = None) -> None:
+        """Mark the newest execution without an outcome as lost, found by the ids of an attempt.
+
+        It is for frameworks in which another worker finds a lost job. If history has no such
+        execution, nothing happens.
+        """
+        task = attempt.task_identifier
+        try:
+            if self.wants(task):
+                self.store.record_failure(
+                    attempt.job_id,
+                    self._worker_id(attempt),
+                    self._correlation_id(attempt),
+                    error=WorkerLost(why),
+                    will_retry=will_retry,
+                )
+        except ExecutionNotFound:
+            pass  # it has an outcome, or its start was not recorded
         except Exception as problem:
             self.contain("outcome", task, problem)
 
