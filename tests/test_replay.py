@@ -527,7 +527,14 @@ def test_a_replay_inside_of_an_execution_is_its_child(plain_store, queue):
     assert job.carried.correlation_id == "request-1"
 
 
-@pytest.mark.parametrize("app", [object(), None, "app", 5, Queue, [], {}])
+class CallableTask:
+    """Like the tasks of most frameworks, it would run if it was called."""
+
+    def __call__(self, replay):
+        raise AssertionError
+
+
+@pytest.mark.parametrize("app", [object(), None, "app", 5, Queue, CallableTask(), [], {}])
 def test_an_app_that_no_adapter_is_for_is_refused_with_a_list_of_those(plain_store, app):
     id_ = attempt(plain_store)
     with pytest.raises(InvalidInput, match=r"Celery.* RQ.* Dramatiq.* Taskiq.* Huey.* Django"):

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from functools import partial
 from importlib import import_module
-from inspect import getmro, isawaitable, iscoroutine, iscoroutinefunction
+from inspect import getmro, isawaitable, iscoroutine, iscoroutinefunction, isroutine
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -17,23 +17,25 @@ EnqueueFunction: TypeAlias = Callable[[Replay], Any]
 """A function that enqueues a job and returns its id, or a coroutine function."""
 
 _ADAPTERS = {
-    "apscheduler": "apscheduler",
-    "arq": "arq",
-    "celery": "celery",
-    "django": "django",
-    "django_tasks": "django",
-    "dramatiq": "dramatiq",
-    "huey": "huey",
-    "procrastinate": "procrastinate",
-    "rq": "rq",
-    "taskiq": "taskiq",
+    ("apscheduler", "BaseScheduler"): "apscheduler",
+    ("arq", "ArqRedis"): "arq",
+    ("celery", "Celery"): "celery",
+    ("django", "Apps"): "django",
+    ("django", "BaseHandler"): "django",
+    ("django", "Task"): "django",
+    ("django_tasks", "Task"): "django",
+    ("dramatiq", "Broker"): "dramatiq",
+    ("huey", "Huey"): "huey",
+    ("procrastinate", "App"): "procrastinate",
+    ("rq", "Queue"): "rq",
+    ("taskiq", "AsyncBroker"): "taskiq",
 }
-"""For each package that defines classes of apps, the adapter whose `enqueue` takes them."""
+"""For each class of apps, or of what enqueues jobs, the adapter. Apps may be of a subclass."""
 
 _APPS = (
-    "an app of Celery or Procrastinate, a queue of RQ, a broker of Dramatiq or Taskiq, a Huey, a "
-    "scheduler of APScheduler, a pool of arq, a task of Django, or a list of these tasks; for "
-    "another framework, pass a function that takes a Replay and returns the id of the new job"
+    "a Celery or Procrastinate app, a queue of RQ, a broker of Dramatiq or Taskiq, a Huey, a "
+    "scheduler of APScheduler, an ArqRedis, Django's application or a list of its tasks; for "
+    "another framework, a function that takes a Replay and returns the id of the new job"
 )
 
 _ASYNC = "is for asyncio; await replay_async or replay_all_async instead"
@@ -47,24 +49,23 @@ def enqueue_function(app: Any) -> EnqueueFunction:
         ImportError: if the adapter's framework is not installed.
     """
     for class_ in _classes(app):
-        adapter = _ADAPTERS.get(class_.__module__.partition(".")[0])
+        adapter = _ADAPTERS.get((class_.__module__.partition(".")[0], class_.__name__))
         if adapter is not None:
             module = import_module(f"jobhistory.contrib.{adapter}")
             return partial(module.enqueue, app)
-    if callable(app) and not isinstance(app, type):
+    # Not any callable: tasks of most frameworks are, and would run.
+    if isroutine(app) or isinstance(app, partial):
         function: EnqueueFunction = app
         return function
     raise InvalidInput("app", app, f"is no app that jobs can be enqueued with; pass {_APPS}")
 
 
 def _classes(app: Any) -> Iterator[type]:
-    """Yield the classes that an app is of. A collection is of those of its items."""
-    if isinstance(app, type):
-        yield from getmro(app)
-    yield from getmro(type(app))
+    """Yield the classes that an app is of, or for a collection those that its items are of."""
+    yield from getmro(app.__class__)  # not type(app), which may be a proxy's
     if isinstance(app, Collection) and not isinstance(app, (str, bytes)):
         for item in app.values() if isinstance(app, Mapping) else app:
-            yield from getmro(type(item))
+            yield from getmro(item.__class__)
 
 
 class Enqueuer:
