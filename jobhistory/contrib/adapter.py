@@ -378,9 +378,10 @@ class Adapter:
     def outcome(self, error: ErrorLike | None) -> ErrorLike | None:
         """Return the error to record in place of one of the framework."""
         if isinstance(error, self._time_limits):
-            text = str(error)
+            name, text = type(error).__name__, str(error)
+            # Those of billiard have their own name in the text.
             timed_out = TimedOut(
-                f"{type(error).__name__}: {text}" if text else type(error).__name__
+                text if text.startswith(name) else f"{name}: {text}" if text else name
             )
             timed_out.__cause__ = error  # so that its traceback is stored, too
             return timed_out
@@ -584,7 +585,11 @@ def _run_at(attempt: Attempt) -> datetime | None:
 
 
 def _labels(attempt: Attempt) -> dict[str, str]:
-    labels = {"host": socket.gethostname() or "unknown", "pid": str(os.getpid())}
+    labels = {
+        **attempt.labels,
+        "host": socket.gethostname() or "unknown",
+        "pid": str(os.getpid()),
+    }
     if attempt.queue:
         labels["queue"] = attempt.queue[:NAME_LENGTH]
     if attempt.carried.replay_of is not None:

@@ -87,6 +87,7 @@ class Attempt:
         run_at: when the job was due. By default, it is when it was enqueued, if it carries that.
         carried: what the job carries with it.
         execution_id: the id of the record, if the adapter must know it in another process.
+        labels: labels besides those that each adapter sets.
     """
 
     source: Any
@@ -101,6 +102,7 @@ class Attempt:
     run_at: datetime | None = None
     carried: Carried = field(default_factory=Carried)
     execution_id: UUID | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,396 @@
+"""Record the tasks of a Celery app: `record_tasks(app, store)`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Unpack
+from uuid import UUID, uuid4
+from weakref import WeakValueDictionary, ref
+
+from jobhistory._runtime.clock import utc_now
+from jobhistory.contrib.adapter import (
+    HEADER,
+    Adapter,
+    Attempt,
+    Carried,
+    Options,
+    Replay,
+    Schedule,
+    StoreSource,
+    not_installed,
+)
+from jobhistory.errors import InvalidInput
+from jobhistory.execution.ids import new_execution_id
+from jobhistory.failure import Cancelled, WorkerLost
+from jobhistory.sanitize.tracebacks import safe_text
+
+try:
+    from celery import Celery, signals
+    from celery.app.task import Context
+    from celery.exceptions import (
+        Reject,
+        SoftTimeLimitExceeded,
+        TimeLimitExceeded,
+        WorkerLostError,
+    )
+    from celery.schedules import crontab, maybe_schedule, schedule
+except ImportError as error:
+    raise not_installed("celery", error) from error
+
+try:  # greenlets of gevent and eventlet are stopped with it
+    from greenlet import GreenletExit
+except ImportError:
+    _CANCELLATIONS: tuple[type[BaseException], ...] = (Reject,)
+else:
+    _CANCELLATIONS = (Reject, GreenletExit)
+
+__all__ = ["RecordedTasks", "enqueue", "record_tasks", "schedules"]
+
+_RECORDING = "jobhistory_recording"
+"""The attribute of a task's request that holds what `begin` returned."""
+
+_MOST_HOURS_BETWEEN_ID_AND_START = 20
+"""Execution ids must be within a day of the start. The rest is for clocks that differ."""
+
+_CHORD = "it is part of a chord, which would not get its result; send the chord again"
+
+_recorded: dict[Any, RecordedTasks] = {}
+
+
+def record_tasks(
+    app: Celery, store: StoreSource, *, eager: bool = True, **options: Unpack[Options]
+) -> RecordedTasks:
+    """Record each attempt at each task of an app, in workers and in eager mode.
+
+    Call it where the app is made, so that workers and the processes that send tasks run it. If it
+    is called again for the same app, the last call counts. It connects to Celery's signals; those
+    of other apps in the process are ignored. Calling a task directly, as in `add(1, 2)`, is no
+    attempt.
+
+    Args:
+        app: the Celery app.
+        store: a store or a recorder, or a function without arguments that makes one. Children that
+            a worker forks have their own connections, also with an engine used before the fork.
+        eager: whether to record tasks that `apply` or `task_always_eager` runs in the caller.
+        options: as for all adapters. Functions among them get the task's request.
+
+    Raises:
+        InvalidInput: if an argument cannot be used.
+    """
+    if not isinstance(app, Celery):
+        raise InvalidInput("app", app, "is not a Celery app")
+    adapter = Adapter(
+        store,
+        options,
+        time_limits=(SoftTimeLimitExceeded, TimeLimitExceeded),
+        cancellations=_CANCELLATIONS,
+    )
+    if app in _recorded:
+        _recorded[app].close()
+    recorded = _recorded[app] = RecordedTasks(app, adapter, eager=eager)
+    return recorded
+
+
+class RecordedTasks:
+    """An app whose tasks are recorded until `close` is called."""
+
+    def __init__(self, app: Celery, adapter: Adapter, *, eager: bool) -> None:
+        self._app = app
+        self._adapter = adapter
+        self._eager = eager
+        # Some signals of the main process have the id of a task only. Entries vanish with it.
+        self._received: WeakValueDictionary[str, Any] = WeakValueDictionary()
+        self._receivers = {
+            signals.before_task_publish: self._stamp,
+            signals.task_received: self._choose_id,
+            signals.task_prerun: self._begin,
+            signals.task_postrun: self._end,
+            signals.task_failure: self._fail_elsewhere,
+            signals.task_retry: self._retry_elsewhere,
+            signals.task_revoked: self._revoke,
+            signals.worker_ready: self._end_leftovers,
+            signals.worker_process_shutdown: self._close_child,
+        }
+        for signal, receiver in self._receivers.items():
+            signal.connect(receiver, weak=False, dispatch_uid=self._uid)
+
+    def close(self) -> None:
+        """Stop recording, and close the store if a function of yours made it."""
+        for signal in self._receivers:
+            signal.disconnect(dispatch_uid=self._uid)
+        if _recorded.get(self._app) is self:
+            del _recorded[self._app]
+        self._adapter.close()
+
+    @property
+    def _uid(self) -> str:
+        return f"jobhistory-{id(self)}"
+
+    # Where tasks are sent, and in the main process of a worker.
+
+    def _stamp(self, headers: dict[str, Any] | None = None, **_: Any) -> None:
+        """Let a message carry who sends it. A retry carries what the first attempt did."""
+        if headers is None:
+            return
+        given, job_id = _mapping(headers.get(HEADER)), str(headers.get("id"))
+        if headers.get("retries") or given.get("id") == job_id:
+            carried = replace(Carried.read(given), enqueued_at=utc_now())
+        else:
+            carried = Carried.now()
+        headers[HEADER] = {**carried.as_header(), "id": job_id}
+
+    def _choose_id(self, sender: Any, request: Any, **_: Any) -> None:
+        """Choose the id of the row before a child runs the task: both may have to end it."""
+        if sender.app != self._app:
+            return
+        self._received[request.id] = request
+        request.request_dict[HEADER] = {
+            **_mapping(request.request_dict.get(HEADER)),
+            "execution_id": str(new_execution_id()),
+            "worker_id": request.hostname,
+        }
+        if request.task.reject_on_worker_lost:  # then no signal tells of the loss
+            request.on_reject = partial(self._reject, ref(request), request.on_reject)
+
+    def _end_leftovers(self, sender: Any, **_: Any) -> None:
+        if sender.app == self._app:
+            self._adapter.end_leftovers(sender.hostname)
+
+    # Where tasks run.
+
+    def _begin(self, task: Any, **_: Any) -> None:
+        request = task.request
+        if task.app != self._app or (request.is_eager and not self._eager):
+            return
+        recording = None
+        try:
+            recording = self._adapter.begin(self._attempt(task, request, utc_now()))
+        except Exception as error:
+            self._adapter.contain("start", task.name, error)
+        setattr(request, _RECORDING, (recording, sys.exc_info()[1]))
+
+    def _end(self, task: Any, state: str | None = None, retval: Any = None, **_: Any) -> None:
+        recording, outer = task.request.get(_RECORDING) or (None, None)
+        if task.app != self._app or recording is None:
+            return
+        raised = sys.exc_info()[1]  # passes through the worker's code, not only the task's
+        if raised is outer:  # of the code that called an eager task
+            raised = None
+        if _is_exit_by_signal(raised):
+            return  # the main process knows why it sent that
+        if raised is not None:
+            recording.end(raised)
+        elif state == "RETRY":
+            recording.end(retval.exc or retval, will_retry=True)
+        elif state == "FAILURE":
+            recording.end(retval, will_retry=False)
+        elif state == "REJECTED":
+            recording.end(_rejected(retval))
+        else:
+            recording.end(result=retval if state == "SUCCESS" else None)
+
+    def _close_child(self, **_: Any) -> None:
+        self._adapter.close()  # these processes run no functions of atexit
+
+    # In the main process, about children that were killed.
+
+    def _fail_elsewhere(self, sender: Any, task_id: str, exception: Any, **_: Any) -> None:
+        if sender.app != self._app or sender.request.get(_RECORDING) is not None:
+            return  # the task has failed in this process, and its end is yet to come
+        received = self._received.get(task_id)
+        if received is None or isinstance(exception, Reject):
+            return
+        in_signal = sender.request.id == task_id  # since Celery 5.7; twins have the same task id
+        request = sender.request if in_signal else Context(received.request_dict)
+        self._record(sender, request, _lost(exception))
+
+    def _retry_elsewhere(self, sender: Any, request: Any, reason: Any = None, **_: Any) -> None:
+        if sender.app != self._app or request.get(_RECORDING) is not None:
+            return
+        if reason is None:  # the connection to the broker was lost, or the worker stops
+            self._record(sender, request, Cancelled("stopped by the worker; it will run again"))
+        else:
+            self._record(sender, request, _lost(reason.exc or reason), will_retry=True)
+
+    def _reject(
+        self, received: ref[Any], reject: Any, logger: Any, errors: Any, requeue: bool
+    ) -> None:
+        reject(logger, errors, requeue)
+        request = received()
+        if requeue and request is not None and request.time_start:
+            lost = WorkerLost("its process was lost; the message is back in the queue")
+            self._record(request.task, Context(request.request_dict), lost, will_retry=True)
+
+    def _revoke(
+        self,
+        sender: Any,
+        request: Any,
+        terminated: bool = False,
+        expired: bool = False,
+        **_: Any,
+    ) -> None:
+        if sender.app != self._app:
+            return
+        if terminated:
+            self._record(sender, request, Cancelled("revoked while it ran"))
+        else:
+            attempt = self._attempt(sender, request, utc_now())
+            self._adapter.skip(attempt, "expired" if expired else "revoked")
+
+    def _record(
+        self, task: Any, request: Any, error: Any, *, will_retry: bool | None = None
+    ) -> None:
+        # In this thread: while others run, the worker must not fork the next child.
+        received = self._received.get(request.id)
+        began = getattr(received, "time_start", None)
+        started_at = datetime.fromtimestamp(began, UTC) if began else utc_now()
+        self._adapter.record(
+            self._attempt(task, request, started_at),
+            error,
+            started_at=started_at,
+            will_retry=will_retry,
+        )
+
+    def _attempt(self, task: Any, request: Any, started_at: datetime) -> Attempt:
+        header = _mapping(request.get(HEADER) or (request.headers or {}).get(HEADER))
+        carried = Carried()
+        if header.get("id") == request.id:  # otherwise, a task has copied its own headers
+            carried = Carried.read(header)
+        elif request.is_eager:
+            carried = replace(Carried.now(), enqueued_at=None)
+        execution_id = None if request.is_eager else header.get("execution_id")
+        return Attempt(
+            source=request,
+            job_id=request.id,
+            task_identifier=task.name,
+            args=request.args or (),
+            kwargs=request.kwargs or {},
+            number=(request.retries or 0) + 1,
+            queue=_queue(task.app, request.delivery_info or {}),
+            worker_id=None if request.is_eager else header.get("worker_id") or request.hostname,
+            correlation_id=request.root_id,
+            run_at=_moment(request.eta, task.app),
+            carried=carried,
+            execution_id=execution_id and _id_for(UUID(execution_id), started_at),
+            labels={"not_replayable": _CHORD} if request.chord else {},
+        )
+
+
+def schedules(app: Celery) -> list[Schedule]:
+    """Return the entries of `beat_schedule`, with those that `add_periodic_task` adds.
+
+    Entries that another scheduler keeps, such as django-celery-beat in its tables, are not among
+    them. A `crontab` has no `cron` if that could not say the same: Celery requires both a day of
+    the month and a day of the week, where cron accepts either.
+    """
+    app.finalize()
+    zone = getattr(app.timezone, "key", None) or ("UTC" if app.conf.enable_utc else None)
+    return [
+        _schedule(name, entry["task"], maybe_schedule(entry["schedule"], app=app), zone)
+        for name, entry in app.conf.beat_schedule.items()
+    ]
+
+
+def enqueue(app: Celery, replay: Replay) -> str:
+    """Send a task of the app again, and return the id of the new task.
+
+    It is a task of its own: a chain, a chord or a callback that the first one was part of does not
+    go on.
+
+    Raises:
+        InvalidInput: if the app has no such task.
+    """
+    name = replay.task_identifier
+    if name not in app.tasks:
+        app.loader.import_default_modules()  # what workers import, such as autodiscovered ones
+    if name not in app.tasks:
+        known = ", ".join(sorted(each for each in app.tasks if not each.startswith("celery.")))
+        raise InvalidInput("task_identifier", name, f"is not a task of this app, which has {known}")
+    job_id = str(uuid4())
+    carried = replace(replay.carried, enqueued_at=utc_now())
+    app.tasks[name].apply_async(
+        replay.args,
+        replay.kwargs,
+        task_id=job_id,
+        root_id=replay.correlation_id,
+        headers={HEADER: {**carried.as_header(), "id": job_id}},
+        **({} if replay.queue is None else {"queue": replay.queue}),
+    )
+    return job_id
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _is_exit_by_signal(error: BaseException | None) -> bool:
+    """Return whether billiard ends a child that has got a signal, with 256 minus its number."""
+    code = error.code if isinstance(error, SystemExit) else None
+    return isinstance(code, int) and -256 < code <= -192
+
+
+def _rejected(reject: Any) -> Cancelled:
+    reason = "" if reject.reason is None else f": {safe_text(reject.reason)}"
+    return Cancelled(f"rejected{reason}")
+
+
+def _lost(error: BaseException) -> BaseException:
+    return WorkerLost(str(error)) if isinstance(error, WorkerLostError) else error
+
+
+def _id_for(chosen: UUID, started_at: datetime) -> UUID:
+    """Return the id of an execution for which a worker has chosen one when it received the task.
+
+    If the task has waited in the worker for long, the id moves by a multiple of a fixed time. So
+    each process finds the same id from the time of the start.
+    """
+    step = _MOST_HOURS_BETWEEN_ID_AND_START * 3_600_000
+    waited = int(started_at.timestamp() * 1000) - (chosen.int >> 80)
+    return UUID(int=chosen.int + (waited // step * step << 80))
+
+
+def _queue(app: Any, delivery: Mapping[str, Any]) -> str | None:
+    exchange, routing_key = delivery.get("exchange"), delivery.get("routing_key")
+    if not exchange:  # the default exchange delivers to the queue of that name
+        return routing_key
+    for name, queue in app.amqp.queues.items():
+        if queue.exchange.name == exchange and queue.routing_key == routing_key:
+            return str(name)
+    return None
+
+
+def _moment(eta: str | None, app: Any) -> datetime | None:
+    moment = None if eta is None else datetime.fromisoformat(eta)
+    return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=app.timezone)
+
+
+def _schedule(name: str, task: str, when: Any, zone: str | None) -> Schedule:
+    every = when.run_every if isinstance(when, schedule) else None
+    is_cron = isinstance(when, crontab)
+    return Schedule(
+        name=name,
+        task_identifier=task,
+        description=repr(when),
+        cron=_cron(when) if is_cron else None,
+        every=every if isinstance(every, timedelta) and not is_cron else None,
+        timezone=zone,
+    )
+
+
+def _cron(when: Any) -> str | None:
+    fields = [
+        _field(when.minute, range(60)),
+        _field(when.hour, range(24)),
+        _field(when.day_of_month, range(1, 32)),
+        _field(when.month_of_year, range(1, 13)),
+        _field(when.day_of_week, range(7)),
+    ]
+    return None if "*" not in (fields[2], fields[4]) else " ".join(fields)
+
+
+def _field(chosen: Collection[int], every: range) -> str:
+    return "*" if set(chosen) == set(every) else ",".join(map(str, sorted(chosen)))
