@@ -53,8 +53,8 @@ __all__ = ["RecordedTasks", "enqueue", "record_tasks", "schedules"]
 _RECORDING = "jobhistory_recording"
 """The attribute of a task's request that holds what `begin` returned."""
 
-_MOST_HOURS_BETWEEN_ID_AND_START = 20
-"""Execution ids must be within a day of the start. The rest is for clocks that differ."""
+_HOURS_BETWEEN_IDS = 20
+"""The steps in which an id moves towards the start, which must be within a day of it."""
 
 _CHORD = "it is part of a chord, which would not get its result; send the chord again"
 
@@ -348,9 +348,9 @@ def _id_for(chosen: UUID, started_at: datetime) -> UUID:
     If the task has waited in the worker for long, the id moves by a multiple of a fixed time. So
     each process finds the same id from the time of the start.
     """
-    step = _MOST_HOURS_BETWEEN_ID_AND_START * 3_600_000
+    step = _HOURS_BETWEEN_IDS * 3_600_000
     waited = int(started_at.timestamp() * 1000) - (chosen.int >> 80)
-    return UUID(int=chosen.int + (waited // step * step << 80))
+    return UUID(int=chosen.int + (round(waited / step) * step << 80))
 
 
 def _queue(app: Any, delivery: Mapping[str, Any]) -> str | None:
