@@ -23,6 +23,7 @@ from jobhistory import (
     create_store,
     new_execution_id,
 )
+from jobhistory.contrib.jobs import NOT_REPLAYABLE
 from jobhistory.contrib.replay import (
     Replayed,
     replay,
@@ -225,6 +226,16 @@ def test_an_execution_that_runs_is_refused_even_if_forced(history, queue):
     assert history.store.get(execution.id).labels is None
     execution.end()
     assert history.replay(queue.enqueue, execution.id).job_id == "new-1"
+
+
+def test_an_execution_whose_adapter_says_so_is_refused_even_if_forced(plain_store, queue):
+    job = Job("1", "resize", ARGUMENTS, labels={NOT_REPLAYABLE: "it is part of a chord"})
+    execution = plain_store.begin(job, "w")
+    execution.end(ValueError("boom"))
+
+    with pytest.raises(NotReplayable, match="it is part of a chord"):
+        replay(plain_store, queue.enqueue, execution.id, force=True)
+    assert queue.jobs == []
 
 
 @on_some_stores

@@ -23,6 +23,7 @@ from jobhistory.contrib.adapter import (
     StoreSource,
     not_installed,
 )
+from jobhistory.contrib.jobs import NOT_REPLAYABLE
 from jobhistory.errors import InvalidInput
 from jobhistory.execution.ids import new_execution_id
 from jobhistory.failure import Cancelled, WorkerLost
@@ -181,8 +182,8 @@ class RecordedTasks:
         if raised is outer:  # of the code that called an eager task
             raised = None
         if _is_exit_by_signal(raised):
-            return  # the main process knows why it sent that
-        if raised is not None:
+            recording.leave()  # the main process knows why it sent that
+        elif raised is not None:
             recording.end(raised)
         elif state == "RETRY":
             recording.end(retval.exc or retval, will_retry=True)
@@ -276,7 +277,7 @@ class RecordedTasks:
             run_at=_moment(request.eta, task.app),
             carried=carried,
             execution_id=execution_id and _id_for(UUID(execution_id), started_at),
-            labels={"not_replayable": _CHORD} if request.chord else {},
+            labels={NOT_REPLAYABLE: _CHORD} if request.chord else {},
         )
 
 

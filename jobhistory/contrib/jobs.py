@@ -18,6 +18,9 @@ from jobhistory.typing import Id
 HEADER = "jobhistory"
 """The name of the header, label or option in which a job carries these values."""
 
+NOT_REPLAYABLE = "not_replayable"
+"""The label of an execution that another job cannot repeat. Its value is the reason."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Carried:
@@ -87,7 +90,7 @@ class Attempt:
         run_at: when the job was due. By default, it is when it was enqueued, if it carries that.
         carried: what the job carries with it.
         execution_id: the id of the record, if the adapter must know it in another process.
-        labels: labels besides those that each adapter sets.
+        labels: labels besides those that each adapter sets, such as `NOT_REPLAYABLE`.
     """
 
     source: Any

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from jobhistory.contrib.jobs import NOT_REPLAYABLE
 from jobhistory.execution.labels import REPLAYED_AT
 from jobhistory.execution.status import Status
 from jobhistory.sanitize.secrets import REDACTED
@@ -17,6 +18,9 @@ def refusal(record: HistoryRecord) -> str | None:
     """Return why no job can repeat an execution, whatever its caller wants; `None` if one can."""
     if record.status is Status.STARTED:
         return "it is still running; wait for its end, or call reap_lost if its worker has died"
+    why = (record.labels or {}).get(NOT_REPLAYABLE)
+    if why is not None:
+        return why
     payload = record.payload
     if payload is None:
         return "its arguments were not recorded; set the option payload=True of the adapter"

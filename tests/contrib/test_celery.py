@@ -148,8 +148,8 @@ def working_app():
             raise self.retry(exc=ValueError(by), countdown=0)
         return order
 
-    hostname = f"worker@{socket.gethostname()}"
-    with start_worker(app, pool="threads", perform_ping_check=False, hostname=hostname):
+    with start_worker(app, pool="threads", perform_ping_check=False) as controller:
+        app.node_name = controller.hostname
         yield app
 
 
@@ -485,7 +485,7 @@ class TestAWorker:
         assert records["add"].payload == {"args": [1], "kwargs": {"b": 2}}
         assert records["fail"].error_message == "no"
         for record in records.values():
-            assert record.worker_id == f"worker@{socket.gethostname()}"
+            assert record.worker_id == worker.node_name
             assert record.labels["queue"] == worker.conf.task_default_queue
             assert 0 <= record.queue_time_ms < 10_000
 
