@@ -150,7 +150,7 @@ def start(tmp_path, postgres_database, unique):
             folder = tmp_path / pool
             folder.mkdir(exist_ok=True)
             write_app(folder, TASKS + set_up, BROKER=broker, QUEUE=queue, URL=url)
-            command = ["celery", "-A", "jobs_app", "worker", "-l", "INFO", "-n", f"{pool}@%h"]
+            command = ["celery", "-A", "jobs_app", "worker", "-l", "INFO", "-n", f"{queue}@%h"]
             command += ["--without-mingle", "--without-gossip", *options]
             worker = stack.enter_context(running(*command, folder=folder))
             app = Celery("jobs", broker=broker, set_as_current=False)
@@ -203,8 +203,14 @@ def all_ended(history, count):
     )
 
 
+@pytest.fixture
+def node(unique):
+    """Return the node name of the worker with a pool."""
+    return lambda pool="prefork": f"{unique}_{pool}@{socket.gethostname()}"
+
+
 def test_each_attempt_of_200_jobs_has_one_row_and_each_end_its_outcome(
-    history, start, rabbitmq_url, tmp_path
+    history, start, rabbitmq_url, tmp_path, node
 ):
     worker, app = start(rabbitmq_url, WITH_AN_ENGINE_USED_BEFORE_THE_FORK, "-c", "3")
     for number in range(100):
@@ -235,13 +241,14 @@ def test_each_attempt_of_200_jobs_has_one_row_and_each_end_its_outcome(
     assert {record.parent_id for record in sent} == senders.keys()
     assert all(record.correlation_id == senders[record.parent_id].correlation_id for record in sent)
     check_ends(history, app, tmp_path)
+    assert {record.worker_id for record in history.query(limit=1000)} == {node()}
     assert worker.end() == 0
     assert "not recorded" not in worker.printed
 
 
 def check_ends(history, app, folder):
     """Check how executions end that do not return or raise in the ordinary way."""
-    node, before = f"prefork@{socket.gethostname()}", history.count().value
+    before = history.count().value
     jobs = {
         "killed": send(app, "kill"),
         "killed once": send(app, "kill-once", str(folder / "killed")),
@@ -277,11 +284,10 @@ def check_ends(history, app, folder):
     }
     (exited,) = rows(history, jobs["exited"])
     assert "sys.exit(3)" in exited.error_stack
-    assert {record.worker_id for record in history.query(limit=1000)} == {node}
 
 
 def test_a_worker_that_is_killed_and_starts_again_ends_only_its_own_executions(
-    history, start, rabbitmq_url, tmp_path
+    history, start, rabbitmq_url, tmp_path, node
 ):
     twin = history.begin({"id": "1", "task_identifier": "sleep-late"}, "prefork@elsewhere")
     worker, app = start(rabbitmq_url, DIRECT, "-c", "1")
@@ -300,7 +306,7 @@ def test_a_worker_that_is_killed_and_starts_again_ends_only_its_own_executions(
     first, second = rows(history, job_id)
     assert outcome(first) == ("failed", "jobhistory.WorkerLost", None)
     assert (first.attempt_number, second.attempt_number) == (1, 1)
-    assert first.worker_id == second.worker_id == f"prefork@{socket.gethostname()}"
+    assert first.worker_id == second.worker_id == node()
     assert [record.worker_id for record in history.running()] == ["prefork@elsewhere"]
     twin.end()
 
@@ -309,7 +315,7 @@ def pools():
     return ["threads", "solo"] + (["gevent"] if find_spec("gevent") else [])
 
 
-def test_each_pool_records_what_prefork_does(history, start, other_broker):
+def test_each_pool_records_what_prefork_does(history, start, other_broker, node):
     for pool in pools():
         _, app = start(other_broker, DIRECT, "-P", pool, "-c", "3")
         for number in range(3):
@@ -321,7 +327,7 @@ def test_each_pool_records_what_prefork_does(history, start, other_broker):
     all_ended(history, len(pools()) * 19)
 
     for pool in pools():
-        records = history.query(worker_id=f"{pool}@{socket.gethostname()}", limit=100)
+        records = history.query(worker_id=node(pool), limit=100)
         assert Counter(
             (record.task_identifier, record.attempt_number, record.status.value)
             for record in records
