@@ -31,12 +31,14 @@ from jobhistory import (
     current_execution,
 )
 from jobhistory.contrib.adapter import HEADER, Carried, Replay
+from jobhistory.contrib.replay import replay, replay_async
 from jobhistory.recorder.async_recorder import AsyncRecorder
 from tests.contrib.workers import running, wait_for, write_app
 from tests.servers import silent_server
 
 taskiq = pytest.importorskip("taskiq")
 from taskiq import (  # noqa: E402
+    AsyncBroker,
     Context,
     InMemoryBroker,
     SimpleRetryMiddleware,
@@ -695,8 +697,7 @@ def test_a_replay_has_the_correlation_id_of_what_it_repeats(store, make_broker):
 
     (job,) = serve(broker, lambda: add.kiq(1, b=2))
     (record,) = store.query()
-    replay = replay_of(record)
-    (new,) = serve(broker, lambda: enqueue(broker, replay))
+    (new,) = serve(broker, lambda: enqueue(broker, replay_of(record)))
 
     (repeated,) = store.get_by_job_id(new)
     assert new != job.task_id
@@ -719,10 +720,44 @@ def replay_of(record, **values):
     return Replay(**given | values)
 
 
+def test_a_broker_that_was_not_started_is_started_for_a_replay(store, make_broker):
+    seen = []
+
+    class Broker(AsyncBroker):
+        async def startup(self):
+            await super().startup()
+            seen.append("startup")
+
+        async def kick(self, message):
+            seen.append(message.task_name)
+
+        def listen(self):
+            raise NotImplementedError
+
+        async def shutdown(self):
+            await super().shutdown()
+            seen.append("shutdown")
+
+    worker, broker = make_broker(JobHistory(store)), Broker().with_middlewares(JobHistory(store))
+    for each in (worker, broker):
+        each.register_task(print_nothing, task_name="work")
+    serve(worker, worker.find_task("work").kiq)
+    (record,) = store.query()
+
+    async def replay_while_it_runs():
+        await broker.startup()
+        return await replay_async(store, broker, record.id, force=True)
+
+    assert replay(store, broker, record.id).job_id != record.job_id
+    assert seen == ["startup", "work", "shutdown"]
+    asyncio.run(replay_while_it_runs())
+    assert seen[3:] == ["startup", "work"]
+
+
 def test_a_replay_of_an_unknown_task_is_refused(make_broker):
     broker = make_broker()
     broker.task(task_name="known")(print_nothing)
-    replay = Replay(
+    unknown = Replay(
         task_identifier="os:system",
         args=[],
         kwargs={},
@@ -732,7 +767,7 @@ def test_a_replay_of_an_unknown_task_is_refused(make_broker):
     )
 
     with pytest.raises(InvalidInput, match=r"'os:system' is no task of the broker, .*known"):
-        asyncio.run(enqueue(broker, replay))
+        asyncio.run(enqueue(broker, unknown))
 
 
 async def print_nothing(): ...
