@@ -19,6 +19,7 @@ EnqueueFunction: TypeAlias = Callable[[Replay], Any]
 _ADAPTERS = {
     ("apscheduler", "BaseScheduler"): "apscheduler",
     ("arq", "ArqRedis"): "arq",
+    ("arq", "Worker"): "arq",
     ("celery", "Celery"): "celery",
     ("django", "Apps"): "django",
     ("django", "BaseHandler"): "django",
@@ -26,6 +27,7 @@ _ADAPTERS = {
     ("django_tasks", "Task"): "django",
     ("dramatiq", "Broker"): "dramatiq",
     ("huey", "Huey"): "huey",
+    ("jobhistory", "RecordedStartup"): "arq",  # in recorded settings of arq's workers
     ("procrastinate", "App"): "procrastinate",
     ("rq", "Queue"): "rq",
     ("taskiq", "AsyncBroker"): "taskiq",
@@ -34,8 +36,9 @@ _ADAPTERS = {
 
 _APPS = (
     "a Celery or Procrastinate app, a queue of RQ, a broker of Dramatiq or Taskiq, a Huey, a "
-    "scheduler of APScheduler, an ArqRedis, Django's application or a list of its tasks; for "
-    "another framework, a function that takes a Replay and returns the id of the new job"
+    "scheduler of APScheduler, recorded settings of arq's workers or an ArqRedis, Django's "
+    "application or a list of its tasks; for another framework, a function that takes a Replay and "
+    "returns the id of the new job"
 )
 
 _ASYNC = "is for asyncio; await replay_async or replay_all_async instead"
@@ -61,8 +64,13 @@ def enqueue_function(app: Any) -> EnqueueFunction:
 
 
 def _classes(app: Any) -> Iterator[type]:
-    """Yield the classes that an app is of, or for a collection those that its items are of."""
+    """Yield the classes that an app is of, or for a collection those that its items are of.
+
+    arq's settings are a class or a dictionary, which its adapter has given a hook of its own.
+    """
     yield from getmro(app.__class__)  # not type(app), which may be a proxy's
+    if isinstance(app, type):
+        yield type(vars(app).get("on_startup"))
     if isinstance(app, Collection) and not isinstance(app, (str, bytes)):
         for item in app.values() if isinstance(app, Mapping) else app:
             yield from getmro(item.__class__)
