@@ -11,12 +11,19 @@ from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
+from pathlib import Path
 from uuid import UUID, uuid4
 from weakref import ref
 
 import pytest
 
-from jobhistory import InvalidInput, create_store, current_execution, new_execution_id
+from jobhistory import (
+    InvalidInput,
+    NotReplayable,
+    create_store,
+    current_execution,
+    new_execution_id,
+)
 from tests.contrib.workers import wait_for
 
 pytest.importorskip("celery")
@@ -38,6 +45,7 @@ from celery.worker.state import revoked as revoked_tasks
 
 from jobhistory.contrib.adapter import HEADER, Carried, Replay
 from jobhistory.contrib.celery import enqueue, record_tasks, schedules
+from jobhistory.contrib.replay import replay
 
 pytestmark = [
     pytest.mark.adapters,
@@ -851,3 +859,35 @@ class TestReplay:
         app.task(name="pay")(take).apply((Decimal("1.5"),))
 
         assert not only(store).payload_is_exact
+
+    def test_history_replays_a_task_but_no_member_of_a_chord(self, worker, store):
+        add, total = worker.tasks["add"], worker.tasks["total"]
+        chord([add.s(1, 1)], total.s()).delay()
+        member, body = ended(store, 2)
+
+        with pytest.raises(NotReplayable, match="chord"):
+            replay(store, worker, member.id)
+        replayed = replay(store, worker, body.id)
+        *_, last = ended(store, 3)
+
+        assert last.job_id == replayed.job_id
+        assert last.payload == body.payload
+        assert last.correlation_id == body.correlation_id
+        assert last.labels["replay_of"] == str(body.id)
+
+
+def test_the_example_prints_what_it_recorded(tmp_path):
+    program = Path(__file__).parents[2] / "examples" / "celery_app.py"
+    done = subprocess.run(
+        [sys.executable, str(program)], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.splitlines() == [
+        "fetch_price, attempt 1: failed, will be tried again: the shop does not answer",
+        "fetch_price, attempt 2: completed",
+        "bill, attempt 1: completed",
+        "fetch_price, attempt 1: failed, will be tried again: the shop does not answer",
+        "fetch_price, attempt 2: completed",
+        "bill, attempt 1: failed: there is no customer 17",
+        "the arguments of the task that failed: [7, 17]",
+    ]
