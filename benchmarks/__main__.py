@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks import expiry, hotpath, plot, reads, recording, storage
+from benchmarks import adapters, expiry, hotpath, plot, reads, recording, storage
 from benchmarks.measuring import machine, server
 
 
@@ -60,6 +60,9 @@ def main() -> None:
         times = reads.measure(url, sizes, 2 if quick else 40, 1 if quick else 5)
         tables.append(reads.report(times, sizes))
         print(tables[-1].markdown(), flush=True)
+        costs = adapters.report(adapters.measure(url, *((1, 10) if quick else (11, 200))))
+        tables += costs
+        print(*(table.markdown() for table in costs), sep="\n", flush=True)
     growing, slow = reads.beyond(times)
     conditions += f"; {(perf_counter() - begun) / 60:.0f} minutes"
     print(f"pages that take more than 1 ms plus twice the time in the smallest history: {growing}")

@@ -43,12 +43,11 @@ def celery_backend(url: URL) -> Record:
     return record
 
 
-def django_celery_results(url: URL) -> Record:
-    """Return a function that records with django-celery-results on a persistent connection."""
+def configure_django(url: URL) -> None:
+    """Set up Django with the tables of django-celery-results, on a persistent connection."""
     import django
     from django.conf import settings
 
-    host = url.host or url.query.get("host")
     settings.configure(
         INSTALLED_APPS=["django_celery_results"],
         DATABASES={
@@ -57,7 +56,7 @@ def django_celery_results(url: URL) -> Record:
                 "NAME": url.database,
                 "USER": url.username,
                 "PASSWORD": url.password,
-                "HOST": host,
+                "HOST": url.host or url.query.get("host"),
                 "PORT": url.port,
                 "CONN_MAX_AGE": None,
             }
@@ -66,9 +65,15 @@ def django_celery_results(url: URL) -> Record:
     )
     django.setup()
     from django.core.management import call_command
-    from django_celery_results.models import TaskResult
 
     call_command("migrate", verbosity=0)
+
+
+def django_celery_results(url: URL) -> Record:
+    """Return a function that records with django-celery-results on a persistent connection."""
+    configure_django(url)
+    from django_celery_results.models import TaskResult
+
     payload = json.dumps(PAYLOAD)
     fields = {"task_name": "ship_order", "task_args": "[]", "task_kwargs": payload}
 
