@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from importlib import import_module
 from inspect import getmro, isawaitable, iscoroutine, iscoroutinefunction, isroutine
@@ -71,8 +71,8 @@ def _classes(app: Any) -> Iterator[type]:
     yield from getmro(app.__class__)  # not type(app), which may be a proxy's
     if isinstance(app, type):
         yield type(vars(app).get("on_startup"))
-    if isinstance(app, Collection) and not isinstance(app, (str, bytes)):
-        for item in app.values() if isinstance(app, Mapping) else app:
+    if isinstance(app, (list, tuple, set, dict)):  # proxies have the methods of any collection
+        for item in app.values() if isinstance(app, dict) else app:
             yield from getmro(item.__class__)
 
 
