@@ -209,7 +209,7 @@ class JobHistory:
 
         @wraps(coroutine)
         async def recorded(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> Any:
-            began = monotonic()
+            began, number = monotonic(), ctx.get("job_try", 1)  # the job may change its context
             carried = kwargs.pop(CARRIED, None)
             recording = await self._begin(function.name, limits, ctx, args, kwargs, carried)
             if recording is None:
@@ -222,7 +222,7 @@ class JobHistory:
                     timed_out.__cause__ = error  # so that its traceback is stored, too
                     await recording.end_async(timed_out, will_retry=False)
                 else:
-                    retry = limits.will_retry(error, ctx["job_try"])
+                    retry = limits.will_retry(error, number)
                     await recording.end_async(_original(error), will_retry=retry)
                 raise
             await recording.end_async(result=result)

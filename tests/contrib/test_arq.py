@@ -354,6 +354,17 @@ def test_options_choose_what_is_recorded(store):
     assert (record.worker_id, record.correlation_id, record.payload) == ("worker-1", "try-1", None)
 
 
+def test_a_job_that_empties_its_context_keeps_its_error(store):
+    async def clear(ctx):
+        ctx.clear()
+        raise Retry
+
+    settings = record_jobs(store)(settings_of(functions=[func(clear, name="clear")]))
+
+    assert isinstance(execute(settings, "clear"), Retry)
+    assert only(store).will_retry is True
+
+
 def test_a_function_that_is_called_without_a_worker_works(store, caplog):
     settings = record_jobs(store)(settings_of(functions=[add]))
     (function,) = settings.functions

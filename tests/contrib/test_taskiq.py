@@ -305,6 +305,8 @@ def test_special_ends_are_recorded_as_what_they_are(store, make_broker):
     assert "TimeoutError" in late.error_stack
     (requeued,) = store.query(error_type="taskiq.Requeued")
     assert requeued.will_retry
+    (again,) = store.query(task_identifier="requeues", status="completed")
+    assert again.queue_time_ms is None  # the message does not say when the task sent it again
 
 
 def test_the_current_execution_is_known_in_coroutines_and_in_threads(store, make_broker):
