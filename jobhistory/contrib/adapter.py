@@ -417,6 +417,8 @@ class Adapter:
         If the process goes on, the function makes another one when it is needed.
         """
         store = self._released()
+        if _is_async(store):
+            return  # its event loop has ended, and nothing else can close it
         try:
             if isinstance(store, Recorder):
                 store.flush(_SECONDS_TO_CLOSE)
