@@ -12,6 +12,7 @@ from datetime import datetime
 from threading import Thread
 from typing import Any
 
+from jobhistory._runtime.clock import utc_now
 from jobhistory.errors import reason
 from jobhistory.tracking_methods import AsyncTrackingMethods
 from jobhistory.typing import Id
@@ -19,6 +20,8 @@ from jobhistory.typing import Id
 logger = logging.getLogger("jobhistory.contrib")
 
 _MOST_EXECUTIONS = 10_000
+_IMPORTED_AT = utc_now()
+"""When this process had begun, at the latest. A child that was forked has an earlier time."""
 
 
 def process_name() -> str:
@@ -50,17 +53,17 @@ class Leftovers:
 
     def _end(self, store: Any) -> None:
         try:
-            lost = self.worker_id or _gone(store.running(**self._of_this_host))
-            if lost:
-                self._log(store.reap_lost(worker_id=lost, started_before=self.before))
+            records = [] if self.worker_id else store.running(**self._of_this_host)
+            for lost in self._lost(records):
+                self._log(store.reap_lost(**lost))
         except Exception as error:
             self._log_failure(error)
 
     async def _end_async(self, store: Any) -> None:
         try:
-            lost = self.worker_id or _gone(await store.running(**self._of_this_host))
-            if lost:
-                self._log(await store.reap_lost(worker_id=lost, started_before=self.before))
+            records = [] if self.worker_id else await store.running(**self._of_this_host)
+            for lost in self._lost(records):
+                self._log(await store.reap_lost(**lost))
         except Exception as error:
             self._log_failure(error)
 
@@ -72,6 +75,18 @@ class Leftovers:
             "limit": _MOST_EXECUTIONS,
         }
 
+    def _lost(self, records: Iterable[Any]) -> list[dict[str, Any]]:
+        """Return the arguments for `reap_lost`, one call each."""
+        if self.worker_id:
+            return [{"worker_id": self.worker_id, "started_before": self.before}]
+        own, worker_ids = process_name(), {record.worker_id for record in records}
+        gone = [worker_id for worker_id in worker_ids if _is_gone(worker_id)]
+        lost = [{"worker_id": gone, "started_before": self.before}] if gone else []
+        if own in worker_ids:
+            # Of an earlier process with this id. This one may run jobs of another app already.
+            lost.append({"worker_id": own, "started_before": min(self.before, _IMPORTED_AT)})
+        return lost
+
     def _log(self, count: int) -> None:
         if count:
             logger.warning("%d executions of a previous process were lost", count)
@@ -80,19 +95,10 @@ class Leftovers:
         logger.error("executions of a previous process may have no outcome: %s", reason(error))
 
 
-def _gone(records: Iterable[Any]) -> list[str]:
-    """Return the worker ids of processes that no longer exist, or whose id this process has now."""
-    return [
-        worker_id for worker_id in {record.worker_id for record in records} if _is_gone(worker_id)
-    ]
-
-
 def _is_gone(worker_id: str) -> bool:
     pid = worker_id.rpartition(":")[2]
     if worker_id != f"{_host()}:{pid}" or not pid.isdecimal():
         return False
-    if int(pid) == os.getpid():
-        return True
     if os.name != "posix":  # elsewhere, this call would end the process
         return False
     try:

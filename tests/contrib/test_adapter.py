@@ -444,6 +444,16 @@ def test_without_names_a_worker_ends_what_dead_processes_of_its_host_left(store)
     assert {record.worker_id: record.error_type for record in store.query()} == ids
 
 
+def test_a_worker_does_not_end_what_its_own_process_runs_for_another_app():
+    store = create_store()
+    begin_elsewhere(adapter_for(store), attempt())
+    other = adapter_for(store)
+    other.end_leftovers()
+    other.leftovers.join()
+
+    assert only(store).status == "started"
+
+
 def test_leftovers_stay_on_request(store):
     for options in ({"end_leftovers": False}, {"worker_id": lambda job: "w"}):
         adapter = adapter_for(store, **options)
