@@ -386,7 +386,7 @@ class Adapter:
             timed_out.__cause__ = error  # so that its traceback is stored, too
             return timed_out
         if isinstance(error, self._cancellations):
-            return Cancelled(str(error) or type(error).__name__)
+            return Cancelled(str(error).strip() or type(error).__name__)
         return error
 
     def end_leftovers(self, worker_id: Id | None = None) -> None:
