@@ -31,6 +31,7 @@ from jobhistory.contrib.replay import (
     replay_all_async,
     replay_async,
 )
+from jobhistory.schema import TABLE
 from tests.facades import Synchronous
 
 KINDS = [
@@ -203,6 +204,30 @@ def test_a_forced_replay_that_fails_leaves_the_label_of_the_earlier_one(history,
     with pytest.raises(ConnectionError):
         history.replay(queue.enqueue, id_, force=True)
     assert labels(history, id_) == before
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+def test_a_replay_that_is_interrupted_counts_as_one(plain_store, queue, interrupt):
+    """Nobody knows whether the job was enqueued, and twice would be worse than never."""
+    id_ = attempt(plain_store)
+
+    def die(job):
+        raise interrupt
+
+    queue.before = die
+    with pytest.raises(interrupt):
+        replay(plain_store, queue.enqueue, id_)
+    queue.before = lambda job: None
+
+    with pytest.raises(NotReplayable, match="replayed at"):
+        replay(plain_store, queue.enqueue, id_)
+    assert replay(plain_store, queue.enqueue, id_, force=True).job_id == "new-1"
+
+
+def test_the_label_is_in_no_index():
+    """So the update that adds it is heap-only."""
+    indexed = {column.name for index in TABLE.indexes for column in index.columns}
+    assert "labels" not in indexed
 
 
 @on_every_store

@@ -45,6 +45,7 @@ from jobhistory import (
     HistoryStore,
     Job,
     Limits,
+    NotReplayable,
     Page,
     PartialResults,
     Percentiles,
@@ -57,6 +58,14 @@ from jobhistory import (
     create_async_store,
     create_store,
     current_execution,
+)
+from jobhistory.contrib.replay import (
+    Replayed,
+    Replays,
+    replay,
+    replay_all,
+    replay_all_async,
+    replay_async,
 )
 from jobhistory.typing import Criteria
 
@@ -340,3 +349,19 @@ with Recorder(store, when_full="raise", spool="spool.db", max_delay=0.1) as reco
     assert_type(recorder.counts, RecorderCounts)
     assert_type(recorder.counts.waiting, int)
 Recorder(store, when_full="drop")  # type: ignore[arg-type]
+
+app: Any = object()
+assert_type(replay(store, app, record.id), Replayed)
+assert_type(replay(store, lambda job: job.task_identifier, record.id).job_id, str | None)
+replays = replay_all(store, app, status="failed", from_=datetime.now(UTC), limit=5, dry_run=True)
+assert_type(replays.refused, list[NotReplayable])
+replay_all(store, app, {"status": "failed"}, force=True)
+replay_all(store, app, state="failed")  # type: ignore[call-arg]
+replay_all(store, app, status="failed", order="newest")  # type: ignore[call-arg]
+replay(store, app, "1")  # type: ignore[arg-type]
+replay(create_async_store(), app, record.id)  # type: ignore[arg-type]
+
+
+async def again(history: AsyncHistoryStore) -> None:
+    assert_type(await replay_async(history, app, record.id), Replayed)
+    assert_type(await replay_all_async(store, app, status="failed"), Replays)
