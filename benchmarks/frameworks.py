@@ -179,6 +179,34 @@ def dramatiq(places: Places) -> Iterator[Ways]:
 
 
 @contextmanager
+def huey(places: Places) -> Iterator[Ways]:
+    """Huey's immediate mode, in which the caller runs the tasks."""
+    from huey import MemoryHuey
+
+    from jobhistory.contrib.huey import record_tasks
+
+    logging.getLogger("huey").setLevel(logging.ERROR)
+
+    def run(store: Any, count: int) -> float:
+        app = MemoryHuey("benchmark", immediate=True, results=False)
+        recording = None if store is None else record_tasks(app, store)
+        task = app.task()(nothing)
+
+        def tasks(count: int) -> None:
+            for _ in range(count):
+                task()
+            finish(store)
+
+        seconds = timed(tasks, count)
+        if recording is not None:
+            recording.close()
+        return seconds
+
+    with stores(places) as made:
+        yield {name: partial(run, store) for name, store in made.items()}
+
+
+@contextmanager
 def taskiq(places: Places) -> Iterator[Ways]:
     """Taskiq's broker in memory, which awaits tasks in place; the stores are for asyncio."""
     from taskiq import InMemoryBroker
@@ -259,6 +287,7 @@ FRAMEWORKS: dict[str, Callable[[Places], Any]] = {
     "RQ, SimpleWorker": rq,
     "Dramatiq, StubBroker": dramatiq,
     "Django tasks, Immediate": django,
+    "Huey, immediate": huey,
     "Taskiq, InMemoryBroker": taskiq,
 }
 """By name, what yields the ways of a framework."""

@@ -109,6 +109,23 @@ def dramatiq(store):
 
 
 @contextmanager
+def huey(store):
+    module = pytest.importorskip("huey")
+    from jobhistory.contrib.huey import record_tasks
+
+    app = module.MemoryHuey("shop")
+    recorded = record_tasks(app, store)
+    task = app.task()(ship)
+
+    def work():
+        while (each := app.dequeue()) is not None:
+            app.execute(each)
+
+    yield Framework(app, task, f"{__name__}.ship", task, work)
+    recorded.close()
+
+
+@contextmanager
 def taskiq(store):
     pytest.importorskip("taskiq")
     from taskiq import InMemoryBroker
@@ -134,7 +151,7 @@ def store():
     return create_store()
 
 
-@pytest.fixture(params=[celery, rq, dramatiq, taskiq], ids=lambda each: each.__name__)
+@pytest.fixture(params=[celery, rq, dramatiq, huey, taskiq], ids=lambda each: each.__name__)
 def framework(request, store, monkeypatch):
     monkeypatch.setattr(f"{__name__}.is_broken", True)
     with request.param(store) as framework:
