@@ -57,6 +57,9 @@ _RECORDING = "jobhistory_recording"
 _HOURS_BETWEEN_IDS = 20
 """The steps in which an id moves towards the start, which must be within a day of it."""
 
+_POLLS = "celery.chord_unlock"
+"""With some result backends, Celery runs this task each second until a chord is complete."""
+
 _CHORD = "it is part of a chord, which would not get its result; send the chord again"
 
 _recorded: dict[Any, RecordedTasks] = {}
@@ -167,6 +170,8 @@ class RecordedTasks:
         request = task.request
         if task.app != self._app or (request.is_eager and not self._eager):
             return
+        if task.name == _POLLS:
+            return
         recording = None
         try:
             recording = self._adapter.begin(self._attempt(task, request, utc_now()))
@@ -213,7 +218,7 @@ class RecordedTasks:
         if sender.app != self._app or request.get(_RECORDING) is not None:
             return
         if reason is None:  # the connection to the broker was lost, or the worker stops
-            self._record(sender, request, Cancelled("stopped by the worker; it will run again"))
+            self._record(sender, request, Cancelled("stopped by the worker"))
         else:
             self._record(sender, request, _lost(reason.exc or reason), will_retry=True)
 

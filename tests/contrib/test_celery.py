@@ -324,6 +324,11 @@ class TestEagerMode:
         assert add.delay().get() == 1
         assert store.count().value == 0
 
+    def test_the_task_by_which_celery_polls_is_not_recorded(self, app, store):
+        app.task(name="celery.chord_unlock")(nothing).apply()
+
+        assert store.count().value == 0
+
     def test_a_direct_call_is_no_attempt(self, app, store):
         @app.task
         def add(a, b):
@@ -706,7 +711,7 @@ class TestChildrenThatAreLost:
 
         assert outcomes(store) == [(3, "cancelled", None, None)]
 
-    def test_a_worker_that_stops_cancels_what_it_puts_back(self, store, task, received):
+    def test_a_worker_that_stops_cancels_what_it_runs(self, store, task, received):
         self.run(task, received, state=None)
         signals.task_retry.send(sender=task, request=Context(received.request_dict), einfo=None)
 
