@@ -574,6 +574,28 @@ def test_a_recorder_is_flushed_when_the_scheduler_shuts_down(scheduler):
     assert [r.status for r in written.query()] == ["completed"]
 
 
+@pytest.mark.parametrize("ends", ["shutdown", "close"])
+def test_a_recorder_is_flushed_after_the_runs_that_nobody_waits_for(scheduler, ends):
+    written = create_store()
+    history = record_jobs(scheduler, lambda: Recorder(written, max_delay=60))
+    started, release = threading.Event(), threading.Event()
+
+    def slow():
+        started.set()
+        release.wait(10)
+
+    scheduler.add_job(slow)
+    scheduler.start()
+    started.wait(10)
+    if ends == "shutdown":
+        scheduler.shutdown(wait=False)
+    else:
+        history.close()
+    release.set()
+
+    wait_for(lambda: written.query(status="completed"), "the outcome")
+
+
 def test_without_apscheduler_the_import_says_what_to_install(monkeypatch):
     for name in [each for each in sys.modules if each.startswith("jobhistory.contrib.apscheduler")]:
         monkeypatch.delitem(sys.modules, name)

@@ -24,7 +24,7 @@ from apscheduler.util import iscoroutinefunction_partial
 
 from jobhistory.contrib.adapter import Adapter, AsyncStoreSource, Options
 from jobhistory.contrib.apscheduler.jobs import task_of
-from jobhistory.contrib.apscheduler.runs import Blueprint, Runs, StandIn
+from jobhistory.contrib.apscheduler.runs import Blueprint, Running, Runs, StandIn
 from jobhistory.errors import InvalidInput, reason
 from jobhistory.tracking_methods import AsyncTrackingMethods
 
@@ -69,6 +69,7 @@ class SchedulerHistory:
         self._adapter = Adapter(store, options, is_async=is_async)
         self._blueprint = Blueprint(store, options)  # type: ignore[arg-type]
         self._wrapped: dict[Any, Callable[..., None]] = {}
+        self._running = Running(self._flush)
         self._tasks: set[asyncio.Task[None]] = set()
         for executor in self._known_executors():
             self._check(executor)
@@ -85,7 +86,7 @@ class SchedulerHistory:
             self._adapter.end_leftovers()
 
     def close(self) -> None:
-        """Record no more runs, and write what a recorder has accepted. Runs that go on are ended.
+        """Record no more runs, and write what a recorder has accepted once those that go on end.
 
         The event loop of an `AsyncIOScheduler` does the writing, if one is running.
         """
@@ -96,16 +97,17 @@ class SchedulerHistory:
         self._wrapped.clear()
         if vars(self._scheduler).get(_ATTRIBUTE) is self:
             delattr(self._scheduler, _ATTRIBUTE)
-        self._flush()
+        self._running.leave()
 
     def _known_executors(self) -> list[Any]:
         return list(self._scheduler._executors.values())
 
     def _on_event(self, event: Any) -> None:
         if event.code == EVENT_SCHEDULER_STARTED:
+            self._running.stay()
             self._adapter.end_leftovers()
         elif event.code == EVENT_SCHEDULER_SHUTDOWN:
-            self._flush()
+            self._running.leave()
         else:
             for executor in self._known_executors():
                 try:
@@ -151,8 +153,10 @@ class SchedulerHistory:
         if executor not in self._wrapped or not self._adapter.wants(task_of(job)):
             submit(job, run_times)
             return
-        in_process = isinstance(executor, ProcessPoolExecutor)
-        runs = Runs(job, run_times, self._blueprint if in_process else self._adapter)
+        if isinstance(executor, ProcessPoolExecutor):
+            runs = Runs(job, run_times, self._blueprint)
+        else:
+            runs = Runs(job, run_times, self._adapter, self._running)
         try:
             submit(StandIn(job, self._call(runs, executor, job)), runs)
         except MaxInstancesReachedError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from multiprocessing.util import Finalize
@@ -12,6 +13,7 @@ from uuid import uuid4
 
 from apscheduler.util import iscoroutinefunction_partial
 
+from jobhistory._runtime.fork import ForkSafeLock
 from jobhistory.contrib.adapter import Adapter, Attempt, Options, StoreSource
 from jobhistory.contrib.apscheduler.jobs import carried_by, run_id, task_of
 
@@ -38,6 +40,44 @@ class Blueprint:
 _of_this_process: dict[str, Adapter] = {}
 
 
+class Running:
+    """Counts the runs that go on in this process, each of which uses it as a context manager.
+
+    Args:
+        when_done: is called once none goes on any more, after `leave`.
+    """
+
+    def __init__(self, when_done: Callable[[], None]) -> None:
+        self._when_done = when_done
+        self._lock = ForkSafeLock()
+        self._count = 0
+        self._is_leaving = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._count -= 1
+            is_last = self._is_leaving and self._count == 0
+        if is_last:
+            self._when_done()
+
+    def stay(self) -> None:
+        """Take back `leave`."""
+        with self._lock:
+            self._is_leaving = False
+
+    def leave(self) -> None:
+        """Call the function when the last run has ended: now, or later in its thread or task."""
+        with self._lock:
+            self._is_leaving = True
+            is_done = self._count == 0
+        if is_done:
+            self._when_done()
+
+
 class Runs(Sequence[datetime]):
     """The times for which a job was submitted, and its function with a recording around it.
 
@@ -45,10 +85,17 @@ class Runs(Sequence[datetime]):
     too long ago. A job that is submitted for several times runs once for each.
     """
 
-    def __init__(self, job: Any, times: Sequence[datetime], source: Adapter | Blueprint) -> None:
+    def __init__(
+        self,
+        job: Any,
+        times: Sequence[datetime],
+        source: Adapter | Blueprint,
+        running: AbstractContextManager[None] | None = None,
+    ) -> None:
         self._job = job
         self._times = tuple(times)
         self._source = source
+        self._running = running or nullcontext()
         self._time = self._times[0]
         self._has_begun = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -79,32 +126,34 @@ class Runs(Sequence[datetime]):
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function of the job, and record how that ends."""
-        recording = self._adapter.begin(self._begun(args, kwargs))
-        try:
-            result = self._job.func(*args, **kwargs)
-        except BaseException as error:
+        with self._running:
+            recording = self._adapter.begin(self._begun(args, kwargs))
+            try:
+                result = self._job.func(*args, **kwargs)
+            except BaseException as error:
+                if recording is not None:
+                    recording.end(error)
+                raise
             if recording is not None:
-                recording.end(error)
-            raise
-        if recording is not None:
-            recording.end(result=result)
-        return result
+                recording.end(result=result)
+            return result
 
     async def call_async(self, *args: Any, **kwargs: Any) -> Any:
         """Do what `call` does without blocking the event loop; a function runs in a thread."""
-        recording = await self._adapter.begin_async(self._begun(args, kwargs))
-        try:
-            if iscoroutinefunction_partial(self._job.func):
-                result = await self._job.func(*args, **kwargs)
-            else:
-                result = await asyncio.to_thread(self._job.func, *args, **kwargs)
-        except BaseException as error:
+        with self._running:
+            recording = await self._adapter.begin_async(self._begun(args, kwargs))
+            try:
+                if iscoroutinefunction_partial(self._job.func):
+                    result = await self._job.func(*args, **kwargs)
+                else:
+                    result = await asyncio.to_thread(self._job.func, *args, **kwargs)
+            except BaseException as error:
+                if recording is not None:
+                    await recording.end_async(error)
+                raise
             if recording is not None:
-                await recording.end_async(error)
-            raise
-        if recording is not None:
-            await recording.end_async(result=result)
-        return result
+                await recording.end_async(result=result)
+            return result
 
     @property
     def _adapter(self) -> Adapter:
