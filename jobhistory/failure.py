@@ -54,5 +54,18 @@ class Cancelled(Exception):
     __module__ = "jobhistory"
 
 
+def timed_out(error: BaseException) -> TimedOut:
+    """Return the error to record for a framework's exception for a time limit."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # it may belong to the user
+        text = ""
+    # Those of billiard have their own name in the text.
+    timed_out = TimedOut(text if text.startswith(name) else f"{name}: {text}" if text else name)
+    timed_out.__cause__ = error  # so that its traceback is stored, too
+    return timed_out
+
+
 CANCELLATIONS = (Cancelled, asyncio.CancelledError, CancelledError)
 """The exceptions that end an execution as cancelled."""

@@ -17,6 +17,7 @@ from jobhistory.execution.job import PartialResults
 from jobhistory.execution.outcome import Outcome
 from jobhistory.execution.rows import RowBuilder
 from jobhistory.execution.values import read_share
+from jobhistory.failure import timed_out
 from jobhistory.schema import HistoryRecord, record_from, values_of
 from jobhistory.typing import ErrorLike, Milliseconds, OnHistoryError
 
@@ -67,6 +68,8 @@ class Lifecycle:
     Args:
         row: the started row.
         on_history_error: what `start` and `end` do with errors of history.
+        time_limits: exceptions by which a framework stops a job that takes too long. They are not
+            errors of history. If one interrupts the recording, it reaches the job.
     """
 
     __slots__ = (
@@ -77,18 +80,25 @@ class Lifecycle:
         "_next_heartbeat",
         "_on_history_error",
         "_outcome",
+        "_time_limits",
         "_written_progress",
         "row",
         "rows",
     )
 
     def __init__(
-        self, rows: RowBuilder, history: History, row: Row, on_history_error: OnHistoryError
+        self,
+        rows: RowBuilder,
+        history: History,
+        row: Row,
+        on_history_error: OnHistoryError,
+        time_limits: tuple[type[BaseException], ...] = (),
     ) -> None:
         self.rows = rows
         self.row = row
         self._history = history
         self._on_history_error: OnHistoryError = checked_reaction(on_history_error)
+        self._time_limits = time_limits
         self._outcome: Outcome | None = None
         self._written_progress: float | None = None
         self._is_started = self._is_ended = False
@@ -122,6 +132,8 @@ class Lifecycle:
         except InvalidInput:
             raise
         except Exception as error:
+            if isinstance(error, self._time_limits):
+                self.end_interrupted(timed_out(error))
             self.log_or_raise("start", error)
         except BaseException as interrupt:
             self.end_interrupted(interrupt)
@@ -194,12 +206,18 @@ class Lifecycle:
             self._write(first)
             self._is_ended = True
         except Exception as error:
+            if isinstance(error, self._time_limits):
+                self._write_again(first)
             self.log_or_raise("outcome", error, may_raise=may_raise)
-        except BaseException:  # such as KeyboardInterrupt; the outcome is known, so try once more
-            with suppress(Exception):
-                self._write(first)
-                self._is_ended = True
+        except BaseException:  # such as KeyboardInterrupt
+            self._write_again(first)
             raise
+
+    def _write_again(self, outcome: Outcome) -> None:
+        """Try once more after an interruption, because the outcome is known."""
+        with suppress(Exception):
+            self._write(outcome)
+            self._is_ended = True
 
     def _write(self, outcome: Outcome) -> None:
         if self._is_started:
@@ -211,7 +229,9 @@ class Lifecycle:
         self._history.insert_ended(outcome.ended_row(), may_exist=True)
 
     def log_or_raise(self, what: str, error: Exception, *, may_raise: bool = True) -> None:
-        """Log an error of history, or raise it if the caller wants that."""
+        """Log an error of history, or raise it if the caller wants that, or it is a time limit."""
+        if isinstance(error, self._time_limits):
+            raise error
         if may_raise and self._on_history_error == "raise":
             raise error
         # An outage is one line in the log, no matter how many jobs run during it.

@@ -278,7 +278,12 @@ class _BaseTracker:
     """Tracks one `async with` block at a time, and decorates coroutine functions.
 
     `run` calls a function without blocking the event loop; with `None`, coroutines are refused.
+
+    Attributes:
+        time_limits: as for `Lifecycle`. Adapters set them before they enter the block.
     """
+
+    time_limits: tuple[type[BaseException], ...] = ()
 
     def __init__(
         self,
@@ -405,7 +410,9 @@ class _BaseTracker:
         if options.heartbeat is not None:  # so that one which dies before its first one is found
             row["heartbeat_at"] = row["started_at"]
         execution.correlation_id = row["correlation_id"]
-        execution._lifecycle = Lifecycle(self._rows, self._history, row, self._on_history_error)
+        execution._lifecycle = Lifecycle(
+            self._rows, self._history, row, self._on_history_error, self.time_limits
+        )
         execution._lifecycle.start(may_exist=options.execution_id is not None)
 
     def _leave(self) -> TrackedExecution:

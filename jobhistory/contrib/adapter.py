@@ -25,8 +25,9 @@ from jobhistory.execution.job import check_keys
 from jobhistory.execution.outcome import elapsed_ms
 from jobhistory.execution.trace import current_trace, read_traceparent
 from jobhistory.execution.values import read_boolean
-from jobhistory.failure import Cancelled, TimedOut, WorkerLost
+from jobhistory.failure import Cancelled, WorkerLost, timed_out
 from jobhistory.recorder import Recorder
+from jobhistory.sanitize.tracebacks import safe_text
 from jobhistory.sanitize.truncate import NAME_LENGTH
 from jobhistory.store import HistoryStore
 from jobhistory.tracking import AsyncTracker, TrackedExecution, Tracker
@@ -378,15 +379,9 @@ class Adapter:
     def outcome(self, error: ErrorLike | None) -> ErrorLike | None:
         """Return the error to record in place of one of the framework."""
         if isinstance(error, self._time_limits):
-            name, text = type(error).__name__, str(error)
-            # Those of billiard have their own name in the text.
-            timed_out = TimedOut(
-                text if text.startswith(name) else f"{name}: {text}" if text else name
-            )
-            timed_out.__cause__ = error  # so that its traceback is stored, too
-            return timed_out
+            return timed_out(error)
         if isinstance(error, self._cancellations):
-            return Cancelled(str(error).strip() or type(error).__name__)
+            return Cancelled(safe_text(error).strip() or type(error).__name__)
         return error
 
     def end_leftovers(self, worker_id: Id | None = None) -> None:
@@ -504,6 +499,7 @@ class Adapter:
             # The span of the worker, if there is one, knows that of the sender.
             traceparent=None if current_trace() else attempt.carried.traceparent,
         )
+        tracker.time_limits = self._time_limits
         return tracker
 
     def _ended(

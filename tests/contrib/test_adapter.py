@@ -294,6 +294,46 @@ def test_a_time_limit_that_interrupts_the_recording_reaches_the_job(store, monke
         adapter.begin(attempt())
 
 
+@pytest.mark.parametrize("step", ["insert", "end"])
+def test_a_time_limit_that_interrupts_a_statement_reaches_the_job(
+    store, monkeypatch, caplog, step
+):
+    """`track` contains errors of history, but this is none."""
+    write, calls = getattr(store.internals.history, step), []
+
+    def interrupt(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 1:
+            raise SoftLimit("5 s")
+        return write(*args, **kwargs)
+
+    adapter = adapter_for(store)
+    monkeypatch.setattr(store.internals.history, step, interrupt)
+    with pytest.raises(SoftLimit):
+        adapter.begin(attempt()).end()
+
+    record = only(store)
+    timed_out = ("failed", "jobhistory.TimedOut", "SoftLimit: 5 s")
+    expected = timed_out if step == "insert" else ("completed", None, None)
+    assert (record.status, record.error_type, record.error_message) == expected
+    assert current_execution() is None
+    assert caplog.text == ""
+
+
+def test_a_time_limit_that_cannot_be_printed_is_recorded(adapter, store):
+    class Unprintable(SoftLimit):
+        def __str__(self):
+            raise RuntimeError("no text")
+
+    adapter.begin(attempt()).end(Unprintable())
+
+    assert (only(store).error_type, only(store).error_message) == (
+        "jobhistory.TimedOut",
+        "Unprintable",
+    )
+    assert current_execution() is None
+
+
 def test_an_attempt_that_ended_elsewhere_is_recorded_once(adapter, store, clock):
     id_ = new_execution_id(NOW)
     begin_elsewhere(adapter, attempt(execution_id=id_))  # in a child, which is killed
