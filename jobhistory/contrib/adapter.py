@@ -12,6 +12,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, get_args
 
 from jobhistory._runtime.clock import utc_now
+from jobhistory._runtime.durations import parse_retention
 from jobhistory._runtime.fork import ForkSafeLock
 from jobhistory.contrib.jobs import HEADER, Attempt, Carried, Replay, Schedule
 from jobhistory.contrib.leftovers import Leftovers, process_name
@@ -21,8 +22,11 @@ from jobhistory.errors import (
     InvalidInput,
     reason,
 )
+from jobhistory.execution.ids import id_text
 from jobhistory.execution.job import check_keys
+from jobhistory.execution.labels import REPLAY_OF
 from jobhistory.execution.outcome import elapsed_ms
+from jobhistory.execution.times import expiry
 from jobhistory.execution.trace import current_trace, read_traceparent
 from jobhistory.execution.values import read_boolean
 from jobhistory.failure import Cancelled, WorkerLost, timed_out
@@ -160,7 +164,8 @@ class Recording:
         """
         try:
             assert isinstance(self._tracker, Tracker)
-            self._tracker.end(self._outcome(error, result, will_retry))
+            self._describe(result, will_retry)
+            self._tracker.end(self._adapter.outcome(error))
         except Exception as problem:
             self._adapter.contain("outcome", self._task, problem)
 
@@ -173,7 +178,8 @@ class Recording:
     ) -> None:
         """Do what `end` does, without blocking the event loop."""
         try:
-            await self._tracker.end_async(self._outcome(error, result, will_retry))
+            self._describe(result, will_retry)
+            await self._tracker.end_async(self._adapter.outcome(error))
         except Exception as problem:
             self._adapter.contain("outcome", self._task, problem)
 
@@ -185,14 +191,12 @@ class Recording:
         """
         self._tracker.leave_context()
 
-    def _outcome(
-        self, error: ErrorLike | None, result: Any, will_retry: bool | None
-    ) -> ErrorLike | None:
+    def _describe(self, result: Any, will_retry: bool | None) -> None:
         if will_retry is not None:
-            self.execution.set_will_retry(will_retry)
+            # A value of another type must not prevent the outcome.
+            self.execution.set_will_retry(bool(will_retry))
         if self._adapter.stores_results:
             self.execution.set_result(result)
-        return self._adapter.outcome(error)
 
 
 class Adapter:
@@ -530,17 +534,25 @@ class Adapter:
             "queue_time_ms": waited,
             "error": self.outcome(error),
             "will_retry": will_retry,
+            **self._expiry(started_at),
         }
+
+    def _expiry(self, started_at: datetime | None) -> dict[str, datetime | None]:
+        wanted = self._options["history_retention"]
+        if wanted is None:  # the store has its own
+            return {}
+        now = utc_now()
+        return {"expires_at": expiry(started_at or now, parse_retention(wanted, now=now))}
 
     def _worker_id(self, attempt: Attempt) -> Id:
         chosen: Any = self._options["worker_id"]
         if callable(chosen):
-            chosen = self._asked("worker_id", chosen, attempt)
+            chosen = self._asked_id("worker_id", chosen, attempt)
         return chosen or attempt.worker_id or process_name()
 
     def _correlation_id(self, attempt: Attempt) -> Id:
         chosen: Callable[[Any], Id | None] | None = self._options["correlation_id"]
-        asked = None if chosen is None else self._asked("correlation_id", chosen, attempt)
+        asked = None if chosen is None else self._asked_id("correlation_id", chosen, attempt)
         carried = attempt.carried.correlation_id
         return asked or carried or attempt.correlation_id or attempt.job_id
 
@@ -550,11 +562,32 @@ class Adapter:
             return self._asked("payload", wanted, attempt)
         return {"args": list(attempt.args), "kwargs": dict(attempt.kwargs)} if wanted else None
 
+    def _asked_id(
+        self, option: str, function: Callable[[Any], Id | None], attempt: Attempt
+    ) -> str | None:
+        """Return an id that a function of the user returns, or `None` if it returns none."""
+        value = self._asked(option, function, attempt)
+        if value is None or value == "":
+            return None
+        try:
+            return id_text(value, option)
+        except InvalidInput:
+            # The message quotes the value, which may be any part of the job.
+            logger.error(
+                "%s() returned what is no id, such as a text of up to 255 characters, for a job "
+                "of %s",
+                option,
+                attempt.task_identifier,
+            )
+            return None
+
     def _asked(self, option: str, function: Callable[[Any], T], attempt: Attempt) -> T | None:
         """Return what a function of the user returns, or `None` if it raises."""
         try:
             return function(attempt.source)
         except Exception as error:
+            if isinstance(error, self._time_limits):
+                raise
             # Its message may quote the job, and so its payload.
             logger.error(
                 "%s() raised %s for a job of %s",
@@ -591,7 +624,7 @@ def _labels(attempt: Attempt) -> dict[str, str]:
     if attempt.queue:
         labels["queue"] = attempt.queue[:NAME_LENGTH]
     if attempt.carried.replay_of is not None:
-        labels["replay_of"] = str(attempt.carried.replay_of)
+        labels[REPLAY_OF] = str(attempt.carried.replay_of)
     return labels
 
 
@@ -605,7 +638,9 @@ def _checked_options(options: Options) -> dict[str, Any]:
     given = {**_DEFAULTS, **options}
     for name in ("only", "skip"):
         value = given[name]
-        if value is not None and (isinstance(value, str) or not isinstance(value, Collection)):
+        if value is not None and (
+            isinstance(value, (str, bytes)) or not isinstance(value, Collection)
+        ):
             raise InvalidInput(name, value, "is not a list of task names; write it like ['resize']")
     if given["skipped"] not in get_args(Skipped):
         raise InvalidInput("skipped", given["skipped"], "is neither 'ignore' nor 'record'")

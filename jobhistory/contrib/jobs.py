@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
 
-from jobhistory._runtime.clock import utc_now
+from jobhistory._runtime.clock import in_utc, utc_now
 from jobhistory.execution.ids import id_text
 from jobhistory.execution.trace import current_trace, read_traceparent
 from jobhistory.tracking import current_execution
@@ -152,10 +152,7 @@ class Schedule:
 
 
 def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError(text)
-    return moment
+    return in_utc(datetime.fromisoformat(text), HEADER)
 
 
 def _traceparent(text: str) -> str:

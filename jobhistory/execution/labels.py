@@ -13,7 +13,12 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _MOST_LABELS = 16
 
 REPLAYED_AT = "replayed_at"
-"""The label that a replay adds to the execution it repeats. It does not count towards the limit."""
+"""The label that a replay adds to the execution it repeats."""
+
+REPLAY_OF = "replay_of"
+"""The label of the execution that repeats another one."""
+
+_NOT_COUNTED = {REPLAYED_AT, REPLAY_OF}  # or a replay would break the limit
 
 
 def read_labels(value: Any, argument: str) -> dict[str, str]:
@@ -52,7 +57,7 @@ def merged_labels(
 
 
 def _has_too_many(labels: Mapping[Any, Any]) -> bool:
-    return len(labels.keys() - {REPLAYED_AT}) > _MOST_LABELS
+    return len(labels.keys() - _NOT_COUNTED) > _MOST_LABELS
 
 
 def _name(name: Any, argument: str) -> str:

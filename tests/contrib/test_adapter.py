@@ -119,6 +119,13 @@ def test_a_failure_keeps_its_traceback(adapter, store):
     assert "test_a_failure_keeps_its_traceback" in record.error_stack
 
 
+def test_whether_a_job_is_retried_may_be_any_truth_value(adapter, store):
+    adapter.begin(attempt()).end(ValueError("no"), will_retry=1)
+
+    assert only(store).will_retry is True
+    assert current_execution() is None
+
+
 def test_only_the_first_end_counts(adapter, store, caplog):
     recording = adapter.begin(attempt())
     recording.end()
@@ -197,6 +204,31 @@ def test_a_function_of_the_user_that_raises_costs_only_its_value(store, caplog):
     ]
 
 
+@pytest.mark.parametrize("wrong", [1.5, [], "x" * 300, "", None, True], ids=lambda x: repr(x)[:9])
+def test_a_function_that_returns_no_id_costs_only_its_value(store, caplog, wrong):
+    options = dict.fromkeys(["worker_id", "correlation_id"], lambda job: wrong)
+    adapter_for(store, **options).begin(attempt()).end()
+
+    record = only(store)
+    assert (record.worker_id, record.correlation_id) == (HERE, "job-1")
+    assert len(caplog.messages) == (0 if wrong in ("", None) else 2)
+    assert all("returned what is no id" in message for message in caplog.messages)
+
+
+def test_a_function_may_return_zero_as_an_id(store):
+    adapter_for(store, correlation_id=lambda job: 0).begin(attempt()).end()
+
+    assert only(store).correlation_id == "0"
+
+
+def test_a_time_limit_in_a_function_of_the_user_reaches_the_job(store):
+    def wait(job):
+        raise SoftLimit
+
+    with pytest.raises(SoftLimit):
+        adapter_for(store, payload=wait).begin(attempt())
+
+
 def test_tasks_are_left_out_on_request(store):
     for options in ({"only": ["mail"]}, {"skip": {"resize"}}):
         adapter = adapter_for(store, **options)
@@ -210,6 +242,7 @@ def test_tasks_are_left_out_on_request(store):
     [
         ({"ony": ["mail"]}, "options"),
         ({"only": "mail"}, "only"),
+        ({"only": b"mail"}, "only"),
         ({"skip": 1}, "skip"),
         ({"skipped": "drop"}, "skipped"),
         ({"payload": "yes"}, "payload"),
@@ -295,9 +328,7 @@ def test_a_time_limit_that_interrupts_the_recording_reaches_the_job(store, monke
 
 
 @pytest.mark.parametrize("step", ["insert", "end"])
-def test_a_time_limit_that_interrupts_a_statement_reaches_the_job(
-    store, monkeypatch, caplog, step
-):
+def test_a_time_limit_that_interrupts_a_statement_reaches_the_job(store, monkeypatch, caplog, step):
     """`track` contains errors of history, but this is none."""
     write, calls = getattr(store.internals.history, step), []
 
@@ -387,6 +418,18 @@ def test_what_never_began_is_recorded_on_request_only(store):
     assert (record.status, record.error_message) == ("cancelled", "revoked")
 
 
+def test_the_retention_is_that_of_the_options_also_for_what_ended_elsewhere(store, clock):
+    adapter = adapter_for(store, history_retention="1 day", skipped="record")
+    clock.now = datetime.now(UTC)
+    started_at = clock.now - timedelta(hours=1)
+    adapter.record(attempt(), WorkerLost("gone"), started_at=started_at)
+    adapter.skip(attempt(job_id="job-2"), "revoked")
+
+    skipped, lost = store.query()
+    assert lost.expires_at == started_at + timedelta(days=1)
+    assert abs(skipped.expires_at - skipped.started_at - timedelta(days=1)) < timedelta(minutes=1)
+
+
 def test_a_job_carries_what_ties_it_to_its_parent(adapter, store):
     parent = adapter.begin(attempt(correlation_id="request-1"))
     header = Carried.now().as_header()
@@ -413,6 +456,14 @@ def test_a_replay_is_labelled(adapter, store):
     assert record.correlation_id == "c"
 
 
+def test_the_label_of_a_replay_does_not_count_towards_the_limit(clock):
+    store = create_store(clock=clock, labels={f"l{n}": "x" for n in range(13)})
+    carried = Carried(replay_of=uuid4())
+    adapter_for(store).begin(attempt(queue="images", carried=carried)).end()
+
+    assert len(only(store).labels) == 17
+
+
 @pytest.mark.parametrize(
     "header",
     [
@@ -421,6 +472,8 @@ def test_a_replay_is_labelled(adapter, store):
         [],
         {"parent_id": "x", "replay_of": 5, "enqueued_at": "yesterday", "traceparent": "00-0"},
         {"enqueued_at": "2026-01-01T00:00:00", "correlation_id": ["a"]},
+        {"enqueued_at": "0001-01-01T00:00:00+23:59"},
+        {"enqueued_at": "9999-12-31T23:59:59-23:59"},
         {"other": 1},
     ],
     ids=repr,
