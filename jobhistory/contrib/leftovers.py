@@ -103,7 +103,7 @@ def _is_gone(worker_id: str) -> bool:
         return False
     try:
         os.kill(int(pid), 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # no process has such a large id
         return True
     except OSError:  # it belongs to another user
         return False

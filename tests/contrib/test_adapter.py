@@ -547,6 +547,18 @@ def test_a_worker_does_not_end_what_its_own_process_runs_for_another_app():
     assert only(store).status == "started"
 
 
+def test_an_impossible_process_id_does_not_keep_the_others(store, caplog):
+    adapter, host = adapter_for(store), socket.gethostname()
+    for number in range(2):
+        worker_id = f"{host}:{10 ** (20 * number) * (2**31 - 1)}"
+        begin_elsewhere(adapter, attempt(job_id=number, worker_id=worker_id))
+    adapter.end_leftovers()
+    adapter.leftovers.join()
+
+    assert {record.error_type for record in store.query()} == {"jobhistory.WorkerLost"}
+    assert caplog.messages == ["2 executions of a previous process were lost"]
+
+
 def test_leftovers_stay_on_request(store):
     for options in ({"end_leftovers": False}, {"worker_id": lambda job: "w"}):
         adapter = adapter_for(store, **options)
