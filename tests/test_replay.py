@@ -10,6 +10,8 @@ import uuid
 from types import SimpleNamespace
 
 import pytest
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.orm import Session
 
 from jobhistory import (
     ExecutionNotFound,
@@ -414,6 +416,19 @@ def test_one_refusal_does_not_stop_the_others(history, queue, clock):
     assert "replayed_at" not in labels(history, third.id)
 
 
+@on_some_stores
+def test_the_reason_of_a_refusal_contains_no_password(history, queue):
+    def fail(job):
+        raise ConnectionError("amqp://guest:hunter2@broker/ refused the connection")
+
+    attempt(history.store)
+    queue.before = fail
+    (refused,) = history.replay_all(queue.enqueue, status="failed").refused
+
+    assert "amqp://guest:[redacted]@broker/ refused the connection" in refused.reason
+    assert "hunter2" not in str(refused)
+
+
 @on_every_store
 def test_each_job_is_taken_once_by_its_newest_attempt(history, queue, clock):
     attempt(history.store, "fails for good", number=1, will_retry=True)
@@ -550,6 +565,53 @@ def test_concurrent_runs_by_criteria_enqueue_each_job_once(database, queue):
     assert sorted(enqueued) == sorted(replayed) == sorted(ids)
 
 
+def test_an_execution_whose_row_may_not_be_updated_is_refused(postgres_database, queue):
+    """Such as under row-level security with a policy for UPDATE that leaves it out."""
+    database = postgres_database
+    id_, role = attempt(create_store(database.engine)), f"reader_{uuid.uuid4().hex[:8]}"
+    engine = create_engine(database.url)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(f"SET ROLE {role}"))
+    with database.engine.begin() as connection:
+        for statement in (
+            f"CREATE ROLE {role}",
+            f"GRANT SELECT, UPDATE ON job_history TO {role}",
+            "ALTER TABLE job_history ENABLE ROW LEVEL SECURITY",
+            "CREATE POLICY all_may_read ON job_history FOR SELECT USING (true)",
+            "CREATE POLICY none_may_update ON job_history FOR UPDATE USING (false)",
+        ):
+            connection.execute(text(statement))
+    try:
+        with pytest.raises(NotReplayable, match="replayed_at cannot be written"):
+            replay(create_store(engine), queue.enqueue, id_, force=True)
+    finally:
+        engine.dispose()
+        with database.engine.begin() as connection:
+            for statement in (
+                "ALTER TABLE job_history DISABLE ROW LEVEL SECURITY",
+                "DROP POLICY all_may_read ON job_history",
+                "DROP POLICY none_may_update ON job_history",
+                f"DROP OWNED BY {role}",
+                f"DROP ROLE {role}",
+            ):
+                connection.execute(text(statement))
+    assert queue.jobs == []
+
+
+def test_an_outcome_that_is_not_committed_is_refused(queue):
+    """A store in memory shows it before the commit of the caller's transaction."""
+    store, engine = create_store(), create_engine("sqlite://")
+    with Session(engine) as session:
+        session.execute(text("SELECT 1"))
+        execution = store.in_session(session).begin(Job("1", "resize", ARGUMENTS), "w")
+        execution.end("boom")
+        with pytest.raises(NotReplayable, match="its outcome is committed"):
+            replay(store, queue.enqueue, execution.id)
+        session.commit()
+    engine.dispose()
+
+    assert replay(store, queue.enqueue, execution.id).job_id == "new-1"
+
+
 # -- apps
 
 
@@ -577,6 +639,20 @@ def test_an_app_that_no_adapter_is_for_is_refused_with_a_list_of_those(plain_sto
         replay(plain_store, app, id_)
     with pytest.raises(InvalidInput, match="app"):
         asyncio.run(replay_async(plain_store, app, id_))
+    assert plain_store.get(id_).labels == {"queue": "fast"}
+
+
+def test_a_generator_function_is_refused_because_it_enqueues_nothing(plain_store):
+    def enqueue(job):
+        yield "new"
+
+    async def enqueue_async(job):
+        yield "new"
+
+    id_ = attempt(plain_store)
+    for app in (enqueue, enqueue_async):
+        with pytest.raises(InvalidInput, match="generator"):
+            replay(plain_store, app, id_)
     assert plain_store.get(id_).labels == {"queue": "fast"}
 
 

@@ -6,7 +6,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from importlib import import_module
-from inspect import getmro, isawaitable, iscoroutine, iscoroutinefunction, isroutine
+from inspect import (
+    getmro,
+    isasyncgenfunction,
+    isawaitable,
+    iscoroutine,
+    iscoroutinefunction,
+    isgeneratorfunction,
+    isroutine,
+)
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -56,6 +64,8 @@ def enqueue_function(app: Any) -> EnqueueFunction:
         if adapter is not None:
             module = import_module(f"jobhistory.contrib.{adapter}")
             return partial(module.enqueue, app)
+    if isgeneratorfunction(app) or isasyncgenfunction(app):
+        raise InvalidInput("app", app, "is a generator, which enqueues nothing when it is called")
     # Not any callable: tasks of most frameworks are, and would run.
     if isroutine(app) or isinstance(app, partial):
         function: EnqueueFunction = app

@@ -19,6 +19,9 @@ from jobhistory.schema import HistoryRecord, record_from, values_of
 
 logger = logging.getLogger("jobhistory.contrib")
 
+_MOST_TRIES = 5
+"""The label may change between two statements, but not each time: then it cannot be written."""
+
 
 @dataclass(frozen=True)
 class Replayed:
@@ -93,7 +96,9 @@ class Replayer:
         try:
             return self._enqueue_claimed(claim)
         except Exception as error:
-            failed = NotReplayable(record, f"it cannot be enqueued: {reason(error)}")
+            # The error is the framework's, and may quote the URL of the broker.
+            why = self._rows.sanitizer.message(reason(error))
+            failed = NotReplayable(record, f"it cannot be enqueued: {why}")
             failed.__cause__ = error
             return failed
 
@@ -104,7 +109,7 @@ class Replayer:
             NotReplayable: if it cannot.
             ExecutionNotFound: if it has just been deleted.
         """
-        while True:
+        for _ in range(_MOST_TRIES):
             why_not = refusal(record)
             if why_not is None and not self._force:
                 why_not = refusal_unless_forced(record, newest)
@@ -114,6 +119,11 @@ class Replayer:
             if self._dry_run or self._label(record.id, claim.before, claim.replayed_at):
                 return claim
             record = self._get(record.id)  # another call was faster
+        raise NotReplayable(
+            record,
+            f"its label {REPLAYED_AT} cannot be written; check that the database role may update "
+            "the row, and that its outcome is committed",
+        )
 
     def _enqueue_claimed(self, claim: _Claim) -> Replayed:
         if self._dry_run:
