@@ -29,6 +29,10 @@ class App:
     async def enqueue_async(self, job):
         return self.enqueue(job)
 
+    @property
+    def lazy(self):
+        raise RuntimeError("not configured")
+
 app = App()
 number = 5
 """
@@ -39,6 +43,7 @@ def tasks(tmp_path, monkeypatch):
     """A module of the user in the current folder, and the jobs that its app has enqueued."""
     (tmp_path / "shop_tasks.py").write_text(TASKS)
     (tmp_path / "shop_broken.py").write_text("raise RuntimeError('no settings')")
+    (tmp_path / "shop_script.py").write_text("raise SystemExit(0)")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     yield lambda: sys.modules["shop_tasks"].app.jobs
@@ -78,6 +83,13 @@ def test_named_executions_are_enqueued_again(run, url, tasks, ids):
         [str(ids["mail"]), "mail", "job-mail", "new-2", ""],
     ]
     assert [job.args for job in tasks()] == [[0], [1]]
+
+
+def test_an_execution_that_is_named_twice_is_replayed_once(run, url, tasks, ids):
+    status, out, err = run("replay", ids["mail"], str(ids["mail"]).upper(), *APP, "--url", url)
+
+    assert (status, err) == (0, "")
+    assert [row[3] for row in lines(out)] == ["NEW JOB", "new-1"]
 
 
 def test_failed_jobs_are_chosen_oldest_first_and_refusals_are_told(run, url, tasks, ids):
@@ -178,6 +190,8 @@ def test_an_app_for_asyncio_works_too(run, url, tasks, ids):
         (["--app", "shop_tasks:number", "--failed"], 2, "--app 5 is no app"),
         (["--app", "nowhere:app", "--failed"], 1, "ModuleNotFoundError: No module named 'nowhere'"),
         (["--app", "shop_broken:app", "--failed"], 1, "RuntimeError: no settings"),
+        (["--app", "shop_script:app", "--failed"], 1, "--app shop_script:app: SystemExit: 0"),
+        (["--app", "shop_tasks:app.lazy", "--failed"], 1, "RuntimeError: not configured"),
         ([*APP, "--failed", "--limit", "0"], 2, "--limit 0"),
         ([*APP, "--failed", "--status", "gone"], 2, "--status 'gone'"),
     ],

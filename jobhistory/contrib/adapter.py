@@ -563,7 +563,7 @@ class Adapter:
         return {"args": list(attempt.args), "kwargs": dict(attempt.kwargs)} if wanted else None
 
     def _asked_id(
-        self, option: str, function: Callable[[Any], Id | None], attempt: Attempt
+        self, option: str, function: Callable[[Any], Any], attempt: Attempt
     ) -> str | None:
         """Return an id that a function of the user returns, or `None` if it returns none."""
         value = self._asked(option, function, attempt)

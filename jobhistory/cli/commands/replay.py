@@ -115,7 +115,8 @@ def replay(
         "error_contains": error_contains,
         "min_execution_time_ms": read_milliseconds(min_time, "--min-time"),
     }
-    ids = [UUID(str(read_uuid(text, "EXECUTION_ID"))) for text in execution_id or ()]
+    named = (UUID(str(read_uuid(text, "EXECUTION_ID"))) for text in execution_id or ())
+    ids = list(dict.fromkeys(named))
     _check_choice(ids, criteria)
     imported = _imported(app)
     options: dict[str, Any] = {"force": force, "dry_run": dry_run}
@@ -153,12 +154,14 @@ def _imported(place: str) -> Any:
     sys.path.insert(0, os.getcwd())
     try:
         module = import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         output.fail(f"--app {place}: {type(error).__name__}: {reason(error)}")
     try:
         return attrgetter(attribute)(module)
     except AttributeError as error:
         raise InvalidInput("--app", place, f"cannot be found: {error}") from None
+    except Exception as error:  # a property may raise anything
+        output.fail(f"--app {place}: {type(error).__name__}: {reason(error)}")
 
 
 def _replay_each(
@@ -167,7 +170,7 @@ def _replay_each(
     """Replay the executions with these ids; one that is refused does not stop the others."""
     with Enqueuer(app) as enqueue:
         replayer = Replayer(store.internals, enqueue, force=force, dry_run=dry_run)
-        for id_ in dict.fromkeys(ids):
+        for id_ in ids:
             try:
                 yield replayer.replay_or_refuse(id_)
             except ExecutionNotFound:
