@@ -207,6 +207,77 @@ def huey(places: Places) -> Iterator[Ways]:
 
 
 @contextmanager
+def procrastinate(places: Places) -> Iterator[Ways]:
+    """A worker of Procrastinate, with its connector in memory; the store is for asyncio."""
+    from procrastinate import App
+    from procrastinate.testing import InMemoryConnector
+
+    from jobhistory.contrib.procrastinate import record_jobs
+
+    logging.getLogger("procrastinate").setLevel(logging.ERROR)
+    quiet: Any = {"wait": False, "install_signal_handlers": False, "listen_notify": False}
+
+    async def nothing_async() -> None:
+        """Do nothing."""
+
+    async def turn(store: Any, count: int) -> float:
+        middlewares = [] if store is None else [record_jobs(store)]
+        app = App(connector=InMemoryConnector(), worker_defaults={"worker_middleware": middlewares})
+        task = app.task(name="nothing")(nothing_async)
+        for _ in range(count):
+            await task.defer_async()
+        begun = perf_counter()
+        await app.run_worker_async(**quiet)
+        finish(store)
+        return perf_counter() - begun
+
+    with asyncio.Runner() as runner, stores(places) as made:
+
+        def run(store: Any, count: int) -> float:
+            return runner.run(turn(store, count))
+
+        yield {name: partial(run, store) for name, store in made.items()}
+
+
+@contextmanager
+def apscheduler(places: Places) -> Iterator[Ways]:
+    """A background scheduler of APScheduler, whose executor has one thread."""
+    from threading import Semaphore
+
+    from apscheduler.events import EVENT_JOB_EXECUTED
+    from apscheduler.executors.pool import ThreadPoolExecutor
+    from apscheduler.schedulers.background import BackgroundScheduler
+
+    from jobhistory.contrib.apscheduler import record_jobs
+
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
+
+    def run(store: Any, count: int) -> float:
+        executors = {"default": ThreadPoolExecutor(1)}
+        scheduler = BackgroundScheduler(executors=executors, timezone="UTC")
+        if store is not None:
+            record_jobs(scheduler, store)
+        ended = Semaphore(0)
+        scheduler.add_listener(lambda _: ended.release(), EVENT_JOB_EXECUTED)
+        scheduler.start(paused=True)
+        for _ in range(count):
+            scheduler.add_job(nothing, misfire_grace_time=None)
+
+        def work(count: int) -> None:
+            scheduler.resume()
+            for _ in range(count):
+                ended.acquire()
+            finish(store)
+
+        seconds = timed(work, count)
+        scheduler.shutdown()
+        return seconds
+
+    with stores(places) as made:
+        yield {name: partial(run, store) for name, store in made.items()}
+
+
+@contextmanager
 def taskiq(places: Places) -> Iterator[Ways]:
     """Taskiq's broker in memory, which awaits tasks in place; the stores are for asyncio."""
     from taskiq import InMemoryBroker
@@ -288,6 +359,8 @@ FRAMEWORKS: dict[str, Callable[[Places], Any]] = {
     "Dramatiq, StubBroker": dramatiq,
     "Django tasks, Immediate": django,
     "Huey, immediate": huey,
+    "Procrastinate, in memory": procrastinate,
+    "APScheduler, one thread": apscheduler,
     "Taskiq, InMemoryBroker": taskiq,
 }
 """By name, what yields the ways of a framework."""

@@ -513,6 +513,22 @@ def test_criteria_that_cannot_be_used_are_refused(history, queue, named, message
     assert queue.jobs == []
 
 
+@on_some_stores
+def test_an_error_of_history_tells_what_was_done_before(history, queue, monkeypatch, clock):
+    for number in range(3):
+        attempt(history.store, str(number))
+        clock.advance(seconds=1)
+
+    def lose_the_database(job):
+        if queue.jobs:
+            monkeypatch.setattr(history.store.internals.history, "find", lambda *_: 1 / 0)
+
+    queue.before = lose_the_database
+    with pytest.raises(ZeroDivisionError) as caught:
+        history.replay_all(queue.enqueue, status="failed")
+    assert caught.value.__notes__ == ["2 jobs were replayed before this error"]
+
+
 # -- races
 
 

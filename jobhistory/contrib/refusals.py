@@ -74,8 +74,9 @@ def _why_inexact(record: HistoryRecord) -> str:
             "Limits(payload=...) of the store for others"
         )
     return (
-        "JSON cannot hold its arguments as they were; enqueue the job yourself, and pass only "
-        "texts, numbers, booleans, None, lists and dicts with texts as keys to others"
+        "JSON cannot hold its arguments as they were, or redact() has changed them; enqueue the "
+        "job yourself, and pass only texts, numbers, booleans, None, lists and dicts with texts as "
+        "keys to others"
     )
 
 

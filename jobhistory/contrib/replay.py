@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack
@@ -127,11 +128,13 @@ def replay_all(
 
     Raises:
         InvalidInput: if an argument or a criterion cannot be used.
-        sqlalchemy.exc.SQLAlchemyError: if history cannot be read or written.
+        sqlalchemy.exc.SQLAlchemyError: if history cannot be read or written. A note in it tells
+            how many jobs were replayed before.
     """
     replays = Replays()
-    for result in replaying(store, app, criteria, limit, force=force, dry_run=dry_run, **named):
-        replays.add(result)
+    with _counted(replays):
+        for result in replaying(store, app, criteria, limit, force=force, dry_run=dry_run, **named):
+            replays.add(result)
     return replays
 
 
@@ -194,13 +197,25 @@ async def replay_all_async(
     steps = _AsyncSteps(store, app)
     query, replays = _checked(store.internals, criteria, named, limit), Replays()
     replayer = Replayer(store.internals, steps.enqueue, force=force, dry_run=dry_run)
-    async for record in steps.iterate(query):
-        result = await steps.run(partial(replayer.take, record))
-        if result is not None:
-            replays.add(result)
-        if len(replays.replayed) == limit:
-            break
+    with _counted(replays):
+        async for record in steps.iterate(query):
+            result = await steps.run(partial(replayer.take, record))
+            if result is not None:
+                replays.add(result)
+            if len(replays.replayed) == limit:
+                break
     return replays
+
+
+@contextmanager
+def _counted(replays: Replays) -> Iterator[None]:
+    """Tell in an error how many jobs were replayed before it."""
+    try:
+        yield
+    except Exception as error:
+        if replays.replayed:
+            error.add_note(f"{len(replays.replayed)} jobs were replayed before this error")
+        raise
 
 
 class _AsyncSteps:

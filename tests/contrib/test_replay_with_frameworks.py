@@ -1,6 +1,6 @@
 """Replay with the adapter of each framework, from the failed attempt to the one that repeats it.
 
-Those of Django are in `test_django.py`, because Django is set up once per process.
+Those of Django, Procrastinate, APScheduler and arq, which work in other ways, are in their tests.
 """
 
 from __future__ import annotations
