@@ -377,6 +377,20 @@ def test_an_attempt_that_ended_elsewhere_is_recorded_once(adapter, store, clock)
     assert record.execution_time_ms == 5000
 
 
+def test_another_worker_ends_the_newest_execution_of_a_job_as_lost(adapter, store, caplog):
+    lost = attempt(worker_id="worker-1")
+    begin_elsewhere(adapter, lost)
+    begin_elsewhere(adapter, attempt(worker_id="worker-2"))
+    for _ in range(2):  # the second one finds nothing, and that is no error
+        adapter.record_lost(lost, "abandoned", will_retry=True)
+
+    records = {record.worker_id: record for record in store.query()}
+    assert records["worker-1"].error_type == "jobhistory.WorkerLost"
+    assert records["worker-1"].will_retry
+    assert records["worker-2"].status == "started"
+    assert not caplog.records
+
+
 def test_the_outcome_of_the_child_stays_if_it_was_faster(adapter, store, caplog):
     id_ = new_execution_id(NOW)
     adapter.begin(attempt(execution_id=id_)).end()

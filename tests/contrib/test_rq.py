@@ -28,6 +28,7 @@ from rq.registry import StartedJobRegistry  # noqa: E402
 
 from jobhistory.contrib import rq as adapter  # noqa: E402
 from jobhistory.contrib.adapter import Carried, Replay  # noqa: E402
+from jobhistory.contrib.replay import replay  # noqa: E402
 from jobhistory.contrib.rq import (  # noqa: E402
     CarriesHistory,
     Queue,
@@ -584,6 +585,16 @@ def test_enqueue_repeats_a_job_with_its_correlation(queue, work):
     assert record.payload == {"args": [4], "kwargs": {"tag": "a"}}
 
 
+def test_a_failed_job_can_be_replayed(queue, store, work):
+    queue.enqueue(fail, retry=rq.Retry(max=1))
+    *_, failed = work()
+    replay(store, queue, failed.id)
+
+    *_, again = work()
+    assert again.labels["replay_of"] == str(failed.id)
+    assert (again.correlation_id, again.attempt_number) == (failed.correlation_id, 1)
+
+
 def test_enqueue_uses_the_queue_of_the_execution(queue, work):
     enqueue(queue, replay_of(f"{__name__}.double", 4, queue="urgent"))
 
@@ -605,7 +616,7 @@ def test_enqueue_refuses_what_is_no_function_of_the_apps(connection, queue):
 
 
 def test_importing_the_adapter_without_rq_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "rq.timeouts", None)
+    monkeypatch.setitem(sys.modules, "rq", None)
     monkeypatch.delitem(sys.modules, "jobhistory.contrib.rq")
 
     with pytest.raises(ImportError, match=r"pip install 'jobhistory\[rq\]'"):
