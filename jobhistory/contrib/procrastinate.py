@@ -23,7 +23,7 @@ from jobhistory.tracking_methods import AsyncTrackingMethods
 
 try:
     from procrastinate import App, JobContext
-    from procrastinate.connector import BaseAsyncConnector
+    from procrastinate.connector import BaseAsyncConnector, BaseConnector
     from procrastinate.exceptions import AppNotOpen, JobAborted
     from procrastinate.job_context import AbortReason
     from procrastinate.jobs import JobDeferrer
@@ -201,13 +201,19 @@ def enqueue(app: App, replay: Replay) -> str | Coroutine[Any, Any, str]:
     options: Any = {} if replay.queue is None else {"queue": replay.queue}
     kwargs = {**replay.kwargs, KEYWORD: replay.carried.as_header()}
     deferrer = task.configure(**options)
-    if isinstance(app.connector.get_sync_connector(), BaseAsyncConnector):
+    if _needs_event_loop(app.connector.get_sync_connector()):
         return _defer_async(deferrer, kwargs)
     try:
         return str(deferrer.defer(**kwargs))
     except AppNotOpen:
         with app.open():
             return str(deferrer.defer(**kwargs))
+
+
+def _needs_event_loop(connector: BaseConnector) -> bool:
+    """Return whether a connector is open for asyncio. That of Django has methods of both kinds."""
+    inherited = BaseAsyncConnector.execute_query_all
+    return getattr(type(connector), "execute_query_all", None) is inherited
 
 
 async def _defer_async(deferrer: JobDeferrer, kwargs: dict[str, Any]) -> str:

@@ -636,6 +636,18 @@ def test_a_job_is_deferred_again_with_its_correlation_id_and_queue(app, store):
         assert record.labels["queue"] == "slow"
 
 
+def test_an_app_whose_connector_needs_no_event_loop_defers_at_once(store):
+    class Django(InMemoryConnector):  # whose connector has methods of both kinds as well
+        def execute_query_all(self, query, **arguments):
+            return asyncio.run(self.execute_query_all_async(query, **arguments))
+
+    app = App(connector=Django())
+    app.task(name="add")(lambda **_: None)
+
+    assert enqueue(app, job_to_replay("add", a=1)) == "1"
+    assert app.connector.jobs[1]["args"]["a"] == 1
+
+
 def test_a_task_that_the_app_does_not_have_is_not_deferred(app):
     with pytest.raises(InvalidInput, match=r"is no task of the app, whose are: abort, add"):
         enqueue(app, job_to_replay("os.system"))

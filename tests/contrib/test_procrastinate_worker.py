@@ -164,28 +164,29 @@ def test_a_worker_records_each_attempt_at_200_jobs_once(project):
 
 
 def test_a_restarted_worker_ends_what_a_killed_one_left_but_not_what_others_run(project):
-    (id_,) = project.defer("sleep", {"seconds": 20})
-    with project.worker() as killed:
+    options = "--shutdown-graceful-timeout=0.1"
+    (id_,) = project.defer("sleep", {"seconds": 60})
+    with project.worker(options) as killed:
         wait_for(lambda: project.executions("sleep"), "the job that is killed")
-        with project.worker() as other:
-            project.defer("sleep", {"seconds": 3})
+        with project.worker(options) as other:
+            project.defer("sleep", {"seconds": 60})
             wait_for(lambda: len(project.executions("sleep")) == 2, "the other worker's job")
             killed.end(signal.SIGKILL)
             wait_for(lambda: retry_stalled(project, id_), "the stalled job")
-            with project.worker("--shutdown-graceful-timeout=0.1"):
+            with project.worker(options) as restarted:
                 (lost,) = wait_for(
                     lambda: project.executions("sleep", status="failed"), "the lost execution"
                 )
-                again = wait_for(
-                    lambda: project.executions("sleep", min_attempt=2), "the second attempt"
-                )
-                wait_for(lambda: project.executions("sleep", status="completed"), "the other's end")
+                wait_for(lambda: len(project.executions("sleep")) == 3, "the second attempt")
+                left, twin, again = project.executions("sleep")
 
-    assert lost.error_type == "jobhistory.WorkerLost"
-    assert lost.worker_id.endswith(f":{killed.process.pid}")
-    assert [each.job_id for each in again] == [lost.job_id]
-    (completed,) = project.executions("sleep", status="completed")
-    assert completed.worker_id.endswith(f":{other.process.pid}")
+    assert left.id == lost.id
+    assert left.error_type == "jobhistory.WorkerLost"
+    assert left.worker_id.endswith(f":{killed.process.pid}")
+    assert (again.job_id, again.attempt_number) == (left.job_id, 2)
+    assert again.worker_id.endswith(f":{restarted.process.pid}")
+    assert twin.worker_id.endswith(f":{other.process.pid}")
+    assert (twin.status, again.status) == ("started", "started")
 
 
 def retry_stalled(project, id_):
