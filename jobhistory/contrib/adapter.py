@@ -617,9 +617,9 @@ def _run_at(attempt: Attempt) -> datetime | None:
 
 def _labels(attempt: Attempt) -> dict[str, str]:
     labels = {
-        **attempt.labels,
         "host": socket.gethostname() or "unknown",
         "pid": str(os.getpid()),
+        **attempt.labels,
     }
     if attempt.queue:
         labels["queue"] = attempt.queue[:NAME_LENGTH]

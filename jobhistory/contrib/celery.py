@@ -252,14 +252,12 @@ class RecordedTasks:
     ) -> None:
         # In this thread: while others run, the worker must not fork the next child.
         received = self._received.get(request.id)
-        began = getattr(received, "time_start", None)
+        began, pid = getattr(received, "time_start", None), getattr(received, "worker_pid", None)
         started_at = datetime.fromtimestamp(began, UTC) if began else utc_now()
-        self._adapter.record(
-            self._attempt(task, request, started_at),
-            error,
-            started_at=started_at,
-            will_retry=will_retry,
-        )
+        attempt = self._attempt(task, request, started_at)
+        if pid:
+            attempt = replace(attempt, labels={**attempt.labels, "pid": str(pid)})
+        self._adapter.record(attempt, error, started_at=started_at, will_retry=will_retry)
 
     def _attempt(self, task: Any, request: Any, started_at: datetime) -> Attempt:
         header = _mapping(request.get(HEADER) or (request.headers or {}).get(HEADER))

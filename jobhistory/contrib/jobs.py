@@ -90,7 +90,8 @@ class Attempt:
         run_at: when the job was due. By default, it is when it was enqueued, if it carries that.
         carried: what the job carries with it.
         execution_id: the id of the record, if the adapter must know it in another process.
-        labels: labels besides those that each adapter sets, such as `NOT_REPLAYABLE`.
+        labels: labels besides or in place of those that each adapter sets, such as
+            `NOT_REPLAYABLE`, or the `pid` of another process.
     """
 
     source: Any

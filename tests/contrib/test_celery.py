@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 from weakref import ref
 
 import pytest
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 
 from jobhistory import (
     InvalidInput,
@@ -542,6 +543,25 @@ class TestAWorker:
 
         assert record.queue_time_ms < (time.monotonic() - begun - 0.5) * 1000
 
+    def test_it_belongs_to_the_trace_in_which_it_was_sent(self, worker, store):
+        span = SpanContext(trace_id=7, span_id=8, is_remote=False, trace_flags=TraceFlags(1))
+        with use_span(NonRecordingSpan(span)):
+            worker.tasks["add"].delay(1, 2)
+        (record,) = ended(store, 1)
+
+        assert (int(record.trace_id, 16), int(record.span_id, 16)) == (7, 8)
+
+    @pytest.mark.parametrize("protocol", [1, 2])
+    def test_it_records_messages_of_both_protocols(self, worker, store, protocol, monkeypatch):
+        monkeypatch.setattr(
+            worker.amqp, "create_task_message", worker.amqp.task_protocols[protocol]
+        )
+        worker.tasks["fetch"].delay()
+        records = ended(store, 2)
+
+        assert [record.attempt_number for record in records] == [1, 2]
+        assert len({record.job_id for record in records}) == 1
+
     @pytest.mark.parametrize("skipped", ["ignore", "record"])
     def test_what_never_began_is_recorded_only_on_request(self, worker, store, skipped):
         recorded = record_tasks(worker, store, skipped=skipped)
@@ -628,7 +648,7 @@ class TestChildrenThatAreLost:
         class Request:
             def __init__(self, **values):
                 self.id, self.task, self.hostname = "job-1", task, "main@host"
-                self.time_start = datetime.now(UTC).timestamp()
+                self.time_start, self.worker_pid = datetime.now(UTC).timestamp(), 4711
                 self.request_dict = {"id": "job-1", "root_id": "root-1", "retries": 2, "args": [1]}
                 self.request_dict |= {"hostname": self.hostname, "kwargs": {}}
                 self.on_reject = lambda *_: None
@@ -672,6 +692,7 @@ class TestChildrenThatAreLost:
         assert record.error_type == "jobhistory.WorkerLost"
         assert (record.job_id, record.correlation_id) == ("job-1", "root-1")
         assert (record.worker_id, record.attempt_number) == ("main@host", 3)
+        assert record.labels["pid"] == "4711"
         assert record.payload == {"args": [1], "kwargs": {}}
 
     def test_signals_that_come_twice_make_one_row(self, store, task, received):
