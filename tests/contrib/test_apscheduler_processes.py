@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,45 @@ def test_what_a_killed_scheduler_left_is_lost_when_it_starts_again(app, store):
         ("slow", "default", "failed", "jobhistory.WorkerLost"): 1,
         ("succeed", "default", "completed", None): 1,
     }
+
+
+GREENLETS = """
+from gevent import monkey; monkey.patch_all()
+import time
+from apscheduler.schedulers.gevent import GeventScheduler
+from jobhistory import create_store, current_execution
+from jobhistory.contrib.apscheduler import record_jobs
+
+def job(number):
+    before = current_execution().id
+    time.sleep(0.2)
+    assert current_execution().id == before
+    if number % 4 == 0:
+        raise ValueError(number)
+
+scheduler = GeventScheduler(timezone="UTC")
+store = create_store()
+record_jobs(scheduler, store)
+for number in range(20):
+    scheduler.add_job(job, args=[number])
+scheduler.start()
+while store.count(status=["completed", "failed"]).value < 20:
+    time.sleep(0.01)
+scheduler.shutdown()
+records = store.query()
+first_end = min(r.completed_at for r in records)
+print("at once:", sum(r.started_at < first_end for r in records) > 1)
+print("failed:", sorted(r.error_message for r in records if r.status == "failed"))
+"""
+
+
+@pytest.mark.skipif(find_spec("gevent") is None, reason="gevent is not installed")
+def test_greenlets_are_recorded_as_threads_are(tmp_path):
+    (tmp_path / "greenlets.py").write_text(GREENLETS)
+    with running("greenlets", folder=tmp_path) as script:
+        assert script.process.wait(30) == 0, script.printed
+
+    assert "at once: True\nfailed: ['0', '12', '16', '4', '8']\n" in script.printed
 
 
 def test_the_example_runs_jobs_and_shows_their_history(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,10 @@ def neighbour():
 def slow(seconds):
     first("slow")
     time.sleep(seconds)
+
+@dramatiq.actor(queue_name=QUEUE, time_limit=300, max_retries=0)
+def too_long():
+    time.sleep(30)
 
 def first(name):
     file = Path(name)
@@ -196,6 +201,39 @@ def test_spawned_processes_on_redis_stop_warmly_and_lose_nothing_with_a_recorder
     assert len(records) == 54
     assert {r.job_id for r in records if r.status == "completed"} == set(sent)
     assert store.query(task_identifier="slow")[0].execution_time_ms >= 1500
+
+
+@pytest.mark.skipif(find_spec("gevent") is None, reason="gevent is not installed")
+def test_greenlets_are_recorded_as_threads_are(
+    redis_url, unique, postgres_database, postgres_store, tmp_path
+):
+    store = postgres_store
+    values = {"BROKER": redis_url, "URL": url_of(postgres_database), "QUEUE": unique}
+    write_app(tmp_path, APP, **values, RECORDS=False)
+    # What the command `dramatiq-gevent` does.
+    (tmp_path / "dramatiq_gevent.py").write_text(
+        "from gevent import monkey; monkey.patch_all()\n"
+        "from dramatiq.cli import main; raise SystemExit(main())\n"
+    )
+    command = ("dramatiq_gevent", "jobs_app", "--processes", "1", "--threads", "20")
+    with sending(redis_url, unique) as send:
+        waiting = [send("slow", 1) for _ in range(20)]
+        send("fail", 1)
+        send("too_long")
+        with running(*command, folder=tmp_path) as worker:
+            wait_for(lambda: ended(store, 24), f"24 rows: {worker.printed}")
+            assert worker.end() == 0
+
+    slow = store.query(task_identifier="slow", status="completed")
+    assert {r.job_id for r in slow} == set(waiting)
+    first_end = min(r.completed_at for r in slow)
+    assert sum(r.started_at < first_end for r in slow) > 1  # at once
+    assert [r.will_retry for r in store.query(task_identifier="fail", order="oldest")] == [
+        True,
+        True,
+        False,
+    ]
+    assert store.query(task_identifier="too_long")[0].error_type == "jobhistory.TimedOut"
 
 
 def test_the_example_sends_jobs_and_shows_their_history(redis_url, tmp_path):
