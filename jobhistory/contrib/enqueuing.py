@@ -37,6 +37,7 @@ _ADAPTERS = {
     ("huey", "Huey"): "huey",
     ("jobhistory", "RecordedStartup"): "arq",  # in recorded settings of arq's workers
     ("procrastinate", "App"): "procrastinate",
+    ("procrastinate", "ProxyApp"): "procrastinate",  # of its Django app
     ("rq", "Queue"): "rq",
     ("taskiq", "AsyncBroker"): "taskiq",
 }

@@ -648,6 +648,17 @@ def test_an_app_whose_connector_needs_no_event_loop_defers_at_once(store):
     assert app.connector.jobs[1]["args"]["a"] == 1
 
 
+def test_the_app_of_procrastinates_django_app_can_replay(store, monkeypatch):
+    from procrastinate.contrib.django import procrastinate_app
+
+    app = make_app(record_jobs(store))
+    monkeypatch.setattr(procrastinate_app, "current_app", app)
+    run(app, ("fail",))
+    replay(store, procrastinate_app.app, recorded(store)[0].id)
+
+    assert statuses(app) == ["failed", "todo"]
+
+
 def test_a_task_that_the_app_does_not_have_is_not_deferred(app):
     with pytest.raises(InvalidInput, match=r"is no task of the app, whose are: abort, add"):
         enqueue(app, job_to_replay("os.system"))
