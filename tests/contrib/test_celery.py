@@ -157,9 +157,15 @@ def working_app():
             raise self.retry(exc=ValueError(by), countdown=0)
         return order
 
+    signals.setup_logging.connect(leave_logging_alone)
     with start_worker(app, pool="threads", perform_ping_check=False) as controller:
         app.node_name = controller.hostname
         yield app
+    signals.setup_logging.disconnect(leave_logging_alone)
+
+
+def leave_logging_alone(**_):
+    """As the receiver of a signal, keep Celery from configuring the logging of this process."""
 
 
 @pytest.fixture
