@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Unpack
 from uuid import UUID, uuid4
-from weakref import WeakValueDictionary, ref
+from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 from jobhistory._runtime.clock import utc_now
 from jobhistory.contrib.adapter import (
@@ -18,16 +18,17 @@ from jobhistory.contrib.adapter import (
     Attempt,
     Carried,
     Options,
+    Recording,
     Replay,
-    Schedule,
     StoreSource,
     not_installed,
 )
 from jobhistory.contrib.jobs import NOT_REPLAYABLE
 from jobhistory.errors import InvalidInput
 from jobhistory.execution.ids import new_execution_id
-from jobhistory.failure import Cancelled, WorkerLost
+from jobhistory.failure import Cancelled, Failure, WorkerLost
 from jobhistory.sanitize.tracebacks import safe_text
+from jobhistory.typing import ErrorLike
 
 try:
     from celery import Celery, signals
@@ -38,7 +39,9 @@ try:
         TimeLimitExceeded,
         WorkerLostError,
     )
-    from celery.schedules import crontab, maybe_schedule, schedule
+    from celery.utils.serialization import UnpickleableExceptionWrapper
+
+    from jobhistory.contrib.celery_schedules import schedules
 except ImportError as error:
     raise not_installed("celery", error) from error
 
@@ -51,8 +54,9 @@ else:
 
 __all__ = ["RecordedTasks", "enqueue", "record_tasks", "schedules"]
 
-_RECORDING = "jobhistory_recording"
-"""The attribute of a task's request that holds what `begin` returned."""
+_begun: WeakKeyDictionary[Any, tuple[Recording | None, BaseException | None]] = WeakKeyDictionary()
+"""By the request of a task that runs in this process: its recording, if it is recorded, and the
+exception that its caller handles. The request is the user's, who may copy or print it."""
 
 _HOURS_BETWEEN_IDS = 20
 """The steps in which an id moves towards the start, which must be within a day of it."""
@@ -90,7 +94,7 @@ def record_tasks(
     adapter = Adapter(
         store,
         options,
-        time_limits=(SoftTimeLimitExceeded, TimeLimitExceeded),
+        time_limits=_time_limits(),
         cancellations=_CANCELLATIONS,
     )
     if app in _recorded:
@@ -177,21 +181,21 @@ class RecordedTasks:
             recording = self._adapter.begin(self._attempt(task, request, utc_now()))
         except Exception as error:
             self._adapter.contain("start", task.name, error)
-        setattr(request, _RECORDING, (recording, sys.exc_info()[1]))
+        _begun[request] = recording, sys.exc_info()[1]
 
     def _end(self, task: Any, state: str | None = None, retval: Any = None, **_: Any) -> None:
-        recording, outer = task.request.get(_RECORDING) or (None, None)
+        recording, outer = _begun.get(task.request, (None, None))
         if task.app != self._app or recording is None:
             return
         raised = sys.exc_info()[1]  # passes through the worker's code, not only the task's
-        if raised is outer:  # of the code that called an eager task
+        if raised is outer and state is not None:  # of the code that called an eager task
             raised = None
         if _is_exit_by_signal(raised):
             recording.leave()  # the main process knows why it sent that
         elif raised is not None:
             recording.end(raised)
         elif state == "RETRY":
-            recording.end(retval.exc or retval, will_retry=True)
+            recording.end(_cause(retval), will_retry=True)
         elif state == "FAILURE":
             recording.end(retval, will_retry=False)
         elif state == "REJECTED":
@@ -205,22 +209,23 @@ class RecordedTasks:
     # In the main process, about children that were killed.
 
     def _fail_elsewhere(self, sender: Any, task_id: str, exception: Any, **_: Any) -> None:
-        if sender.app != self._app or sender.request.get(_RECORDING) is not None:
+        if sender.app != self._app or sender.request in _begun:
             return  # the task has failed in this process, and its end is yet to come
         received = self._received.get(task_id)
         if received is None or isinstance(exception, Reject):
             return
         in_signal = sender.request.id == task_id  # since Celery 5.7; twins have the same task id
         request = sender.request if in_signal else Context(received.request_dict)
-        self._record(sender, request, _lost(exception))
+        requeued = isinstance(exception, TimeLimitExceeded) and _is_requeued_on_timeout(sender)
+        self._record(sender, request, _lost(exception), will_retry=requeued or None)
 
     def _retry_elsewhere(self, sender: Any, request: Any, reason: Any = None, **_: Any) -> None:
-        if sender.app != self._app or request.get(_RECORDING) is not None:
+        if sender.app != self._app or request in _begun:
             return
         if reason is None:  # the connection to the broker was lost, or the worker stops
             self._record(sender, request, Cancelled("stopped by the worker"))
         else:
-            self._record(sender, request, _lost(reason.exc or reason), will_retry=True)
+            self._record(sender, request, _lost(_cause(reason)), will_retry=True)
 
     def _reject(
         self, received: ref[Any], reject: Any, logger: Any, errors: Any, requeue: bool
@@ -261,11 +266,6 @@ class RecordedTasks:
 
     def _attempt(self, task: Any, request: Any, started_at: datetime) -> Attempt:
         header = _mapping(request.get(HEADER) or (request.headers or {}).get(HEADER))
-        carried = Carried()
-        if header.get("id") == request.id:  # otherwise, a task has copied its own headers
-            carried = Carried.read(header)
-        elif request.is_eager:
-            carried = replace(Carried.now(), enqueued_at=None)
         execution_id = None if request.is_eager else header.get("execution_id")
         return Attempt(
             source=request,
@@ -278,25 +278,10 @@ class RecordedTasks:
             worker_id=None if request.is_eager else header.get("worker_id") or request.hostname,
             correlation_id=request.root_id,
             run_at=_moment(request.eta, task.app),
-            carried=carried,
+            carried=_carried(request, header),
             execution_id=execution_id and _id_for(UUID(execution_id), started_at),
             labels={NOT_REPLAYABLE: _CHORD} if request.chord else {},
         )
-
-
-def schedules(app: Celery) -> list[Schedule]:
-    """Return the entries of `beat_schedule`, with those that `add_periodic_task` adds.
-
-    Entries that another scheduler keeps, such as django-celery-beat in its tables, are not among
-    them. A `crontab` has no `cron` if that could not say the same: Celery requires both a day of
-    the month and a day of the week, where cron accepts either.
-    """
-    app.finalize()
-    zone = getattr(app.timezone, "key", None) or ("UTC" if app.conf.enable_utc else None)
-    return [
-        _schedule(name, entry["task"], maybe_schedule(entry["schedule"], app=app), zone)
-        for name, entry in app.conf.beat_schedule.items()
-    ]
 
 
 def enqueue(app: Celery, replay: Replay) -> str:
@@ -327,6 +312,22 @@ def enqueue(app: Celery, replay: Replay) -> str:
     return job_id
 
 
+def _time_limits() -> tuple[type[BaseException], ...]:
+    gevent = sys.modules.get("gevent")  # whose pool lets its own exception pass through the task
+    return SoftTimeLimitExceeded, TimeLimitExceeded, *([gevent.Timeout] if gevent else [])
+
+
+def _carried(request: Any, header: Mapping[str, Any]) -> Carried:
+    carried = Carried()
+    if header.get("id") == request.id:  # otherwise, a task has copied its own headers
+        carried = Carried.read(header)
+    elif request.is_eager:
+        carried = replace(Carried.now(), enqueued_at=None)
+    # OpenTelemetry's instrumentation sends this header. In a worker, its span may begin too late.
+    span = Carried.read({"traceparent": request.get("traceparent")}).traceparent
+    return carried if span is None else replace(carried, traceparent=span)
+
+
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
@@ -342,7 +343,32 @@ def _rejected(reject: Any) -> Cancelled:
     return Cancelled(f"rejected{reason}")
 
 
-def _lost(error: BaseException) -> BaseException:
+def _is_requeued_on_timeout(task: Any) -> bool:
+    both = task.acks_on_failure_or_timeout  # the only option before Celery 5.6
+    return bool(task.acks_late and not getattr(task, "acks_on_timeout", both))
+
+
+def _cause(retry: Any) -> ErrorLike:
+    """Return why a task is retried. Celery has replaced an error that cannot be pickled."""
+    error: Any = retry if retry.exc is None else retry.exc
+    for original in (retry.__cause__, retry.__context__):
+        if original is not None and _stands_for(error, original):
+            error = original
+    cause: ErrorLike = error
+    if isinstance(error, UnpickleableExceptionWrapper):
+        cause = Failure(f"{error.exc_module}.{error.exc_cls_name}", str(error))
+    return cause
+
+
+def _stands_for(error: Any, original: BaseException) -> bool:
+    kind = type(original)
+    if isinstance(error, UnpickleableExceptionWrapper):
+        return (error.exc_module, error.exc_cls_name) == (kind.__module__, kind.__name__)
+    has_been_raised = error.__traceback__ is not None
+    return not has_been_raised and isinstance(original, type(error)) and original.args == error.args
+
+
+def _lost(error: ErrorLike) -> ErrorLike:
     return WorkerLost(str(error)) if isinstance(error, WorkerLostError) else error
 
 
@@ -370,31 +396,3 @@ def _queue(app: Any, delivery: Mapping[str, Any]) -> str | None:
 def _moment(eta: str | None, app: Any) -> datetime | None:
     moment = None if eta is None else datetime.fromisoformat(eta)
     return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=app.timezone)
-
-
-def _schedule(name: str, task: str, when: Any, zone: str | None) -> Schedule:
-    every = when.run_every if isinstance(when, schedule) else None
-    is_cron = isinstance(when, crontab)
-    return Schedule(
-        name=name,
-        task_identifier=task,
-        description=repr(when),
-        cron=_cron(when) if is_cron else None,
-        every=every if isinstance(every, timedelta) and not is_cron else None,
-        timezone=zone,
-    )
-
-
-def _cron(when: Any) -> str | None:
-    fields = [
-        _field(when.minute, range(60)),
-        _field(when.hour, range(24)),
-        _field(when.day_of_month, range(1, 32)),
-        _field(when.month_of_year, range(1, 13)),
-        _field(when.day_of_week, range(7)),
-    ]
-    return None if "*" not in (fields[2], fields[4]) else " ".join(fields)
-
-
-def _field(chosen: Collection[int], every: range) -> str:
-    return "*" if set(chosen) == set(every) else ",".join(map(str, sorted(chosen)))

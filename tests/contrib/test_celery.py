@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import pickle
 import socket
 import subprocess
 import sys
@@ -67,6 +70,27 @@ class Refused(Exception):
 
     def __reduce__(self):
         raise TypeError("no pickle")
+
+
+class Unpicklable(Exception):
+    def __init__(self, text, needed):
+        super().__init__(text)
+
+
+class Fault(Exception):
+    pass
+
+
+class PartlyPicklable(Fault):
+    """Celery makes an error of the base class from it, which has no traceback."""
+
+    def __init__(self, text, needed):
+        super().__init__(text)
+
+
+class Empty(Exception):
+    def __len__(self):
+        return 0
 
 
 def nothing():
@@ -244,6 +268,42 @@ class TestEagerMode:
             (3, "failed", "OSError", False),
         ]
 
+    @pytest.mark.parametrize("error", [Unpicklable, PartlyPicklable, Empty])
+    def test_a_retry_keeps_an_error_that_celery_replaces_or_overlooks(self, app, store, error):
+        @app.task(bind=True, max_retries=3)
+        def fetch(self):
+            if self.request.retries == 0:
+                try:
+                    raise error("no answer", nothing)
+                except error as caught:
+                    raise self.retry(exc=caught, countdown=0) from None
+
+        fetch.apply()
+
+        first, _ = store.query(order="oldest")
+        assert (first.error_type, first.will_retry) == (f"{__name__}.{error.__name__}", True)
+        assert 'raise error("no answer", nothing)' in first.error_stack
+
+    def test_the_error_of_a_retry_need_not_be_the_one_that_is_handled(self, app, store):
+        @app.task(bind=True)
+        def fetch(self):
+            if self.request.retries == 0:
+                try:
+                    raise KeyError("of the code")
+                except KeyError:
+                    raise self.retry(exc=ValueError("of the task"), countdown=0) from None
+
+        @app.task(bind=True)
+        def refuse(self):
+            if self.request.retries == 0:
+                raise self.retry(exc=Unpicklable("no answer", nothing), countdown=0)
+
+        fetch.apply()
+        refuse.apply()
+
+        types = [record.error_type for record in store.query(status="failed", order="oldest")]
+        assert types == ["ValueError", f"{__name__}.Unpicklable"]
+
     def test_a_retry_without_an_error_is_recorded_as_such(self, app, store):
         @app.task(bind=True)
         def poll(self):
@@ -279,6 +339,20 @@ class TestEagerMode:
         assert (record.status, record.error_type) == ("failed", "jobhistory.TimedOut")
         assert "raise SoftTimeLimitExceeded" in record.error_stack
 
+    def test_a_time_limit_of_gevents_pool_is_timed_out(self, make_app, store):
+        gevent = pytest.importorskip("gevent")
+        app = make_app(store)
+
+        @app.task
+        def crawl():
+            raise gevent.Timeout(5)
+
+        with pytest.raises(gevent.Timeout):
+            crawl.apply()
+
+        assert outcomes(store) == [(1, "failed", "jobhistory.TimedOut", None)]
+        assert only(store).error_message == "Timeout: 5 seconds"
+
     @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), KeyboardInterrupt()])
     def test_an_error_that_reaches_the_caller_is_recorded(self, app, store, error):
         @app.task
@@ -291,6 +365,29 @@ class TestEagerMode:
         record = only(store)
         assert (record.status, record.error_type) == ("failed", type(error).__name__)
         assert "raise error" in record.error_stack
+
+    def test_it_fails_with_the_error_that_its_caller_handles_if_it_raises_that(self, app, store):
+        @app.task
+        def fail(error):
+            raise error
+
+        try:
+            raise ValueError("of the caller")
+        except ValueError as error:
+            with pytest.raises(ValueError, match="of the caller"):
+                fail.apply((error,), throw=True)
+
+        assert outcomes(store) == [(1, "failed", "ValueError", None)]
+
+    def test_a_task_can_copy_its_request(self, app, store):
+        @app.task(bind=True)
+        def show(self):
+            assert copy.deepcopy(self.request).id == pickle.loads(pickle.dumps(self.request)).id
+            return json.dumps(vars(self.request))
+
+        show.apply()
+
+        assert outcomes(store) == [(1, "completed", None, None)]
 
     def test_the_error_that_its_caller_handles_does_not_fail_it(self, app, store):
         @app.task
@@ -590,6 +687,18 @@ class TestAWorker:
             [("cancelled", "expired"), ("cancelled", "revoked")] if skipped == "record" else []
         )
 
+    def test_the_trace_is_that_which_opentelemetry_sends(self, worker, store):
+        """Its instrumentation may begin the span of the task after we record its start."""
+        trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+        worker.tasks["fetch"].apply_async(headers={"traceparent": f"00-{trace}-{span}-01"})
+        worker.tasks["add"].apply_async((1, 2), headers={"traceparent": "no"})
+        records = ended(store, 3)
+
+        assert {(each.task_identifier, each.trace_id, each.span_id) for each in records} == {
+            ("fetch", trace, span),
+            ("add", None, None),
+        }
+
 
 class TestMessages:
     @pytest.fixture
@@ -729,6 +838,17 @@ class TestChildrenThatAreLost:
         self.fail(task, WorkerLostError("signal 9"))
 
         assert outcomes(store) == [(3, "failed", "jobhistory.WorkerLost", None)]
+
+    @pytest.mark.parametrize(("acknowledged", "will_retry"), [(True, None), (False, True)])
+    def test_a_task_that_is_delivered_again_after_a_time_limit_will_be_retried(
+        self, store, task, received, acknowledged, will_retry
+    ):
+        task.acks_late = True
+        task.acks_on_failure_or_timeout = task.acks_on_timeout = acknowledged
+        self.run(task, received, state=None)
+        self.fail(task, TimeLimitExceeded(5))
+
+        assert outcomes(store) == [(3, "failed", "jobhistory.TimedOut", will_retry)]
 
     def test_a_revoked_execution_is_cancelled(self, store, task, received):
         self.run(task, received, state=None)
