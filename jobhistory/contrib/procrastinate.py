@@ -25,7 +25,6 @@ try:
     from procrastinate import App, JobContext
     from procrastinate.connector import BaseAsyncConnector, BaseConnector
     from procrastinate.exceptions import AppNotOpen, JobAborted
-    from procrastinate.job_context import AbortReason
     from procrastinate.jobs import JobDeferrer
     from procrastinate.middleware import AsyncCallNext
     from procrastinate.worker import Worker
@@ -87,7 +86,7 @@ class JobHistory:
                 kwargs[KEYWORD] = carried
 
     def close(self) -> None:
-        """Stop to record, and close a store that was made for this middleware.
+        """Stop recording, and close a store that was made for this middleware.
 
         Use `close_async` in an event loop, or if the store is for asyncio.
         """
@@ -137,13 +136,12 @@ class JobHistory:
         finally:  # asyncio.run() cancels all tasks, those of jobs as well
             if running:
                 await asyncio.wait(running, timeout=_SECONDS_FOR_JOBS)
-            if not self._is_closed:
-                await self._adapter.close_async()
+            await self._adapter.close_async()
 
     def _will_retry(self, context: JobContext, error: BaseException) -> bool | None:
-        """Return what the worker decides, by the same rule; `None` if the strategy raises."""
-        if isinstance(error, JobAborted) and context.abort_reason() != AbortReason.SHUTDOWN:
-            return False
+        """Return what the worker decides about a failure; `None` if the strategy raises."""
+        if isinstance(error, (JobAborted, asyncio.CancelledError)):
+            return None  # it is no failure
         try:
             return context.task.get_retry_exception(error, context.job) is not None
         except Exception as problem:

@@ -535,13 +535,24 @@ def test_history_is_in_a_database_of_django(shop, settings_of_django, databases,
     assert history_store().count(status="completed").value == 1
 
 
-def test_a_database_in_memory_has_its_history_in_memory(shop, settings_of_django):
+@pytest.mark.parametrize("name", [":memory:", "file:memorydb_default?mode=memory&cache=shared"])
+def test_a_database_in_memory_has_its_history_in_memory(shop, settings_of_django, databases, name):
     from jobhistory.contrib.django import history_store
 
-    settings_of_django({"PAYLOAD": False})  # which does not say where
+    databases(ENGINE="django.db.backends.sqlite3", NAME=name)
+    settings_of_django({"DATABASE": "history"})
     shop.add.enqueue(1)
 
     assert history_store().count().value == 1
+
+
+def test_by_default_history_is_in_the_default_database(shop, settings_of_django):
+    from jobhistory.contrib.django import history_store
+
+    settings_of_django({"RESULT": True})  # which does not say where
+    shop.add.enqueue(1)
+
+    assert history_store().query()[0].result == 2
 
 
 def test_the_url_of_a_postgresql_database_of_django(shop, settings_of_django, databases):

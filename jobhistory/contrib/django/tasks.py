@@ -64,7 +64,7 @@ class TaskRecorder:
             signal.connect(receiver, weak=False)
 
     def close(self) -> None:
-        """Stop to record, and close the store if it was made for this recorder."""
+        """Stop recording, and close the store if it was made for this recorder."""
         for signal, receiver in self._signals:
             signal.disconnect(receiver)
         self._signals.clear()
