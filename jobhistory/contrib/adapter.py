@@ -112,7 +112,10 @@ class Options(TypedDict, total=False):
         history_retention: how long the rows are kept, as for `record_start`.
         heartbeat, log_tail: as for `track`.
         end_leftovers: whether a worker that starts marks executions as lost that its previous
-            process left without an outcome; `True` by default.
+            process left without an outcome; `True` by default. It knows them by the id of the
+            worker, or by a host and a process that no longer exists. Pass `False` if several
+            processes have the same `worker_id`, or containers the same host name. Otherwise, one
+            that starts presumes what the others run to be lost, until it ends.
     """
 
     worker_id: Id | Callable[[Any], Id] | None

@@ -76,7 +76,8 @@ def replay(
 
     The new execution gets the label `replay_of`, and the old one the label `replayed_at`, which is
     written first: of concurrent calls, one enqueues the job. If enqueueing raises an error, the
-    label is removed. If the process dies meanwhile, it stays, so a job is never enqueued twice.
+    label is removed. If the process dies or is interrupted meanwhile, it stays, so that no other
+    call enqueues the job unless forced.
 
     Args:
         app: the framework's object that enqueues jobs, such as the Celery app. Its class decides
@@ -85,12 +86,13 @@ def replay(
         execution_id: the `id` of the record.
         force: whether to enqueue the job although it was replayed before, will be tried again by
             its queue, or has a later execution.
-        dry_run: only check whether the job could be enqueued.
+        dry_run: only check what history knows. It does not ask the app, such as for the task.
 
     Raises:
         NotReplayable: if the execution is still running; if its payload is not exact, because it
-            was redacted, cut or changed to fit JSON, or is not what adapters record; and, without
-            `force`, if it was replayed before, will be tried again, or has a later execution.
+            was redacted, cut or changed to fit JSON, or is not what adapters record; if the label
+            cannot be written; and, without `force`, if it was replayed before, will be tried again,
+            or has a later execution.
         ExecutionNotFound: if there is no such execution, or it has expired.
         InvalidInput: if an argument cannot be used, or the app does not know the task.
         Exception: what the framework raises if it cannot enqueue the job.
@@ -124,7 +126,8 @@ def replay_all(
             required, such as `status="failed"`.
         limit: the maximum number of jobs to enqueue; `None` for no limit.
         force: whether to enqueue also those jobs that were replayed before.
-        dry_run: enqueue nothing; return what would be enqueued, and what would be refused.
+        dry_run: enqueue nothing; return what would be enqueued, and what would be refused. It does
+            not ask the app, such as for the tasks.
 
     Raises:
         InvalidInput: if an argument or a criterion cannot be used.
