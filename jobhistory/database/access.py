@@ -8,10 +8,11 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from jobhistory.database import binds
-from jobhistory.errors import InvalidInput
+from jobhistory.errors import InvalidInput, JobHistoryError
 
 # Setting it costs no round trip, and the library would gain only conflicts from a higher level.
 _ISOLATION: dict[str, Any] = {"isolation_level": "READ COMMITTED"}
@@ -81,7 +82,8 @@ class EngineAccess:
         """Yield a connection in a transaction."""
         connection = self._connection = self.bind.engine.connect()
         if as_statements:
-            yield connection
+            with _unless_interrupted(connection):
+                yield connection
             return
         is_postgresql = self.bind.dialect.name == "postgresql"
         if as_one and is_postgresql:
@@ -89,7 +91,8 @@ class EngineAccess:
         with connection.begin():
             if as_one and not is_postgresql:
                 _begin_unless_begun(connection)
-            yield connection
+            with _unless_interrupted(connection):
+                yield connection
 
 
 class SessionAccess:
@@ -115,7 +118,29 @@ class SessionAccess:
             )
             if is_free and not is_postgresql:
                 _begin_unless_begun(connection)
-            yield connection
+            if isinstance(bind, Connection):  # the caller's transaction goes on
+                yield connection
+            else:
+                with _unless_interrupted(connection):
+                    yield connection
+
+
+@contextmanager
+def _unless_interrupted(connection: Connection) -> Iterator[None]:
+    """Invalidate a connection of PostgreSQL if something else than an error of ours interrupts it.
+
+    The exception of a signal handler, such as a time limit of a job, may interrupt a statement. As
+    the server has not answered it, the rollback would fail, and its error hide the exception.
+    SQLAlchemy does this for exceptions such as `KeyboardInterrupt`.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, JobHistoryError):
+        raise
+    except Exception as error:
+        if connection.dialect.name == "postgresql":
+            connection.invalidate(error)
+        raise
 
 
 @contextmanager

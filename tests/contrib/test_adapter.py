@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
 import sys
 import types
 from contextvars import Context
 from datetime import UTC, datetime, timedelta
-from threading import Thread
+from threading import Thread, Timer
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import sessionmaker
 
 from jobhistory import (
     Cancelled,
@@ -349,6 +352,46 @@ def test_a_time_limit_that_interrupts_a_statement_reaches_the_job(store, monkeyp
     assert (record.status, record.error_type, record.error_message) == expected
     assert current_execution() is None
     assert caplog.text == ""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no such signals")
+@pytest.mark.parametrize("step", ["begin", "end"])
+@pytest.mark.parametrize("bind", ["engine", "sessions", "url"])
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_a_time_limit_while_the_database_is_busy_reaches_the_job(
+    postgres_database, caplog, driver, bind, step
+):
+    """A signal handler interrupts a statement that waits for a lock."""
+    url = postgres_database.url.set(drivername=f"postgresql+{driver}")
+    engine = create_engine(url)
+    binds = {"engine": engine, "sessions": sessionmaker(engine), "url": url}
+    store = create_store(binds[bind])
+    adapter = adapter_for(store)
+    recording = adapter.begin(attempt()) if step == "end" else None
+
+    def interrupt(*_):
+        raise SoftLimit("too long")
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with postgres_database.engine.connect() as other:
+            other.execute(text("LOCK TABLE job_history IN ACCESS EXCLUSIVE MODE"))
+            release = Timer(0.6, other.rollback)
+            release.start()
+            with pytest.raises(SoftLimit):  # noqa: PT012
+                signal.setitimer(signal.ITIMER_REAL, 0.2)
+                adapter.begin(attempt()) if recording is None else recording.end()
+            release.join()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+    adapter.begin(attempt(job_id="next")).end()
+    statuses = {record.job_id: record.status.value for record in store.query()}
+    assert statuses == {"job-1": "completed" if step == "end" else "failed", "next": "completed"}
+    assert caplog.text == ""
+    store.close()
+    engine.dispose()
 
 
 def test_a_time_limit_that_cannot_be_printed_is_recorded(adapter, store):
