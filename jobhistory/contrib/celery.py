@@ -26,6 +26,7 @@ from jobhistory.contrib.adapter import (
 from jobhistory.contrib.jobs import NOT_REPLAYABLE
 from jobhistory.errors import InvalidInput
 from jobhistory.execution.ids import new_execution_id
+from jobhistory.execution.values import read_boolean
 from jobhistory.failure import Cancelled, Failure, WorkerLost
 from jobhistory.sanitize.tracebacks import safe_text
 from jobhistory.typing import ErrorLike
@@ -91,6 +92,8 @@ def record_tasks(
     """
     if not isinstance(app, Celery):
         raise InvalidInput("app", app, "is not a Celery app")
+    app = app.finalize.__self__  # of a proxy such as `current_app`, the app that it stands for now
+    read_boolean(eager, "eager")
     adapter = Adapter(
         store,
         options,

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -43,6 +44,7 @@ from celery.exceptions import (
     WorkerLostError,
 )
 from celery.exceptions import Retry as CeleryRetry
+from celery.local import Proxy
 from celery.schedules import BaseSchedule, crontab, schedule
 from celery.utils.dispatch import Signal
 from celery.worker.state import revoked as revoked_tasks
@@ -580,6 +582,20 @@ class TestSetUp:
     def test_what_is_not_an_app_is_refused(self, store, wrong):
         with pytest.raises(InvalidInput, match="not a Celery app"):
             record_tasks(wrong, store)
+
+    def test_a_proxy_stands_for_the_app_that_it_stands_for_now(self, store):
+        apps = [new_app(), new_app()]
+        proxy = Proxy(lambda: apps[0])
+        with closing(record_tasks(proxy, store)):
+            task = apps[0].task(name="add")(nothing)
+            apps.reverse()
+            task.apply()
+
+        assert store.count().value == 1
+
+    def test_an_argument_that_is_not_boolean_is_refused(self, make_app, store):
+        with pytest.raises(InvalidInput, match="eager"):
+            make_app(store, eager="no")
 
     def test_an_unknown_option_is_refused(self, make_app, store):
         with pytest.raises(InvalidInput, match="retention"):
