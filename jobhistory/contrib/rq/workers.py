@@ -58,7 +58,7 @@ class RecordsJobs(_WorkerBase):
         _ = adapter.store  # horses inherit what the worker has made, and mistakes show at once
         super().bootstrap(*args, **kwargs)
         adapter.end_leftovers(self.name)
-        if isinstance(adapter.leftovers, Thread):
+        if isinstance(self, rq.Worker) and isinstance(adapter.leftovers, Thread):
             # A fork while it imports or connects would leave locks in the horse that nobody opens.
             adapter.leftovers.join(_SECONDS_FOR_LEFTOVERS)
 
