@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Unpack
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from jobhistory._runtime.clock import utc_now
 from jobhistory._runtime.fork import ForkSafeLock
@@ -96,7 +96,7 @@ class TaskHistory:
             time_limits=limits,
             cancellations=(CancelExecution, TaskLockedException, *cancellations),
         )
-        self._app = app
+        self._reference = ref(app)  # _installed holds this object as long as there is the app
         self._carries = carry
         self._running: dict[int, _Running] = {}
         self._lock = ForkSafeLock()
@@ -119,6 +119,12 @@ class TaskHistory:
         self._app.unregister_on_shutdown(_NAME)
         _installed.pop(self._app, None)
         self._adapter.close()
+
+    @property
+    def _app(self) -> huey.Huey:
+        app = self._reference()
+        assert app is not None
+        return app
 
     @property
     def _receivers(self) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
 import socket
 import sys
 import time
+import weakref
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -409,6 +411,16 @@ def test_two_hueys_of_a_process_are_kept_apart(app, huey, store):
 
     assert one(rows(store)).labels["queue"] == "shop"
     assert one(rows(other_store)).labels["queue"] == "other"
+
+
+def test_a_huey_that_nobody_uses_is_not_kept_in_memory(store):
+    huey = MemoryHuey("short-lived")
+    record_tasks(huey, store)
+    reference = weakref.ref(huey)
+    del huey
+    gc.collect()
+
+    assert reference() is None
 
 
 @pytest.mark.usefixtures("recorded")
