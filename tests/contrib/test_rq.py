@@ -459,7 +459,7 @@ class Parent:
                 raise error
             if stopped:
                 self.worker._stopped_job_id = job.id
-            arguments = {} if VERSION < (2, 7) else {"execution": execution}
+            arguments = {} if VERSION < (3, 0) else {"execution": execution}
             self.worker.handle_job_failure(
                 job, queue=queue, exc_string="waitpid returned 9; ", **arguments
             )
@@ -558,7 +558,7 @@ def test_a_starting_worker_ends_what_the_previous_one_of_its_name_left(queue, st
     assert one(store.running()).worker_id == "worker-2"
 
 
-@pytest.mark.skipif(VERSION < (2, 4), reason="RQ 2.3 has no CronScheduler")
+@pytest.mark.skipif(VERSION < (2, 5), reason="RQ 2.4 has intervals only")
 @pytest.mark.parametrize("of", ["scheduler", "queue"])
 def test_schedules_of_a_scheduler_and_of_a_redis(queue, connection, of):
     from rq.cron import CronScheduler
@@ -566,6 +566,10 @@ def test_schedules_of_a_scheduler_and_of_a_redis(queue, connection, of):
     scheduler = CronScheduler(connection=connection, logging_level=logging.CRITICAL)
     scheduler.register(double, "default", cron="17 2 * * *")
     scheduler.register(fail, "default", interval=90)
+    if of == "queue" and VERSION < (2, 7):
+        with pytest.raises(InvalidInput, match="pass a CronScheduler"):
+            schedules(queue)
+        return
     scheduler.register_birth()
 
     nightly, often = schedules(scheduler if of == "scheduler" else queue)
