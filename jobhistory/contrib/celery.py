@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Unpack
+from threading import Timer
+from typing import Any, NamedTuple, Unpack
 from uuid import UUID, uuid4
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
@@ -34,30 +35,33 @@ from jobhistory.typing import ErrorLike
 try:
     from celery import Celery, signals
     from celery.app.task import Context
-    from celery.exceptions import (
-        Reject,
-        SoftTimeLimitExceeded,
-        TimeLimitExceeded,
-        WorkerLostError,
-    )
+    from celery.exceptions import Reject, TimeLimitExceeded, WorkerLostError
     from celery.utils.serialization import UnpickleableExceptionWrapper
 
+    from jobhistory.contrib.celery_limits import (
+        CANCELLATIONS,
+        send_again,
+        soft_limit_deferred,
+        time_limits,
+    )
     from jobhistory.contrib.celery_schedules import schedules
 except ImportError as error:
     raise not_installed("celery", error) from error
 
-try:  # greenlets of gevent and eventlet are stopped with it
-    from greenlet import GreenletExit
-except ImportError:
-    _CANCELLATIONS: tuple[type[BaseException], ...] = (Reject,)
-else:
-    _CANCELLATIONS = (Reject, GreenletExit)
-
 __all__ = ["RecordedTasks", "enqueue", "record_tasks", "schedules"]
 
-_begun: WeakKeyDictionary[Any, tuple[Recording | None, BaseException | None]] = WeakKeyDictionary()
-"""By the request of a task that runs in this process: its recording, if it is recorded, and the
-exception that its caller handles. The request is the user's, who may copy or print it."""
+
+class _Begun(NamedTuple):
+    recording: Recording | None
+    outer: BaseException | None
+    """The exception that the caller of an eager task handles."""
+    limit: Timer | None
+    """Sends a soft time limit that came while the start was recorded."""
+
+
+_NOT_BEGUN = _Begun(None, None, None)
+_begun: WeakKeyDictionary[Any, _Begun] = WeakKeyDictionary()
+"""By the request of a task that runs in this process, which is the user's to copy or print."""
 
 _HOURS_BETWEEN_IDS = 20
 """The steps in which an id moves towards the start, which must be within a day of it."""
@@ -97,8 +101,8 @@ def record_tasks(
     adapter = Adapter(
         store,
         options,
-        time_limits=_time_limits(),
-        cancellations=_CANCELLATIONS,
+        time_limits=time_limits(),
+        cancellations=CANCELLATIONS,
     )
     if app in _recorded:
         _recorded[app].close()
@@ -180,16 +184,19 @@ class RecordedTasks:
         if task.name == _POLLS:
             return
         recording = None
-        try:
-            recording = self._adapter.begin(self._attempt(task, request, utc_now()))
-        except Exception as error:
-            self._adapter.contain("start", task.name, error)
-        _begun[request] = recording, sys.exc_info()[1]
+        with soft_limit_deferred() as limits:
+            try:
+                recording = self._adapter.begin(self._attempt(task, request, utc_now()))
+            except Exception as error:
+                self._adapter.contain("start", task.name, error)
+        _begun[request] = _Begun(recording, sys.exc_info()[1], send_again(limits))
 
     def _end(self, task: Any, state: str | None = None, retval: Any = None, **_: Any) -> None:
-        recording, outer = _begun.get(task.request, (None, None))
+        recording, outer, limit = _begun.get(task.request, _NOT_BEGUN)
         if task.app != self._app or recording is None:
             return
+        if limit is not None:
+            limit.cancel()
         raised = sys.exc_info()[1]  # passes through the worker's code, not only the task's
         if raised is outer and state is not None:  # of the code that called an eager task
             raised = None
@@ -313,11 +320,6 @@ def enqueue(app: Celery, replay: Replay) -> str:
         **({} if replay.queue is None else {"queue": replay.queue}),
     )
     return job_id
-
-
-def _time_limits() -> tuple[type[BaseException], ...]:
-    gevent = sys.modules.get("gevent")  # whose pool lets its own exception pass through the task
-    return SoftTimeLimitExceeded, TimeLimitExceeded, *([gevent.Timeout] if gevent else [])
 
 
 def _carried(request: Any, header: Mapping[str, Any]) -> Carried:

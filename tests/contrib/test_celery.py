@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -33,6 +35,7 @@ from tests.contrib.workers import wait_for
 
 pytest.importorskip("celery")
 
+from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
 from celery import Celery, chain, chord, group, signals
 from celery.app.task import Context
 from celery.contrib.testing.worker import start_worker
@@ -354,6 +357,32 @@ class TestEagerMode:
 
         assert outcomes(store) == [(1, "failed", "jobhistory.TimedOut", None)]
         assert only(store).error_message == "Timeout: 5 seconds"
+
+    @pytest.mark.skipif(SIG_SOFT_TIMEOUT is None, reason="there are no soft time limits")
+    @pytest.mark.parametrize(
+        ("seconds", "outcome"),
+        [(5, (1, "failed", "jobhistory.TimedOut", False)), (0, (1, "completed", None, None))],
+    )
+    def test_a_soft_limit_that_comes_while_the_start_is_recorded_reaches_a_task_that_still_runs(
+        self, make_app, store, seconds, outcome
+    ):
+        def exceed(request):
+            os.kill(os.getpid(), SIG_SOFT_TIMEOUT)
+
+        app = make_app(store, correlation_id=exceed)
+
+        @app.task
+        def crawl():
+            time.sleep(seconds)
+
+        usual = signal.signal(SIG_SOFT_TIMEOUT, soft_timeout_sighandler)  # as children have it
+        try:
+            crawl.apply()
+            time.sleep(0.2)
+        finally:
+            signal.signal(SIG_SOFT_TIMEOUT, usual)
+
+        assert outcomes(store) == [outcome]
 
     @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), KeyboardInterrupt()])
     def test_an_error_that_reaches_the_caller_is_recorded(self, app, store, error):
