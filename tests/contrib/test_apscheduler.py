@@ -545,12 +545,18 @@ def test_while_the_database_is_away_the_jobs_run(scheduler, answers, caplog):
     assert "raised an exception" not in caplog.text
 
 
-def test_a_starting_scheduler_ends_what_processes_that_are_gone_have_left(scheduler, store):
+@pytest.mark.parametrize("is_running", [False, True])
+def test_a_starting_scheduler_ends_what_processes_that_are_gone_have_left(
+    scheduler, store, is_running
+):
     gone = f"{socket.gethostname()}:{2**22 + 1}"
     store.record_start({"id": "1", "task_identifier": "t"}, gone, "c")
     store.record_start({"id": "2", "task_identifier": "t"}, f"{socket.gethostname()}:1", "c")
+    if is_running:
+        scheduler.start()
     record_jobs(scheduler, store)
-    scheduler.start()
+    if not is_running:
+        scheduler.start()
 
     lost = wait_for(lambda: store.query(status="failed"), "the lost one")
     assert lost[0].error_type == "jobhistory.WorkerLost"
@@ -572,6 +578,26 @@ def test_a_recorder_is_flushed_when_the_scheduler_shuts_down(scheduler):
     scheduler.shutdown()  # waits for the job
 
     assert [r.status for r in written.query()] == ["completed"]
+
+
+def test_a_scheduler_that_starts_again_has_one_store_until_it_shuts_down(scheduler):
+    made = []
+
+    def make():
+        made.append(create_store())
+        return made[-1]
+
+    scheduler.add_executor("debug")  # a pool cannot start again
+    record_jobs(scheduler, make)
+    for cycle in (1, 2):
+        scheduler.start()
+        for _ in range(2):
+            scheduler.add_job(note)
+        wait_for(lambda until=2 * cycle: len(CALLS) == until, "the jobs")
+        wait_for(lambda: not scheduler.get_jobs(), "their removal")
+        scheduler.shutdown()
+
+    assert [len(each.query()) for each in made] == [2, 2]
 
 
 @pytest.mark.parametrize("ends", ["shutdown", "close"])
@@ -764,6 +790,17 @@ def test_a_replay_runs_the_function_of_a_job_again(scheduler, store):
     assert records[ids[2]].task_identifier == "a partial"  # without what its name carries
     assert records[ids[4]].task_identifier == f"{HERE}:note_zero"
     wait_for(lambda: len(scheduler.get_jobs()) == 5, "the removal of the replays")
+
+
+def test_a_replay_runs_no_matter_how_busy_the_scheduler_is():
+    scheduler = BackgroundScheduler(timezone="UTC")  # drops what is late by a second
+    scheduler.add_job(note, "interval", hours=1)
+    scheduler.start(paused=True)
+    enqueue(scheduler, replay(f"{HERE}:note"))
+
+    (once,) = [job for job in scheduler.get_jobs() if isinstance(job.trigger, DateTrigger)]
+    assert once.misfire_grace_time is None
+    scheduler.shutdown()
 
 
 def test_a_replay_survives_a_job_store_in_a_database(scheduler, store, tmp_path):

@@ -397,6 +397,25 @@ def test_a_middleware_that_fails_leaves_nothing_started(store):
     assert only(store).status == "completed"
 
 
+def test_an_outcome_that_a_middleware_has_hidden_is_recorded_with_the_next_message(store):
+    class Hides(Middleware):
+        def before_ack(self, broker, message):
+            raise SkipMessage  # later middleware is not called then
+
+    broker = new_broker(Hides(), JobHistory(store))
+
+    @dramatiq.actor(broker=broker)
+    def succeed(): ...
+
+    with working(broker, threads=1):
+        first = succeed.send()
+        second = succeed.send()
+        wait_for(lambda: store.get_by_job_id(second.message_id), "the second start")
+        wait_for(lambda: store.query(status="completed"), "the first outcome")
+
+    assert store.get_by_job_id(first.message_id)[0].status == "completed"
+
+
 def test_set_up_twice_it_records_once(store):
     broker = new_broker(JobHistory(store), JobHistory(store))
 

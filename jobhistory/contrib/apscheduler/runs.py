@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
-from multiprocessing.util import Finalize
 from typing import Any, overload
 from uuid import uuid4
 
@@ -32,8 +31,6 @@ class Blueprint:
         if adapter is None:
             adapter = _of_this_process[self.id] = Adapter(self.store, self.options)
             adapter.end_leftovers()  # such as those of a process that was killed
-            # A process of a pool runs no `atexit` functions.
-            Finalize(None, adapter.close, exitpriority=10)
         return adapter
 
 
