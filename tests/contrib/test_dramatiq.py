@@ -31,6 +31,7 @@ from dramatiq.middleware import (  # noqa: E402
     Retries,
     SkipMessage,
     TimeLimit,
+    TimeLimitExceeded,
 )
 
 from jobhistory.contrib.dramatiq import JobHistory, enqueue  # noqa: E402
@@ -240,6 +241,34 @@ def test_a_time_limit_is_recorded_as_such(broker, store):
     assert "TimeLimitExceeded" in record.error_message
     assert "in too_long\n" in record.error_stack
     assert record.will_retry is False
+
+
+def test_a_time_limit_that_interrupts_the_recording_of_the_start_ends_that_attempt(
+    broker, store, monkeypatch
+):
+    insert, interrupted = store._history.insert, []
+
+    def insert_slowly(row, **options):
+        insert(row, **options)
+        if not interrupted:
+            interrupted.append(row)
+            raise TimeLimitExceeded
+
+    monkeypatch.setattr(store._history, "insert", insert_slowly)
+    ran = []
+
+    @dramatiq.actor(broker=broker)
+    def succeed():
+        ran.append(current_execution().id)
+
+    succeed.send()
+    work(broker)
+
+    first, second = history(store)
+    assert (first.status, first.will_retry) == ("failed", None)
+    assert first.error_type.endswith("TimeLimitExceeded")
+    assert (second.status, second.attempt_number) == ("completed", 2)
+    assert ran == [second.id]
 
 
 def test_an_attempt_that_a_shutdown_stops_is_cancelled_and_tried_again(store):
