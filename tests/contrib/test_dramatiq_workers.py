@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections import Counter
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -132,8 +133,9 @@ def test_processes_on_rabbitmq_record_every_attempt_at_200_jobs(
     command = ("dramatiq", "jobs_app", "--processes", "2", "--threads", "4")
     with sending(url, unique) as send:
         sent = [send(*job) for job in jobs()]
-        with running(*command, folder=tmp_path):
+        with running(*command, folder=tmp_path) as worker:
             wait_for(lambda: ended(postgres_store, 300), "300 rows")
+            worker.end(signal.SIGKILL)  # faster than SIGTERM
 
     check_attempts(postgres_store, sent)
 
@@ -151,8 +153,9 @@ def test_the_messages_of_a_killed_process_are_lost_once_and_run_again(
             assert worker.process.wait(30) != 0
         assert [r.status for r in store.query()] == ["started", "started"]
 
-        with running(*command, folder=tmp_path):
+        with running(*command, folder=tmp_path) as worker:
             wait_for(lambda: ended(store, 4), "the second attempts")
+            worker.end(signal.SIGKILL)
 
     for job_id in sent:
         rows = [(r.status, r.error_type, r.attempt_number) for r in store.get_by_job_id(job_id)]
@@ -222,7 +225,7 @@ def test_greenlets_are_recorded_as_threads_are(
         send("too_long")
         with running(*command, folder=tmp_path) as worker:
             wait_for(lambda: ended(store, 24), f"24 rows: {worker.printed}")
-            assert worker.end() == 0
+            worker.end(signal.SIGKILL)
 
     slow = store.query(task_identifier="slow", status="completed")
     assert {r.job_id for r in slow} == set(waiting)
@@ -240,10 +243,11 @@ def test_the_example_sends_jobs_and_shows_their_history(redis_url, tmp_path):
     shutil.copy(EXAMPLES / "dramatiq_app.py", tmp_path)
     environment = {"REDIS_URL": redis_url}
     with (
-        running("dramatiq", "dramatiq_app", folder=tmp_path, environment=environment),
+        running("dramatiq", "dramatiq_app", folder=tmp_path, environment=environment) as worker,
         running("dramatiq_app", folder=tmp_path, environment=environment) as script,
     ):
         assert script.process.wait(40) == 0, script.printed
+        worker.end(signal.SIGKILL)
 
     assert script.printed.splitlines() == [
         "greet, attempt 1: completed",
