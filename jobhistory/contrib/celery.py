@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from threading import Timer
 from typing import Any, NamedTuple, Unpack
 from uuid import UUID, uuid4
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
@@ -28,22 +27,21 @@ from jobhistory.contrib.jobs import NOT_REPLAYABLE
 from jobhistory.errors import InvalidInput
 from jobhistory.execution.ids import new_execution_id
 from jobhistory.execution.values import read_boolean
-from jobhistory.failure import Cancelled, Failure, WorkerLost
-from jobhistory.sanitize.tracebacks import safe_text
-from jobhistory.typing import ErrorLike
+from jobhistory.failure import Cancelled, WorkerLost
 
 try:
     from celery import Celery, signals
     from celery.app.task import Context
-    from celery.exceptions import Reject, TimeLimitExceeded, WorkerLostError
-    from celery.utils.serialization import UnpickleableExceptionWrapper
+    from celery.exceptions import Reject, TimeLimitExceeded
 
     from jobhistory.contrib.celery_limits import (
         CANCELLATIONS,
+        forget_limits,
         send_again,
         soft_limit_deferred,
         time_limits,
     )
+    from jobhistory.contrib.celery_outcomes import cause, end, lost
     from jobhistory.contrib.celery_schedules import schedules
 except ImportError as error:
     raise not_installed("celery", error) from error
@@ -53,13 +51,11 @@ __all__ = ["RecordedTasks", "enqueue", "record_tasks", "schedules"]
 
 class _Begun(NamedTuple):
     recording: Recording | None
+    """None if the task is not to be recorded, or could not be."""
     outer: BaseException | None
     """The exception that the caller of an eager task handles."""
-    limit: Timer | None
-    """Sends a soft time limit that came while the start was recorded."""
 
 
-_NOT_BEGUN = _Begun(None, None, None)
 _begun: WeakKeyDictionary[Any, _Begun] = WeakKeyDictionary()
 """By the request of a task that runs in this process, which is the user's to copy or print."""
 
@@ -178,40 +174,32 @@ class RecordedTasks:
     # Where tasks run.
 
     def _begin(self, task: Any, **_: Any) -> None:
-        request = task.request
-        if task.app != self._app or (request.is_eager and not self._eager):
+        if task.app != self._app:
             return
-        if task.name == _POLLS:
-            return
-        recording = None
-        with soft_limit_deferred() as limits:
+        request, recording = task.request, None
+        with soft_limit_deferred() as came:
             try:
-                recording = self._adapter.begin(self._attempt(task, request, utc_now()))
+                if task.name != _POLLS and (self._eager or not request.is_eager):
+                    recording = self._adapter.begin(self._attempt(task, request, utc_now()))
             except Exception as error:
                 self._adapter.contain("start", task.name, error)
-        _begun[request] = _Begun(recording, sys.exc_info()[1], send_again(limits))
+        send_again(came)
+        _begun[request] = _Begun(recording, sys.exc_info()[1])
 
     def _end(self, task: Any, state: str | None = None, retval: Any = None, **_: Any) -> None:
-        recording, outer, limit = _begun.get(task.request, _NOT_BEGUN)
-        if task.app != self._app or recording is None:
+        begun = _begun.pop(task.request, None) if task.app == self._app else None
+        if begun is None:
             return
-        if limit is not None:
-            limit.cancel()
         raised = sys.exc_info()[1]  # passes through the worker's code, not only the task's
-        if raised is outer and state is not None:  # of the code that called an eager task
+        if raised is begun.outer and state is not None:  # of the code that called an eager task
             raised = None
-        if _is_exit_by_signal(raised):
-            recording.leave()  # the main process knows why it sent that
-        elif raised is not None:
-            recording.end(raised)
-        elif state == "RETRY":
-            recording.end(_cause(retval), will_retry=True)
-        elif state == "FAILURE":
-            recording.end(retval, will_retry=False)
-        elif state == "REJECTED":
-            recording.end(_rejected(retval))
+        with soft_limit_deferred() as came:
+            if begun.recording is not None:
+                end(begun.recording, raised, state, retval)
+        if _begun:  # in a child, these are the tasks that run this one, and the limit is theirs
+            send_again(came)
         else:
-            recording.end(result=retval if state == "SUCCESS" else None)
+            forget_limits()
 
     def _close_child(self, **_: Any) -> None:
         self._adapter.close()  # these processes run no functions of atexit
@@ -227,7 +215,7 @@ class RecordedTasks:
         in_signal = sender.request.id == task_id  # since Celery 5.7; twins have the same task id
         request = sender.request if in_signal else Context(received.request_dict)
         requeued = isinstance(exception, TimeLimitExceeded) and _is_requeued_on_timeout(sender)
-        self._record(sender, request, _lost(exception), will_retry=requeued or None)
+        self._record(sender, request, lost(exception), will_retry=requeued or None)
 
     def _retry_elsewhere(self, sender: Any, request: Any, reason: Any = None, **_: Any) -> None:
         if sender.app != self._app or request in _begun:
@@ -235,7 +223,7 @@ class RecordedTasks:
         if reason is None:  # the connection to the broker was lost, or the worker stops
             self._record(sender, request, Cancelled("stopped by the worker"))
         else:
-            self._record(sender, request, _lost(_cause(reason)), will_retry=True)
+            self._record(sender, request, lost(cause(reason)), will_retry=True)
 
     def _reject(
         self, received: ref[Any], reject: Any, logger: Any, errors: Any, requeue: bool
@@ -337,44 +325,9 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _is_exit_by_signal(error: BaseException | None) -> bool:
-    """Return whether billiard ends a child that has got a signal, with 256 minus its number."""
-    code = error.code if isinstance(error, SystemExit) else None
-    return isinstance(code, int) and -256 < code <= -192
-
-
-def _rejected(reject: Any) -> Cancelled:
-    reason = "" if reject.reason is None else f": {safe_text(reject.reason)}"
-    return Cancelled(f"rejected{reason}")
-
-
 def _is_requeued_on_timeout(task: Any) -> bool:
     both = task.acks_on_failure_or_timeout  # the only option before Celery 5.6
     return bool(task.acks_late and not getattr(task, "acks_on_timeout", both))
-
-
-def _cause(retry: Any) -> ErrorLike:
-    """Return why a task is retried. Celery has replaced an error that cannot be pickled."""
-    error: Any = retry if retry.exc is None else retry.exc
-    for original in (retry.__cause__, retry.__context__):
-        if original is not None and _stands_for(error, original):
-            error = original
-    cause: ErrorLike = error
-    if isinstance(error, UnpickleableExceptionWrapper):
-        cause = Failure(f"{error.exc_module}.{error.exc_cls_name}", str(error))
-    return cause
-
-
-def _stands_for(error: Any, original: BaseException) -> bool:
-    kind = type(original)
-    if isinstance(error, UnpickleableExceptionWrapper):
-        return (error.exc_module, error.exc_cls_name) == (kind.__module__, kind.__name__)
-    has_been_raised = error.__traceback__ is not None
-    return not has_been_raised and isinstance(original, type(error)) and original.args == error.args
-
-
-def _lost(error: ErrorLike) -> ErrorLike:
-    return WorkerLost(str(error)) if isinstance(error, WorkerLostError) else error
 
 
 def _id_for(chosen: UUID, started_at: datetime) -> UUID:

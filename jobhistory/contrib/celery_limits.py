@@ -21,6 +21,8 @@ else:
 
 _SECONDS_UNTIL_THE_TASK_RUNS = 0.1
 
+_sending: list[Timer] = []
+
 
 def time_limits() -> tuple[type[BaseException], ...]:
     """Return the exceptions for time limits."""
@@ -52,14 +54,16 @@ def soft_limit_deferred() -> Iterator[list[int]]:
         signal(number, soft_timeout_sighandler)
 
 
-def send_again(came: list[int]) -> Timer | None:
-    """Send this process a soft time limit that came too early for the task, as soon as that runs.
+def send_again(came: list[int]) -> None:
+    """Send this process the soft time limits that came too early for a task, once that runs."""
+    for number in came:
+        timer = Timer(_SECONDS_UNTIL_THE_TASK_RUNS, os.kill, (os.getpid(), number))
+        timer.daemon = True
+        _sending.append(timer)
+        timer.start()
 
-    Cancel the timer that it returns when the task ends.
-    """
-    if not came:
-        return None
-    timer = Timer(_SECONDS_UNTIL_THE_TASK_RUNS, os.kill, (os.getpid(), came[0]))
-    timer.daemon = True
-    timer.start()
-    return timer
+
+def forget_limits() -> None:
+    """Send none, as the task for which they came has ended. Its child runs one at a time."""
+    while _sending:
+        _sending.pop().cancel()

@@ -122,6 +122,16 @@ def new_app():
 
 
 @pytest.fixture
+def soft_limits():
+    """Let the signal for a soft time limit raise its exception, as in the child of a worker."""
+    if SIG_SOFT_TIMEOUT is None:
+        pytest.skip("there are no soft time limits")
+    usual = signal.signal(SIG_SOFT_TIMEOUT, soft_timeout_sighandler)
+    yield
+    signal.signal(SIG_SOFT_TIMEOUT, usual)
+
+
+@pytest.fixture
 def make_app():
     """Make apps, and stop recording their tasks afterwards."""
     made = []
@@ -358,13 +368,45 @@ class TestEagerMode:
         assert outcomes(store) == [(1, "failed", "jobhistory.TimedOut", None)]
         assert only(store).error_message == "Timeout: 5 seconds"
 
-    @pytest.mark.skipif(SIG_SOFT_TIMEOUT is None, reason="there are no soft time limits")
+    @pytest.mark.parametrize("is_nested", [False, True])
+    def test_a_soft_limit_that_comes_while_the_end_is_recorded_does_not_interrupt_that(
+        self, make_app, is_nested, soft_limits
+    ):
+        due = []
+
+        def exceed():
+            if due:
+                due.clear()
+                os.kill(os.getpid(), SIG_SOFT_TIMEOUT)
+            return datetime.now(UTC)
+
+        store = create_store(clock=exceed)
+        app = make_app(store)
+
+        @app.task(name="crawl")
+        def crawl():
+            due.append(True)
+
+        @app.task(name="outer")
+        def outer():
+            crawl.apply()
+            time.sleep(5)
+
+        (outer if is_nested else crawl).apply()
+        time.sleep(0.2)
+
+        assert outcomes(store, task_identifier="crawl") == [(1, "completed", None, None)]
+        if is_nested:  # then the limit is that of the outer task
+            assert outcomes(store, task_identifier="outer") == [
+                (1, "failed", "jobhistory.TimedOut", False)
+            ]
+
     @pytest.mark.parametrize(
         ("seconds", "outcome"),
         [(5, (1, "failed", "jobhistory.TimedOut", False)), (0, (1, "completed", None, None))],
     )
     def test_a_soft_limit_that_comes_while_the_start_is_recorded_reaches_a_task_that_still_runs(
-        self, make_app, store, seconds, outcome
+        self, make_app, store, seconds, outcome, soft_limits
     ):
         def exceed(request):
             os.kill(os.getpid(), SIG_SOFT_TIMEOUT)
@@ -375,12 +417,8 @@ class TestEagerMode:
         def crawl():
             time.sleep(seconds)
 
-        usual = signal.signal(SIG_SOFT_TIMEOUT, soft_timeout_sighandler)  # as children have it
-        try:
-            crawl.apply()
-            time.sleep(0.2)
-        finally:
-            signal.signal(SIG_SOFT_TIMEOUT, usual)
+        crawl.apply()
+        time.sleep(0.2)
 
         assert outcomes(store) == [outcome]
 
@@ -459,8 +497,23 @@ class TestEagerMode:
         assert add.delay().get() == 1
         assert store.count().value == 0
 
+    def test_neither_is_its_retry_recorded(self, make_app, store):
+        app = make_app(store, eager=False)
+
+        @app.task(bind=True, max_retries=1)
+        def fetch(self):
+            raise self.retry(exc=ValueError("no"), countdown=0)
+
+        fetch.apply()
+
+        assert store.count().value == 0
+
     def test_the_task_by_which_celery_polls_is_not_recorded(self, app, store):
-        app.task(name="celery.chord_unlock")(nothing).apply()
+        @app.task(name="celery.chord_unlock", bind=True, max_retries=1)
+        def unlock(self):
+            raise self.retry(countdown=0)
+
+        unlock.apply()
 
         assert store.count().value == 0
 
