@@ -39,7 +39,10 @@ def current_execution() -> TrackedExecution | None:
     A thread does not, unless it runs in a copy of the context, as with `asyncio.to_thread`. In a
     coroutine that an `AsyncHistoryStore` tracks, it is an `AsyncTrackedExecution`.
     """
-    return _not_ended(_current.get())
+    execution = _not_ended(_current.get())
+    while execution is not None and execution._lifecycle is None:  # it is making its job
+        execution = _not_ended(execution._enclosing)
+    return execution
 
 
 def inherited(correlation_id: Id | None) -> Id:

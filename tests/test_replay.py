@@ -360,6 +360,18 @@ def test_a_replayed_record_can_be_copied_to_another_history(history, queue):
         attempt(other, labels={f"l{n}": "x" for n in range(17)})
 
 
+@on_some_stores
+def test_an_app_may_change_the_arguments_of_the_job(history, queue):
+    def change(job):
+        job.args.append("more")
+        job.kwargs["_carried"] = "x"
+
+    queue.before = change
+    replayed = history.replay(queue.enqueue, attempt(history.store))
+
+    assert replayed.record.payload == ARGUMENTS
+
+
 # -- by criteria
 
 

@@ -56,6 +56,22 @@ def only(records):
     return record
 
 
+def test_while_a_job_is_made_the_enclosing_execution_is_the_current_one(store):
+    """So a job that this enqueues carries an id that exists."""
+    seen = []
+
+    def make():
+        seen.append(current_execution())
+        return JOB
+
+    tracked = store.track(make, "worker-1")(lambda: None)
+    tracked()
+    with store.track(JOB, "worker-1") as outer:
+        tracked()
+
+    assert seen == [None, outer]
+
+
 def test_a_block_is_recorded_from_start_to_end(store, stopwatch):
     with store.track(JOB, "worker-1", "request-1", history_retention="1 day") as execution:
         started = only(store.query())

@@ -61,7 +61,7 @@ def enqueue_function(app: Any) -> EnqueueFunction:
         ImportError: if the adapter's framework is not installed.
     """
     for class_ in _classes(app):
-        adapter = _ADAPTERS.get((class_.__module__.partition(".")[0], class_.__name__))
+        adapter = _ADAPTERS.get((str(class_.__module__).partition(".")[0], class_.__name__))
         if adapter is not None:
             module = import_module(f"jobhistory.contrib.{adapter}")
             return partial(module.enqueue, app)

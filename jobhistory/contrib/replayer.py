@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from dataclasses import replace as with_values
 from typing import Any
@@ -186,7 +187,7 @@ class _Claim:
 
 
 def _replay_of(record: HistoryRecord) -> Replay:
-    payload: Any = record.payload
+    payload: Any = deepcopy(record.payload)  # an app may add its own keywords
     return Replay(
         task_identifier=record.task_identifier,
         args=payload["args"],
