@@ -345,20 +345,20 @@ def test_each_pool_records_what_prefork_does(history, start, other_broker, node)
 def test_a_recorder_loses_nothing_when_a_worker_stops_and_the_start_of_a_killed_task(
     history, start, other_broker
 ):
-    worker, app = start(other_broker, THROUGH_A_RECORDER, "-c", "2", "--max-tasks-per-child", "40")
+    worker, app = start(other_broker, THROUGH_A_RECORDER, "-c", "2", "--max-tasks-per-child", "30")
     killed = send(app, "kill")
     wait_for(lambda: rows(history, killed), "the row of the killed task")
-    for number in range(40):
+    for number in range(25):
         send(app, "succeed", number)
         send(app, "retry", number)
     exited = send(app, "exit")
-    all_ended(history, 122)
-    running_ = send(app, "sleep", 2)
+    all_ended(history, 77)
+    running_ = send(app, "sleep", 1)
     wait_for(lambda: rows(history, running_), "the start of the last one")
     assert worker.end() == 0
 
     counts = Counter(record.status.value for record in history.query(limit=1000))
-    assert counts == {"completed": 81, "failed": 42}
+    assert counts == {"completed": 51, "failed": 27}
     assert [outcome(record) for record in rows(history, killed)] == [
         ("failed", "jobhistory.WorkerLost", None)
     ]
