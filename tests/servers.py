@@ -1,4 +1,4 @@
-"""Where the tests' PostgreSQL comes from: a URL, a container, or a wheel; in this order."""
+"""Where the servers of the tests come from: for PostgreSQL a URL, a container, or a wheel."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import psutil
@@ -24,6 +25,7 @@ from sqlalchemy import URL, NullPool, create_engine, make_url, text
 URL_VARIABLE = "JOBHISTORY_TEST_POSTGRES_URL"
 IMAGE_VARIABLE = "JOBHISTORY_TEST_POSTGRES_IMAGE"
 DEFAULT_IMAGE = "postgres:18"
+REDIS_VARIABLE = "JOBHISTORY_TEST_REDIS_URL"
 
 _runtime = tempfile.TemporaryDirectory(prefix="jobhistory-run-")
 
@@ -168,19 +170,44 @@ def pgbouncer(url: URL) -> Iterator[URL]:
             process.wait()
 
 
+@contextmanager
+def running_redis() -> Iterator[str]:
+    """Yield the URL of a Redis server, without a database: a given one, or one that is started.
+
+    Raises:
+        LookupError: if there is none, saying what was tried.
+    """
+    if REDIS_VARIABLE in os.environ:
+        yield os.environ[REDIS_VARIABLE]
+        return
+    program = shutil.which("redis-server")
+    if program is None:
+        raise LookupError(f"redis-server is not installed, and {REDIS_VARIABLE} is not set")
+    with tempfile.TemporaryDirectory(prefix="jobhistory-redis-") as folder:
+        port = _free_port()
+        options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+        process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
+        try:
+            _wait_for_port(process, port)
+            yield f"redis://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait()
+
+
 def _free_port() -> int:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return listening.getsockname()[1]
 
 
-def _wait_for_port(process: subprocess.Popen[str], port: int) -> None:
+def _wait_for_port(process: subprocess.Popen[Any], port: int) -> None:
     for _ in range(100):
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
-        assert process.poll() is None, "pgbouncer has ended"
+        assert process.poll() is None, f"{process.args} has ended"
         time.sleep(0.05)
-    raise AssertionError("pgbouncer does not listen")
+    raise AssertionError(f"{process.args} does not listen")
 
 
 @contextmanager

@@ -6,29 +6,36 @@ import os
 import socket
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 import pytest
 
-REDIS_VARIABLE = "JOBHISTORY_TEST_REDIS_URL"
+from tests.servers import running_redis
+
 RABBITMQ_VARIABLE = "JOBHISTORY_TEST_RABBITMQ_URL"
 FIRST_DATABASE = 8
 """The first of Redis's 16 databases that tests use. Each process of pytest-xdist uses another."""
 
 
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(running_redis())
+        except LookupError as error:
+            pytest.skip(f"no Redis: {error}")
+        yield url
+
+
 @pytest.fixture
-def redis_url(worker_id: str) -> Iterator[str]:
+def redis_url(redis_server: str, worker_id: str) -> Iterator[str]:
     """The URL of a Redis database that is empty, and is emptied after the test."""
     redis = pytest.importorskip("redis")
-    server = os.environ.get(REDIS_VARIABLE, "redis://127.0.0.1:6379")
     number = int(worker_id.removeprefix("gw")) if worker_id.startswith("gw") else 7
-    url = f"{server}/{FIRST_DATABASE + number % 8}"
+    url = f"{redis_server}/{FIRST_DATABASE + number % 8}"
     client = redis.Redis.from_url(url)
-    try:
-        size = client.dbsize()
-    except redis.ConnectionError as error:
-        pytest.skip(f"no Redis: {error}; set {REDIS_VARIABLE}")
-    assert size == 0, f"{url} has data, which the tests would remove; set {REDIS_VARIABLE}"
+    assert client.dbsize() == 0, f"{url} has data, which the tests would remove"
     yield url
     client.flushdb()
     client.close()
