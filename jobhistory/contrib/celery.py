@@ -113,6 +113,7 @@ class RecordedTasks:
         self._app = app
         self._adapter = adapter
         self._eager = eager
+        self._node: str | None = None
         # Some signals of the main process have the id of a task only. Entries vanish with it.
         self._received: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self._receivers = {
@@ -265,6 +266,8 @@ class RecordedTasks:
     def _attempt(self, task: Any, request: Any, started_at: datetime) -> Attempt:
         header = _mapping(request.get(HEADER) or (request.headers or {}).get(HEADER))
         execution_id = None if request.is_eager else header.get("execution_id")
+        if not request.is_eager:  # a task that it applies is left in this worker as well
+            self._node = header.get("worker_id") or request.hostname
         return Attempt(
             source=request,
             job_id=request.id,
@@ -273,7 +276,7 @@ class RecordedTasks:
             kwargs=request.kwargs or {},
             number=(request.retries or 0) + 1,
             queue=_queue(task.app, request.delivery_info or {}),
-            worker_id=None if request.is_eager else header.get("worker_id") or request.hostname,
+            worker_id=self._node,
             correlation_id=request.root_id,
             run_at=_moment(request.eta, task.app),
             carried=_carried(request, header),

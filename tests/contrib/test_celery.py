@@ -186,6 +186,10 @@ def working_app():
     def fetch(self):
         raise self.retry(exc=ValueError("no"), countdown=0)
 
+    @app.task(name="apply")
+    def apply():
+        add.apply((1, 2))
+
     @app.task(name="start")
     def start():
         fetch.delay()
@@ -714,6 +718,15 @@ class TestAWorker:
         ]
         assert {record.parent_id for record in others} == {first.id}
         assert {record.correlation_id for record in [first, *others]} == {result.id}
+
+    def test_a_task_that_a_task_applies_is_left_by_the_same_worker_if_that_is_killed(
+        self, worker, store
+    ):
+        worker.tasks["apply"].delay()
+        outer, inner = ended(store, 2)
+
+        assert outer.worker_id == inner.worker_id == worker.node_name
+        assert inner.parent_id == outer.id
 
     def test_the_steps_of_a_chain_are_parents_of_each_other(self, worker, store):
         add = worker.tasks["add"]
