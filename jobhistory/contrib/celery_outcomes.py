@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery.exceptions import WorkerLostError
+from celery.exceptions import Retry, WorkerLostError
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
 from jobhistory.contrib.adapter import Recording
@@ -26,7 +26,7 @@ def end(recording: Recording, raised: BaseException | None, state: str | None, v
     if _is_exit_by_signal(raised):
         recording.leave()  # the main process knows why it sent that
     elif raised is not None:
-        recording.end(raised)
+        recording.end(cause(raised) if isinstance(raised, Retry) else raised)
     elif state == "RETRY":
         recording.end(cause(value), will_retry=True)
     elif state == "FAILURE":

@@ -303,6 +303,16 @@ class TestEagerMode:
         assert (first.error_type, first.will_retry) == (f"{__name__}.{error.__name__}", True)
         assert 'raise error("no answer", nothing)' in first.error_stack
 
+    def test_a_retry_that_reaches_the_caller_is_no_retry_and_keeps_its_error(self, app, store):
+        @app.task(bind=True)
+        def fetch(self):
+            raise self.retry(exc=ValueError("no"), countdown=0)
+
+        with pytest.raises(CeleryRetry):
+            fetch.apply(throw=True)
+
+        assert outcomes(store) == [(1, "failed", "ValueError", None)]
+
     def test_the_error_of_a_retry_need_not_be_the_one_that_is_handled(self, app, store):
         @app.task(bind=True)
         def fetch(self):
