@@ -73,7 +73,7 @@ def rq(store):
     from jobhistory.contrib.rq import RecordsJobs
 
     connection = fakeredis.FakeStrictRedis(server=fakeredis.FakeServer())
-    queue = module.Queue("orders", connection=connection)
+    queue = type("Queue", (module.Queue,), {"replayable": [ship]})("orders", connection=connection)
     worker = type("Worker", (RecordsJobs, module.SimpleWorker), {"history": store})
 
     def work():

@@ -128,9 +128,13 @@ def connection():
     CALLED.clear()
 
 
+class ShopQueue(Queue):
+    replayable = ("shop.tasks.*", double, fail)
+
+
 @pytest.fixture
 def queue(connection):
-    return Queue("default", connection=connection)
+    return ShopQueue("default", connection=connection)
 
 
 @pytest.fixture
@@ -605,17 +609,49 @@ def test_enqueue_uses_the_queue_of_the_execution(queue, work):
     assert one(work("urgent")).labels["queue"] == "urgent"
 
 
-def test_enqueue_refuses_what_is_no_function_of_the_apps(connection, queue):
-    class Careful(CarriesHistory, rq.Queue):
-        replayable = frozenset({"shop.send"})
+@pytest.mark.parametrize("replayable", [None, "shop.tasks.*", fail])
+def test_enqueue_needs_a_queue_that_lists_what_may_be_replayed(connection, replayable):
+    for kind in (rq.Queue, Queue):
+        queue = kind("default", connection=connection)
+        if replayable is not None:
+            queue.replayable = replayable
+        with pytest.raises(InvalidInput, match=r'replayable = \["shop\.tasks\.\*"\]'):
+            enqueue(queue, replay_of("os.system", "ls"))
+        assert queue.count == 0
 
-    careful = Careful("default", connection=connection)
-    with pytest.raises(InvalidInput, match=r"os.system.*shop\.send"):
-        enqueue(careful, replay_of("os.system", "ls"))
+
+@pytest.mark.parametrize(
+    "name",
+    ["os.system", "shop.tasks", "shop.tasks.os.system", "other.shop.tasks.send", "shop.Tasks.send"],
+)
+def test_enqueue_refuses_what_the_queue_does_not_list(queue, name):
+    with pytest.raises(InvalidInput, match=r"not replayable in this queue: shop\.tasks\.\*"):
+        enqueue(queue, replay_of(name, "ls"))
+    assert queue.count == 0
+
+
+@pytest.mark.parametrize(
+    ("replayable", "name"),
+    [
+        (["shop.tasks.*"], "shop.tasks.send"),
+        ([double], f"{__name__}.double"),
+        (["*"], "os.system"),
+        ({"shop.tasks.send"}, "shop.tasks.send"),
+    ],
+)
+def test_enqueue_takes_patterns_names_functions_or_everything(connection, replayable, name):
+    queue = rq.Queue("default", connection=connection)
+    queue.replayable = replayable
+
+    assert queue.fetch_job(enqueue(queue, replay_of(name))).func_name == name
+
+
+def test_enqueue_refuses_what_is_no_function_and_a_queue_without_a_worker(connection, queue):
+    queue.replayable = ["*"]
     with pytest.raises(InvalidInput, match="function to import"):
         enqueue(queue, replay_of(f"{__name__}.Mailer().send"))
     with pytest.raises(InvalidInput, match="at once"):
-        enqueue(Queue("now", is_async=False, connection=connection), replay_of("shop.send"))
+        enqueue(ShopQueue("now", is_async=False, connection=connection), replay_of("shop.tasks.x"))
     assert queue.count == 0
 
 

@@ -44,6 +44,10 @@ class Worker(for_rq.RecordsJobs, rq.Worker):
     history_options = {"skip": {"ping"}}  # noqa: RUF012 - users write it without an annotation
 
 
+class Queue(for_rq.CarriesHistory, rq.Queue):
+    replayable = ["shop.tasks.*", print]  # noqa: RUF012
+
+
 StubBroker().add_middleware(for_dramatiq.JobHistory(store, payload=False))
 InMemoryBroker().with_middlewares(for_taskiq.JobHistory(async_store, heartbeat="10s"))
 App(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import rq
@@ -32,12 +33,14 @@ class CarriesHistory(_QueueBase):
     Attributes:
         history: a store to record the jobs of `Queue(is_async=False)` in; `None` by default.
         history_options: the options of all adapters for that.
-        replayable: the names of the tasks that `enqueue` may enqueue again; `None` for all.
+        replayable: the tasks that `enqueue` may enqueue again: functions, their names, or patterns
+            such as `"shop.tasks.*"`, whose `*` matches no dot. `["*"]` allows all. By default, none
+            may be, because the worker imports and calls whatever a row names.
     """
 
     history: ClassVar[StoreSource | None] = None
     history_options: ClassVar[Options] = {}
-    replayable: ClassVar[Collection[str] | None] = None
+    replayable: ClassVar[Collection[str | Callable[..., Any]] | None] = None
 
     def create_job(self, *args: Any, **kwargs: Any) -> Job:
         """Create a job that carries these values."""
@@ -78,13 +81,10 @@ def enqueue(app: rq.Queue, replay: Replay) -> str:
         replay: the job.
 
     Raises:
-        InvalidInput: if the task is none that `replayable` of the queue names, or no function.
+        InvalidInput: if the queue has no `replayable`, or the task is not among it or no function.
     """
     name = replay.task_identifier
-    allowed = getattr(app, "replayable", None)
-    if allowed is not None and name not in allowed:
-        known = ", ".join(sorted(allowed)) or "none"
-        raise InvalidInput("task_identifier", name, f"is not replayable in this queue: {known}")
+    _check_replayable(app, name)
     if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", name):
         raise InvalidInput("task_identifier", name, "is not the name of a function to import")
     if not app.is_async:
@@ -95,3 +95,33 @@ def enqueue(app: rq.Queue, replay: Replay) -> str:
     meta = {HEADER: replay.carried.as_header()}
     job = queue.enqueue_call(name, tuple(replay.args), dict(replay.kwargs), meta=meta)
     return str(job.id)
+
+
+def _check_replayable(app: rq.Queue, name: str) -> None:
+    """Check that the queue allows a task by name: rows are data, and may be forged."""
+    allowed = getattr(app, "replayable", None)
+    if not isinstance(allowed, Collection) or isinstance(allowed, str):
+        raise InvalidInput(
+            "app",
+            app.name,
+            "is a queue that does not list the tasks that may be replayed, and a row may name any "
+            "function, such as os.system; add a list to its class, such as 'class ShopQueue"
+            '(jobhistory.contrib.rq.Queue): replayable = ["shop.tasks.*"]\'',
+        )
+    patterns = [each if isinstance(each, str) else _name_of(each) for each in allowed]
+    if not any(_matches(name, pattern) for pattern in patterns):
+        known = ", ".join(sorted(patterns)) or "none"
+        raise InvalidInput("task_identifier", name, f"is not replayable in this queue: {known}")
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Return whether a pattern allows a name.
+
+    `shop.tasks.*` does not allow `shop.tasks.os.system`, which RQ finds if the module imports `os`.
+    """
+    is_as_deep = name.count(".") == pattern.count(".")
+    return pattern == "*" or (is_as_deep and fnmatchcase(name, pattern))
