@@ -77,7 +77,7 @@ class _Limits:
     """What a worker does with a job, by its settings or by arq's defaults."""
 
     max_tries: int
-    timeout: float
+    timeout: float | None
     retries: bool
     queue: str
 
@@ -105,8 +105,9 @@ class _Limits:
 
         arq's clock starts a little before the job does, at most by a hiccup of the event loop.
         """
-        hiccup = min(1.0, self.timeout / 10)
-        return isinstance(error, CancelledError) and seconds + hiccup >= self.timeout
+        if self.timeout is None or not isinstance(error, CancelledError):
+            return False
+        return seconds + min(1.0, self.timeout / 10) >= self.timeout
 
     def will_retry(self, error: BaseException, number: int) -> bool:
         """Return whether arq runs a job again after an error other than a time limit."""

@@ -256,10 +256,12 @@ async def enqueue(app: AsyncBroker, replay: Replay) -> str:
             replay.task_identifier,
             f"is no task of the broker, which has {known}",
         )
-    kicker = task.kicker().with_broker(app)
-    kicker = kicker.with_labels(**{HEADER: json.dumps(replay.carried.as_header())})
+    labels = {**task.labels, HEADER: json.dumps(replay.carried.as_header())}
     if replay.queue is not None and replay.queue != getattr(app, "queue_name", None):
-        kicker = kicker.with_labels(queue_name=replay.queue)
+        labels["queue_name"] = replay.queue
+    kicker = task.kicker().with_broker(app)
+    # Not `with_labels`, which in Taskiq 0.12 changes the labels of the task for good.
+    kicker.labels = labels
     async with _started(app):
         return str((await kicker.kiq(*replay.args, **replay.kwargs)).task_id)
 

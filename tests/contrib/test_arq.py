@@ -210,6 +210,13 @@ def test_a_time_limit_is_a_failure(store, values):
     assert "asyncio.sleep(60)" in record.error_stack
 
 
+def test_a_worker_without_a_time_limit_gets_the_errors_of_jobs(store):
+    settings = record_jobs(store)(settings_of(functions=[fail], job_timeout=None))
+
+    assert isinstance(execute(settings, "fail"), LookupError)
+    assert (only(store).error_type, only(store).will_retry) == ("LookupError", False)
+
+
 def test_a_job_that_is_cancelled_before_its_limit_is_cancelled(store):
     async def stop(ctx):
         asyncio.current_task().cancel()

@@ -710,6 +710,24 @@ def test_a_replay_has_the_correlation_id_of_what_it_repeats(store, make_broker):
     assert repeated.queue_time_ms < 5_000
 
 
+def test_a_replay_changes_no_later_task(store, make_broker):
+    broker = make_broker(JobHistory(store))
+    work = broker.task(task_name="work", priority=3)(print_nothing)
+    serve(broker, work.kiq)
+    (record,) = store.query()
+
+    async def replay_and_send():
+        await enqueue(broker, replay_of(record, queue="mail"))
+        await work.kiq()
+
+    serve(broker, replay_and_send)
+
+    last = store.query(order="oldest")[-1]
+    assert last.correlation_id == last.job_id != record.correlation_id
+    assert not {"queue", "replay_of"} & {*last.labels}
+    assert work.labels == {"priority": 3}
+
+
 def replay_of(record, **values):
     given = {
         "task_identifier": record.task_identifier,
