@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
 import threading
 import time
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 from sqlalchemy import NullPool, create_engine, event, make_url, text
@@ -26,6 +28,7 @@ from jobhistory import (
     create_store,
     migrate,
 )
+from jobhistory.database import pools
 from jobhistory.database.circuit_breaker import CircuitBreaker
 from jobhistory.database.deadlines import Deadline, SocketGuard, TimeLimits
 from jobhistory.database.engines import async_engine_from_url, engine_from_url
@@ -125,6 +128,59 @@ def test_connecting_has_a_time_limit(open_store, driver):
             start(store)
         with pytest.raises(OperationalError, match="could not connect"):
             store.query()  # a question always tries
+
+
+@every_driver_that_waits
+def test_many_at_once_wait_no_longer_than_one(driver):
+    many = 40  # more than the pool has connections
+
+    async def start_all(url):
+        store = create_async_store(url)
+        starts = (store.record_start(Job(str(each), "t"), "w", "c") for each in range(many))
+        errors = await asyncio.gather(*starts, return_exceptions=True)
+        await store.close()
+        return errors
+
+    def start_all_in_threads(url):
+        store = create_store(url)
+        with ThreadPoolExecutor(many) as threads:
+            starts = [threads.submit(start, store, str(each)) for each in range(many)]
+        store.close()
+        return [each.exception() for each in starts]
+
+    is_async = driver in ("async-psycopg", "asyncpg")
+    with silent_server() as port:
+        url = f"postgresql+{driver.removeprefix('async-')}://u@127.0.0.1:{port}/d"
+        begun = time.monotonic()
+        errors = asyncio.run(start_all(url)) if is_async else start_all_in_threads(url)
+        seconds = time.monotonic() - begun
+
+    assert seconds < 7  # the limit for connecting is 2 s; those who waited for the pool took 10 s
+    assert all(isinstance(each, (OperationalError, HistoryUnavailable)) for each in errors)
+    assert all("time limit" in str(each) for each in errors)
+
+
+def test_a_pool_without_a_free_connection_is_waited_for(server, monkeypatch):
+    monkeypatch.setattr(pools, "SECONDS_TO_WAIT", 1)
+    engine = engine_from_url(server.get_uri())
+    with ExitStack() as held:
+        connections = [held.enter_context(engine.connect()) for _ in range(15)]
+        with ThreadPoolExecutor(1) as thread:
+            late = thread.submit(lambda: engine.connect().close())
+            time.sleep(0.4)  # longer than one look
+            connections[0].close()
+            assert late.result(5) is None
+        held.enter_context(engine.connect())
+        with pytest.raises(PoolTimeout, match="no connection was free within 1 s"):
+            engine.connect()
+    engine.dispose()
+
+
+@pytest.mark.parametrize("make", [engine_from_url, async_engine_from_url])
+def test_a_pool_logs_where_those_of_sqlalchemy_do(make):
+    engine = make("postgresql+psycopg://u@127.0.0.1/d")
+
+    assert engine.pool.logger.name.startswith("sqlalchemy.pool.")
 
 
 @every_driver_that_waits

@@ -28,8 +28,6 @@ class TimeLimits:
     Attributes:
         connect: for a new connection, unless the URL sets another limit.
         ping: for the test of an idle connection, which is replaced if it does not answer.
-        pool: for a free connection from the pool. If the database hangs, the calls that hold the
-            connections reach their limits first.
         call: for one recording call, from the moment at which it has a connection.
         bulk: for a call that writes many rows, likewise. It restarts after every 10,000 rows.
         busy: for the retries of a recording call or a read while SQLite is busy.
@@ -38,7 +36,6 @@ class TimeLimits:
 
     connect: float = 2
     ping: float = 0.5
-    pool: float = 10
     call: float = 2
     bulk: float = 30
     busy: float = 5

@@ -24,6 +24,7 @@ from jobhistory.database.deadlines import (
     current_deadline,
     guard_of,
 )
+from jobhistory.database.pools import AsyncPatientPool, PatientPool
 from jobhistory.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -201,7 +202,8 @@ def _read(url: str | URL) -> URL:
 
 
 def _settings(dialect: type[Dialect], limits: TimeLimits, *, prepare: bool) -> dict[str, Any]:
-    settings: dict[str, Any] = {"pool_timeout": limits.pool, "hide_parameters": True}
+    pool = AsyncPatientPool if dialect.is_async else PatientPool
+    settings: dict[str, Any] = {"poolclass": pool, "hide_parameters": True}
     connect_args = {} if prepare else dict(_UNPREPARED.get(dialect.driver, {}))
     option = _CONNECT_TIMEOUTS.get(dialect.driver)
     if option is not None and limits.connect != inf:
