@@ -1,4 +1,4 @@
-"""Record the tasks of a Celery app: `record_tasks(app, store)`."""
+"""The signals of Celery, which tell when attempts begin and end, and the tasks to send again."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from typing import Any, NamedTuple, Unpack
 from uuid import UUID, uuid4
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
+from celery import Celery, signals
+from celery.app.task import Context
+from celery.exceptions import Reject, TimeLimitExceeded
+
 from jobhistory._runtime.clock import utc_now
 from jobhistory.contrib.adapter import (
     HEADER,
@@ -21,32 +25,20 @@ from jobhistory.contrib.adapter import (
     Recording,
     Replay,
     StoreSource,
-    not_installed,
 )
+from jobhistory.contrib.celery.limits import (
+    CANCELLATIONS,
+    forget_limits,
+    send_again,
+    soft_limit_deferred,
+    time_limits,
+)
+from jobhistory.contrib.celery.outcomes import cause, end, lost
 from jobhistory.contrib.jobs import NOT_REPLAYABLE
 from jobhistory.errors import InvalidInput
 from jobhistory.execution.ids import new_execution_id
 from jobhistory.execution.values import read_boolean
 from jobhistory.failure import Cancelled, WorkerLost
-
-try:
-    from celery import Celery, signals
-    from celery.app.task import Context
-    from celery.exceptions import Reject, TimeLimitExceeded
-
-    from jobhistory.contrib.celery_limits import (
-        CANCELLATIONS,
-        forget_limits,
-        send_again,
-        soft_limit_deferred,
-        time_limits,
-    )
-    from jobhistory.contrib.celery_outcomes import cause, end, lost
-    from jobhistory.contrib.celery_schedules import schedules
-except ImportError as error:
-    raise not_installed("celery", error) from error
-
-__all__ = ["RecordedTasks", "enqueue", "record_tasks", "schedules"]
 
 
 class _Begun(NamedTuple):

@@ -11,8 +11,6 @@ from celery.schedules import crontab, maybe_schedule, schedule
 
 from jobhistory.contrib.jobs import Schedule
 
-__all__ = ["schedules"]
-
 
 def schedules(app: Celery) -> list[Schedule]:
     """Return the entries of `beat_schedule`, with those that `add_periodic_task` adds.
