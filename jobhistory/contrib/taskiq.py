@@ -115,6 +115,12 @@ class JobHistory(TaskiqMiddleware):
         self._running: WeakKeyDictionary[asyncio.Task[Any], list[_Running]] = WeakKeyDictionary()
         self._last: set[asyncio.Task[None]] = set()
         self.is_started = False
+        self._is_closed = False
+
+    def set_broker(self, broker: AsyncBroker) -> None:
+        """Record the tasks of a broker. Taskiq calls it when the middleware is added."""
+        super().set_broker(broker)
+        self._is_closed = False
 
     async def startup(self) -> None:
         """End what a previous process of the worker left."""
@@ -130,9 +136,11 @@ class JobHistory(TaskiqMiddleware):
         await self._adapter.close_async()
 
     def close(self) -> None:
-        """Remove it from its broker."""
-        with suppress(ValueError):
-            self.broker.middlewares.remove(self)
+        """Record no more tasks, and leave the broker as soon as those that run have ended."""
+        self._is_closed = True
+        if not self._running:
+            with suppress(ValueError):
+                self.broker.middlewares.remove(self)
 
     def pre_send(self, message: TaskiqMessage) -> TaskiqMessage:
         """Stamp a task that is enqueued."""
@@ -175,8 +183,8 @@ class JobHistory(TaskiqMiddleware):
 
     @property
     def _is_first(self) -> bool:
-        others = (each for each in self.broker.middlewares if isinstance(each, JobHistory))
-        return next(others, None) is self
+        ours = (each for each in self.broker.middlewares if isinstance(each, JobHistory))
+        return next((each for each in ours if not each._is_closed), None) is self
 
     def _stack(self) -> list[_Running]:
         """Return the attempts that this asyncio task runs, the innermost one last."""
@@ -227,6 +235,8 @@ class JobHistory(TaskiqMiddleware):
             last = task.get_loop().create_task(end)
             self._last.add(last)
             last.add_done_callback(self._last.discard)
+        if self._is_closed:
+            self.close()
 
     async def _abandon(self) -> None:
         """End the attempts of tasks that go on while the worker ends."""
