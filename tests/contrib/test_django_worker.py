@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -40,18 +41,25 @@ def recorder():
     return Recorder(create_store(url_of("default")), max_delay=60)
 """
 
-ENQUEUE = """
-import sys, django
+SHELL = """
+import sys, traceback, django
 
 django.setup()
-from django.apps import apps
 from uuid import UUID
+from django.apps import apps
+from django.core.management import call_command
+from django.db import close_old_connections
 from jobhistory import new_execution_id
 from jobhistory.contrib.adapter import Carried, Replay
 from jobhistory.contrib.django import enqueue
 from shop.tasks import *
 
-exec(sys.argv[1])
+for line in sys.stdin:
+    try:
+        exec(eval(line))
+    except Exception:
+        traceback.print_exc(file=sys.stdout)
+    print("done", flush=True)
 """
 
 WORKER = ("django", "db_worker", "--no-startup-delay", "--interval", "0.05", "--queue-name", "*")
@@ -66,19 +74,26 @@ class Project:
         self.engine = create_engine(url)
         self.store = create_store(self.engine)
 
-    def run(self, *command):
-        return subprocess.run(
-            [sys.executable, *command],
+    @contextmanager
+    def shell(self):
+        """Start the one process for whatever is not a worker, as starting Django takes long."""
+        with subprocess.Popen(
+            [sys.executable, "shell.py"],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": str(self.folder), **self.environment},
-            check=True,
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             text=True,
-            timeout=60,
-        ).stdout
+        ) as self.process:
+            yield
+            self.process.stdin.close()
 
-    def enqueue(self, code):
-        return self.run("enqueue.py", code)
+    def run(self, code):
+        """Run code in the shell, such as `add.enqueue(1)`, and return what it prints."""
+        print(repr(code), file=self.process.stdin, flush=True)
+        printed = "".join(iter(self.process.stdout.readline, "done\n"))
+        assert "Traceback" not in printed, printed
+        return printed
 
     def worker(self, *options, **environment):
         return running(
@@ -105,7 +120,7 @@ class Project:
 @pytest.fixture(scope="module")
 def migrated_project(tmp_path_factory, new_postgres_database):
     folder = write_package(tmp_path_factory.mktemp("project"))
-    (folder / "enqueue.py").write_text(ENQUEUE)
+    (folder / "shell.py").write_text(SHELL)
     (folder / "shop" / "stores.py").write_text(RECORDER)
     with new_postgres_database() as url:
         database = {
@@ -118,9 +133,10 @@ def migrated_project(tmp_path_factory, new_postgres_database):
         constants = f"APPS = {APPS!r}\nDATABASE = {database!r}\n"
         (folder / "worker_settings.py").write_text(constants + SETTINGS)
         project = Project(folder, url)
-        project.run("-m", "django", "migrate")
-        assert "up to date" in project.run("-m", "django", "upgrade_history")
-        yield project
+        with project.shell():
+            project.run("call_command('migrate', verbosity=0)")
+            assert "up to date" in project.run("call_command('upgrade_history')")
+            yield project
         project.engine.dispose()
 
 
@@ -150,9 +166,9 @@ print(enqueue(apps, replay), original)
 
 
 def test_a_worker_records_each_of_200_tasks_once(project):
-    replayed, original = project.enqueue(JOBS).split()
+    replayed, original = project.run(JOBS).split()
     with project.worker("--batch") as worker:
-        assert worker.process.wait(15) == 0, worker.printed
+        assert worker.process.wait(60) == 0, worker.printed
 
     store = project.store
     records = store.query(limit=1_000)
@@ -187,67 +203,72 @@ def test_a_worker_records_each_of_200_tasks_once(project):
     assert (replay.result, replay.payload) == (42, {"args": [1], "kwargs": {"b": 41}})
 
 
-def test_a_restarted_worker_ends_what_a_killed_one_left_but_not_what_others_run(project):
-    project.enqueue("sleep.enqueue(60)")
+def test_a_restarted_worker_ends_what_a_killed_one_left_and_stopped_ones_lose_nothing(project):
+    project.run("sleep.enqueue(60)")
     with project.worker() as killed:
         wait_for(lambda: project.executions("sleep"), "the task that is killed")
-        project.enqueue("sleep.enqueue(3)")
+        project.run("sleep.enqueue(60)")
         with project.worker() as other:
             wait_for(lambda: len(project.executions("sleep")) == 2, "the other worker's task")
             killed.end(signal.SIGKILL)
-            with project.worker():
+            with project.worker(HISTORY_STORE="shop.stores.recorder") as restarted:
                 (lost,) = wait_for(
                     lambda: project.executions("sleep", status="failed"), "the lost execution"
                 )
                 (running_elsewhere,) = project.executions("sleep", status="started")
-                wait_for(lambda: project.executions("sleep", status="completed"), "the end of it")
+                stop_twice(other)
+                (left,) = project.executions("sleep", worker_id=running_elsewhere.worker_id)
+                stop_with_a_recorder(project, restarted)
 
     assert lost.error_type == "jobhistory.WorkerLost"
     assert lost.worker_id.endswith(f":{killed.process.pid}")
     assert running_elsewhere.worker_id.endswith(f":{other.process.pid}")
+    assert (left.status, left.error_type) == ("failed", "SystemExit")
+    assert left.execution_time_ms < 30_000
 
 
-def test_a_worker_that_is_stopped_finishes_its_task_and_writes_what_a_recorder_has(project):
-    project.enqueue("add.enqueue(1); sleep.enqueue(1)")
-    with project.worker(HISTORY_STORE="shop.stores.recorder") as worker:
-        wait_for(lambda: project.statuses() == {"SUCCESSFUL": 1, "RUNNING": 1}, "the second task")
-        assert project.store.query() == []
-        assert worker.end(signal.SIGTERM) == 0, worker.printed
-
-    assert [each.status for each in project.store.query()] == ["completed"] * 2
+def stop_twice(worker):
+    worker.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: "shutting down gracefully" in worker.printed, "the first signal")
+    worker.end(signal.SIGTERM)
 
 
-def test_a_worker_that_is_stopped_twice_fails_its_task(project):
-    project.enqueue("sleep.enqueue(60)")
-    with project.worker() as worker:
-        wait_for(lambda: project.executions("sleep"), "the task")
-        worker.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: "shutting down gracefully" in worker.printed, "the first signal")
-        worker.end(signal.SIGTERM)
-
-    (record,) = project.executions("sleep")
-    assert (record.status, record.error_type) == ("failed", "SystemExit")
-    assert record.execution_time_ms < 30_000
+def stop_with_a_recorder(project, worker):
+    """Stop a worker in its second task, before its recorder has written anything."""
+    project.run("add.enqueue(1); wait.enqueue(1)")
+    in_second = {"FAILED": 1, "SUCCESSFUL": 1, "RUNNING": 2}  # one of these was killed
+    wait_for(lambda: project.statuses() == in_second, "the second task")
+    assert project.executions("add") == []
+    assert worker.end(signal.SIGTERM) == 0, worker.printed
+    assert [each.status for each in project.executions("add")] == ["completed"]
+    assert [each.status for each in project.executions("wait")] == ["completed"]
 
 
 def test_the_example_sends_parcels_and_shows_their_history(tmp_path):
     shutil.copy(Path(__file__).parents[2] / "examples" / "django_app.py", tmp_path)
 
-    def run(*command):
-        return subprocess.run(
-            [sys.executable, "django_app.py", *command],
-            cwd=tmp_path,
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        ).stdout
+    commands = [
+        "migrate",
+        "upgrade_history",
+        "order 1 13",
+        "db_worker --batch --no-startup-delay",
+        "history",
+    ]
+    # In one process, as starting Django takes long.
+    code = "import sys, django_app\n" + "".join(
+        f"sys.argv = {['django_app.py', *command.split()]}\ndjango_app.main()\n"
+        for command in commands
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    ).stdout
 
-    run("migrate")
-    assert "up to date" in run("upgrade_history")
-    run("order", "1", "13")
-    run("db_worker", "--batch", "--no-startup-delay")
-    assert run("history") == (
+    assert printed.endswith(
         "take_order [1]: completed\n"
         "take_order [13]: completed\n"
         "send_parcel [1]: completed  because of another task\n"

@@ -63,7 +63,7 @@ async def order(number):
 def ship(number):
     pass
 
-@app.task(name="sleep")
+@app.task(name="sleep", aliases=["nap"])
 async def sleep(seconds):
     await asyncio.sleep(seconds)
 """
@@ -82,8 +82,8 @@ class Project:
         self.conninfo = conninfo
         self.app = self.app_with(SyncPsycopgConnector)
 
-    def app_with(self, connector, **options):
-        app = App(connector=connector(conninfo=self.conninfo), **options)
+    def app_with(self, connector):
+        app = App(connector=connector(conninfo=self.conninfo))
         for name in ("add", "add_sync", "fail", "flaky", "order", "ship", "sleep"):
             app.task(name=name)(lambda **_: None)
         return app
@@ -163,22 +163,25 @@ def test_a_worker_records_each_attempt_at_200_jobs_once(project):
         }
 
 
-def test_a_restarted_worker_ends_what_a_killed_one_left_but_not_what_others_run(project):
-    options = "--shutdown-graceful-timeout=0.1"
+def test_a_restarted_worker_ends_what_a_killed_one_left_and_stopped_ones_lose_nothing(project):
+    impatient = "--shutdown-graceful-timeout=0.1"
     (id_,) = project.defer("sleep", {"seconds": 60})
-    with project.worker(options) as killed:
+    with project.worker() as killed:
         wait_for(lambda: project.executions("sleep"), "the job that is killed")
-        with project.worker(options) as other:
+        with project.worker(impatient) as other:
             project.defer("sleep", {"seconds": 60})
             wait_for(lambda: len(project.executions("sleep")) == 2, "the other worker's job")
             killed.end(signal.SIGKILL)
             wait_for(lambda: retry_stalled(project, id_), "the stalled job")
-            with project.worker(options) as restarted:
+            with project.worker(impatient) as restarted:
                 (lost,) = wait_for(
                     lambda: project.executions("sleep", status="failed"), "the lost execution"
                 )
                 wait_for(lambda: len(project.executions("sleep")) == 3, "the second attempt")
                 left, twin, again = project.executions("sleep")
+                restarted.end(signal.SIGTERM)
+            stop_with_a_recorder(project)
+            other.end(signal.SIGTERM)
 
     assert left.id == lost.id
     assert left.error_type == "jobhistory.WorkerLost"
@@ -187,6 +190,22 @@ def test_a_restarted_worker_ends_what_a_killed_one_left_but_not_what_others_run(
     assert again.worker_id.endswith(f":{restarted.process.pid}")
     assert twin.worker_id.endswith(f":{other.process.pid}")
     assert (twin.status, again.status) == ("started", "started")
+    stopped = [each.status for each in project.executions("sleep") if each.id != left.id]
+    assert stopped == ["cancelled", "cancelled"]
+    assert project.statuses() == {"aborted": 2, "succeeded": 2}
+
+
+def stop_with_a_recorder(project):
+    """Stop a worker in its second job, before its recorder has written anything."""
+    project.defer("add", {"a": 1})
+    project.defer("nap", {"seconds": 1})
+    with project.worker(store="recorder") as worker:
+        in_second = {"aborted": 1, "succeeded": 1, "doing": 2}  # one is the other worker's
+        wait_for(lambda: project.statuses() == in_second, "the second job")
+        assert project.executions("add") == []
+        assert worker.end(signal.SIGTERM) == 0, worker.printed
+    assert [each.status for each in project.executions("add")] == ["completed"]
+    assert [each.status for each in project.executions("nap")] == ["completed"]
 
 
 def retry_stalled(project, id_):
@@ -204,51 +223,34 @@ def retry_stalled(project, id_):
     return asyncio.run(retry())
 
 
-def test_a_worker_that_is_stopped_waits_for_its_job_and_writes_what_a_recorder_has(project):
-    project.defer("add", {"a": 1})
-    project.defer("sleep", {"seconds": 1})
-    with project.worker(store="recorder") as worker:
-        wait_for(lambda: project.statuses() == {"succeeded": 1, "doing": 1}, "the second job")
-        assert project.store.query() == []
-        assert worker.end(signal.SIGTERM) == 0, worker.printed
-
-    assert [each.status for each in project.store.query()] == ["completed"] * 2
-
-
-def test_a_job_that_a_stopped_worker_does_not_wait_for_is_cancelled(project):
-    project.defer("sleep", {"seconds": 60})
-    with project.worker("--shutdown-graceful-timeout=0.2") as worker:
-        wait_for(lambda: project.executions("sleep"), "the job")
-        worker.end(signal.SIGTERM)
-
-    (record,) = project.executions("sleep")
-    assert (record.status, project.statuses()) == ("cancelled", {"aborted": 1})
-
-
 @pytest.mark.parametrize("connector", [SyncPsycopgConnector, PsycopgConnector])
 @pytest.mark.parametrize("is_open", [True, False])
 def test_a_job_is_replayed_with_an_app_that_is_open_or_not(project, connector, is_open):
-    project.defer("fail", {"text": "no order 7"})
-    with project.worker("--one-shot") as worker:
-        assert worker.process.wait(30) == 0, worker.printed
-    (failed,) = project.executions("fail")
-    app = project.app_with(
-        connector, worker_defaults={"worker_middleware": [record_jobs(project.store)]}
-    )
+    project.defer("add", {"a": 7})
+    asyncio.run(work(project))
+    (original,) = project.executions("add")
+    app = project.app_with(connector)
 
     if is_open and connector is SyncPsycopgConnector:
         with app.open():
-            replayed = replay(project.store, app, failed.id)
+            replayed = replay(project.store, app, original.id)
     elif is_open:
-        replayed = asyncio.run(replay_in_loop(project, app, failed))
+        replayed = asyncio.run(replay_in_loop(project, app, original))
     else:
-        replayed = replay(project.store, app, failed.id)
+        replayed = replay(project.store, app, original.id)
+    asyncio.run(work(project))
 
-    with project.engine.connect() as connection:
-        rows = connection.execute(text("SELECT id, args FROM procrastinate_jobs WHERE id > 0"))
-        arguments = {str(id_): args for id_, args in rows}[replayed.job_id]
-    assert arguments["text"] == "no order 7"
-    assert arguments["_jobhistory"]["replay_of"] == str(failed.id)
+    _, again = project.executions("add")
+    assert (again.job_id, again.correlation_id) == (replayed.job_id, original.correlation_id)
+    assert (again.payload, again.status) == ({"args": [], "kwargs": {"a": 7}}, "completed")
+    assert again.labels["replay_of"] == str(original.id)
+
+
+async def work(project):
+    """Run a worker in this process until the queue is empty."""
+    app = project.app_with(PsycopgConnector)
+    async with app.open_async():
+        await app.run_worker_async(wait=False, worker_middleware=[record_jobs(project.store)])
 
 
 async def replay_in_loop(project, app, record):
