@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import wraps
+from inspect import isroutine
 from time import monotonic
 from typing import Any, TypeAlias, TypeVar, Unpack, cast
 from weakref import WeakSet
@@ -120,8 +121,7 @@ class _Limits:
 class _Functions(list[Any]):
     """The functions of worker settings, recorded in each worker that is made of them.
 
-    arq imports those that are texts when it makes a worker, and so does this. Functions may be
-    added after the decoration.
+    arq imports texts among them when it makes a worker, and so does this. More may be added later.
     """
 
     def __init__(self, functions: Any, record: Callable[[Function], Function]) -> None:
@@ -353,6 +353,8 @@ async def _pool_of(app: ArqRedis | Settings) -> AsyncIterator[ArqRedis]:
 
 def _values(settings: Settings) -> Mapping[str, Any]:
     """Return what arq reads, which does not include inherited attributes of a class."""
+    if isroutine(settings) or not (isinstance(settings, dict) or hasattr(settings, "__dict__")):
+        raise InvalidInput("settings", settings, "is no class, dictionary or Worker; decorate one")
     return settings if isinstance(settings, dict) else vars(settings)
 
 

@@ -336,6 +336,12 @@ def test_the_hooks_of_the_app_still_work(store):
     assert len(store.query()) == 1
 
 
+@pytest.mark.parametrize("settings", [add, "app.WorkerSettings", None])
+def test_what_is_no_settings_is_refused(store, settings):
+    with pytest.raises(InvalidInput, match=r"^settings .* is no class, dictionary or Worker"):
+        record_jobs(store)(settings)
+
+
 def test_it_can_be_switched_off(store):
     history = record_jobs(store)
     settings = history(settings_of(functions=[add]))
