@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -51,6 +52,21 @@ def rabbitmq_url() -> str:
     except OSError as error:
         pytest.skip(f"no RabbitMQ: {error}; set {RABBITMQ_VARIABLE}")
     return url
+
+
+@pytest.fixture(autouse=True)
+def celery_shares_no_tasks() -> Iterator[None]:
+    """Celery adds the tasks of an app to all apps of the process, also to those of later tests."""
+    if "celery" not in sys.modules:
+        yield
+        return
+    from celery import _state
+    from celery.app import builtins  # noqa: F401 - it adds the tasks that all apps need
+
+    shared = set(_state._on_app_finalizers)
+    yield
+    _state._on_app_finalizers.clear()
+    _state._on_app_finalizers.update(shared)
 
 
 @pytest.fixture
