@@ -90,8 +90,14 @@ class JobHistory(Middleware):
         self._adapter.close()
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int) -> None:
-        """Note when a message is sent and by which execution, but not when it is retried."""
-        if self._records(broker):
+        """Note when a message is sent and by which execution, but not when a worker sends it again.
+
+        A worker does so to try a message again, or when one with a delay is due. Its sender may not
+        have this middleware.
+        """
+        run = self._current.run
+        is_retry = run is not None and run.message.message_id == message.message_id
+        if not is_retry and DUE not in message.options and self._records(broker):
             message.options.setdefault(HEADER, Carried.now().as_header())
 
     def after_enqueue(self, broker: Broker, message: Message[Any], delay: int) -> None:

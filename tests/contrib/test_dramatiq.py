@@ -222,6 +222,25 @@ def test_the_queue_time_of_a_message_from_elsewhere_begins_with_its_timestamp(br
     assert 100 <= only(store).queue_time_ms < 10_000
 
 
+def test_a_worker_does_not_pass_for_the_sender_of_a_message_from_elsewhere(store):
+    elsewhere = new_broker()  # without the middleware
+
+    @dramatiq.actor(broker=elsewhere, max_retries=1)
+    def fail():
+        raise ValueError
+
+    fail.send()
+    fail.send_with_options(delay=200)
+    time.sleep(0.4)  # it is due long before a worker sees it
+    elsewhere.add_middleware(JobHistory(store))
+    work(elsewhere)
+
+    records = history(store)
+    assert [r.attempt_number for r in records].count(2) == 2
+    assert all(r.parent_id is None for r in records)
+    assert all(r.queue_time_ms >= 150 for r in records if r.attempt_number == 1)
+
+
 # How executions end
 
 
@@ -696,7 +715,7 @@ def test_errors_and_arguments_that_are_hard_to_store_break_nothing(broker, store
     def fail(data, password=None):
         raise Unprintable
 
-    fail.send("x" * 100_000_000, password="hunter2")
+    fail.send("x" * 10_000_000, password="hunter2")
     fail.send("a\0b\ud800", password="hunter2")
     work(broker)
 
