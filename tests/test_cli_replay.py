@@ -35,6 +35,7 @@ class App:
 
 app = App()
 number = 5
+scheduler = type("BaseScheduler", (), {"__module__": "apscheduler.schedulers.base"})()
 """
 
 
@@ -188,6 +189,8 @@ def test_an_app_for_asyncio_works_too(run, url, tasks, ids):
             "--app 'shop_tasks:nope.a' cannot be found",
         ),
         (["--app", "shop_tasks:number", "--failed"], 2, "--app 5 is no app"),
+        (["--app", "shop_tasks:scheduler", "--failed"], 2, "call replay() there"),
+        (["--app", "shop_tasks:scheduler", "--failed", "--dry-run"], 2, "call replay() there"),
         (["--app", "nowhere:app", "--failed"], 1, "ModuleNotFoundError: No module named 'nowhere'"),
         (["--app", "shop_broken:app", "--failed"], 1, "RuntimeError: no settings"),
         (["--app", "shop_script:app", "--failed"], 1, "--app shop_script:app: SystemExit: 0"),

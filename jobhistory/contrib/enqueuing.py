@@ -60,11 +60,10 @@ def enqueue_function(app: Any) -> EnqueueFunction:
         InvalidInput: if no adapter is for this class.
         ImportError: if the adapter's framework is not installed.
     """
-    for class_ in _classes(app):
-        adapter = _ADAPTERS.get((str(class_.__module__).partition(".")[0], class_.__name__))
-        if adapter is not None:
-            module = import_module(f"jobhistory.contrib.{adapter}")
-            return partial(module.enqueue, app)
+    adapter = adapter_of(app)
+    if adapter is not None:
+        module = import_module(f"jobhistory.contrib.{adapter}")
+        return partial(module.enqueue, app)
     if isgeneratorfunction(app) or isasyncgenfunction(app):
         raise InvalidInput("app", app, "is a generator, which enqueues nothing when it is called")
     # Not any callable: tasks of most frameworks are, and would run.
@@ -72,6 +71,15 @@ def enqueue_function(app: Any) -> EnqueueFunction:
         function: EnqueueFunction = app
         return function
     raise InvalidInput("app", app, f"is no app that jobs can be enqueued with; pass {_APPS}")
+
+
+def adapter_of(app: Any) -> str | None:
+    """Return the name of the adapter for an app, or `None` if there is none."""
+    found = (
+        _ADAPTERS.get((str(class_.__module__).partition(".")[0], class_.__name__))
+        for class_ in _classes(app)
+    )
+    return next(filter(None, found), None)
 
 
 def _classes(app: Any) -> Iterator[type]:

@@ -40,7 +40,7 @@ from jobhistory.cli.options import (
     read_uuid,
     read_window,
 )
-from jobhistory.contrib.enqueuing import Enqueuer
+from jobhistory.contrib.enqueuing import Enqueuer, adapter_of
 from jobhistory.contrib.replay import replaying
 from jobhistory.contrib.replayer import Replayed, Replayer
 from jobhistory.errors import ExecutionNotFound, InvalidInput, NotReplayable, reason
@@ -119,6 +119,7 @@ def replay(
     ids = list(dict.fromkeys(named))
     _check_choice(ids, criteria)
     imported = _imported(app)
+    _check_app(app, imported)
     options: dict[str, Any] = {"force": force, "dry_run": dry_run}
     results: Iterable[Replayed | NotReplayable]
     with open_store(url, schema) as store:
@@ -162,6 +163,17 @@ def _imported(place: str) -> Any:
         raise InvalidInput("--app", place, f"cannot be found: {error}") from None
     except Exception as error:  # a property may raise anything
         output.fail(f"--app {place}: {type(error).__name__}: {reason(error)}")
+
+
+def _check_app(place: str, app: Any) -> None:
+    """Check that jobs of an app run elsewhere: this process ends when it has enqueued them."""
+    if adapter_of(app) == "apscheduler":
+        raise InvalidInput(
+            "--app",
+            place,
+            "is a scheduler, which runs its jobs in its own process; call replay() there, or pass "
+            "a function that takes a Replay and asks that process to enqueue it",
+        )
 
 
 def _replay_each(
