@@ -36,6 +36,15 @@ __all__ = ["JobHistory", "enqueue", "link", "record_jobs", "schedules"]
 KEYWORD = "_jobhistory"
 """The keyword argument in which a job carries the ids of the execution that deferred it."""
 
+_NICKNAMES = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
 _MOST_NAMES = 20
 _SECONDS_FOR_JOBS = 10.0
 
@@ -105,9 +114,10 @@ class JobHistory:
         try:
             result = await call_next()
         except BaseException as error:
-            await recording.end_async(error, will_retry=self._will_retry(context, error))
+            will_retry = self._will_retry(context, error)
+            await _to_the_end(recording.end_async(error, will_retry=will_retry))
             raise
-        await recording.end_async(result=result)
+        await _to_the_end(recording.end_async(result=result))
         return result
 
     def _prepare(self) -> None:
@@ -149,6 +159,16 @@ class JobHistory:
             return None
 
 
+async def _to_the_end(recorded: Coroutine[Any, Any, None]) -> None:
+    """Record the outcome of a job. A cancellation comes too late, and must not change it."""
+    try:
+        await recorded
+    except asyncio.CancelledError:  # when the outcome had been written
+        task = asyncio.current_task()
+        if task is not None:
+            task.uncancel()
+
+
 def link() -> dict[str, Any]:
     """Return a keyword argument that ties a new job to the execution that defers it.
 
@@ -167,7 +187,7 @@ def schedules(app: App) -> list[Schedule]:
             name=entry.periodic_id or entry.task.name,
             task_identifier=entry.task.name,
             description=f"cron {entry.cron}",
-            cron=entry.cron if len(entry.cron.split()) == 5 else None,
+            cron=_five_fields(entry.cron),
             timezone="UTC",
         )
         for entry in app.periodic_registry.periodic_tasks.values()
@@ -206,6 +226,11 @@ def enqueue(app: App, replay: Replay) -> str | Coroutine[Any, Any, str]:
     except AppNotOpen:
         with app.open():
             return str(deferrer.defer(**kwargs))
+
+
+def _five_fields(cron: str) -> str | None:
+    fields = " ".join(_NICKNAMES.get(cron.strip().lower(), cron).split())
+    return fields if fields.count(" ") == 4 else None
 
 
 def _needs_event_loop(connector: BaseConnector) -> bool:

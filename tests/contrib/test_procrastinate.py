@@ -14,6 +14,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from croniter import croniter
 from procrastinate import (
     App,
     BaseRetryStrategy,
@@ -34,13 +35,14 @@ from jobhistory import (
     create_store,
     current_execution,
 )
-from jobhistory.contrib.adapter import Carried, Replay
+from jobhistory.contrib.adapter import Carried, Recording, Replay
 from jobhistory.contrib.procrastinate import enqueue, link, record_jobs, schedules
 from jobhistory.contrib.replay import replay, replay_all_async
 
 pytestmark = pytest.mark.adapters
 
 HOST = socket.gethostname()
+NICKNAMES = ["@hourly", "@Daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"]
 
 
 class Unprintable(Exception):
@@ -268,6 +270,48 @@ def test_a_coroutine_that_is_aborted_while_it_runs_is_cancelled(app, store):
 
     (record,) = recorded(store)
     assert (record.status, statuses(app)) == ("cancelled", ["aborted"])
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "status", "outcome"),
+    [
+        ("add_async", {}, "succeeded", "completed"),
+        ("only_some", {"kind": "value"}, "failed", "failed"),
+        ("only_some", {"kind": "os"}, "todo", "failed"),
+    ],
+)
+def test_a_cancellation_while_the_outcome_is_written_changes_no_job(
+    app, store, monkeypatch, name, kwargs, status, outcome
+):
+    real, ended = Recording.end_async, []
+
+    async def slow(recording, *args, **kwargs):
+        ended.append(name)
+        try:
+            await asyncio.sleep(2)
+        finally:
+            await real(recording, *args, **kwargs)
+
+    async def main():
+        async with app.open_async():
+            await app.configure_task(name).defer_async(**kwargs)
+            worker = asyncio.create_task(
+                app.run_worker_async(
+                    install_signal_handlers=False,
+                    listen_notify=False,
+                    shutdown_graceful_timeout=0.01,
+                )
+            )
+            while not ended:
+                await asyncio.sleep(0.01)
+            worker.cancel()
+            await asyncio.wait([worker])
+
+    monkeypatch.setattr(Recording, "end_async", slow)
+    asyncio.run(main())
+
+    assert statuses(app) == [status]
+    assert [each.status for each in recorded(store)] == [outcome]
 
 
 @pytest.mark.parametrize("name", ["leave", "leave_async"])
@@ -581,6 +625,15 @@ def test_the_periodic_tasks_of_an_app_are_its_schedules(app):
     assert (nightly.cron, nightly.timezone) == ("17 2 * * *", "UTC")
     assert (often.name, often.cron) == ("often", None)
     assert often.description == "cron */10 * * * * */30"
+
+
+@pytest.mark.parametrize("nickname", NICKNAMES)
+def test_a_nickname_of_a_schedule_is_five_fields(app, nickname):
+    app.periodic(cron=nickname)(app.tasks["add"])
+
+    (schedule,) = schedules(app)
+    assert schedule.description == f"cron {nickname}"
+    assert croniter.expand(schedule.cron) == croniter.expand(nickname)
 
 
 def test_procrastinate_means_schedules_in_utc(app, monkeypatch):
