@@ -483,8 +483,10 @@ def test_a_backend_that_copies_arguments_gets_those_of_the_task_only(shop, store
     [
         ({"URL": "sqlite:///x.db", "STORE": "y"}, r"JOBHISTORY has URL and STORE"),
         ({"URL": "mysql://root:hunter2@db/x"}, r"JOBHISTORY\['URL'\] cannot be used"),
+        ({"URL": "postgresql://db:port/x"}, r"JOBHISTORY\['URL'\] cannot be used"),
         ({"URL": None}, r"JOBHISTORY\['URL'\] cannot be used"),
         ({"DATABASE": "other"}, r"JOBHISTORY\['DATABASE'\]: 'other' is not in DATABASES"),
+        ({"DATABASE": ["other"]}, r"JOBHISTORY\['DATABASE'\]: \['other'\] is not in"),
         ({"STORE": "shop.no_such_store"}, r"JOBHISTORY\['STORE'\]: .*no_such_store"),
         ({"STORE": 7}, r"JOBHISTORY\['STORE'\]: store 7 is neither"),
         ({"skip": ["x"]}, r"JOBHISTORY\['skip'\]: write it 'SKIP'"),

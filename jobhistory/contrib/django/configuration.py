@@ -92,7 +92,7 @@ def _make_store() -> HistoryStore:
 def _check_url(url: Any) -> None:
     try:
         is_known = make_url(url).get_backend_name() in ("postgresql", "postgres", "sqlite")
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter for a port that is no number
         is_known = False
     if not is_known:  # the URL may contain a password
         raise ImproperlyConfigured(
@@ -102,7 +102,7 @@ def _check_url(url: Any) -> None:
 
 
 def _check_alias(alias: Any) -> None:
-    if alias not in connections.settings:
+    if alias not in list(connections.settings):  # a value of any type
         raise ImproperlyConfigured(f"{SETTING}['DATABASE']: {alias!r} is not in DATABASES")
     if connections[alias].vendor not in _URLS:
         raise ImproperlyConfigured(
