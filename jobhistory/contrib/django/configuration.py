@@ -102,7 +102,7 @@ def _check_url(url: Any) -> None:
 
 
 def _check_alias(alias: Any) -> None:
-    if not isinstance(alias, str) or alias not in connections.settings:
+    if alias not in list(connections):  # it may be of any type
         raise ImproperlyConfigured(f"{SETTING}['DATABASE']: {alias!r} is not in DATABASES")
     if connections[alias].vendor not in _URLS:
         raise ImproperlyConfigured(
