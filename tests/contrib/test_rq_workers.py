@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -152,54 +153,66 @@ def machine(tmp_path, redis_url, postgres_database):
 
 
 def test_200_jobs_of_a_real_worker_are_recorded_attempt_by_attempt(machine):
-    for number in range(120):
-        machine.enqueue("double", number)
-    for _ in range(30):
-        machine.enqueue("fail")
-    for _ in range(15):
-        machine.enqueue("flaky", retry=rq.Retry(max=2))
-    for _ in range(4):
-        machine.enqueue("enqueue_double")
+    """In one process, because a fork for each job takes most of the time."""
+    check_many_jobs(machine, 32, worker="jobhistory.contrib.rq.SimpleWorker")
+
+
+def test_jobs_of_two_workers_that_fork_are_recorded_also_if_a_fork_is_killed(machine):
     machine.enqueue("leave_politely")
-    machine.enqueue("double", 1, big="x" * 20_000_000, password="hunter2")
+    big = machine.enqueue("double", 1, big="x" * 20_000_000, password="hunter2").id
     numbers = [signal.SIGKILL, signal.SIGCONT]  # the latter does nothing
     lost = [machine.enqueue("kill_once", int(n), retry=rq.Retry(max=1)).id for n in numbers]
     late = machine.enqueue("wait", 60, job_timeout=1).id
+    check_many_jobs(machine, 4, workers=2)
 
-    # Two workers share the work, as cores allow.
-    with machine.working("--burst") as first, machine.working("--burst") as second:
-        assert first.process.wait(60) == 0, first.printed
-        assert second.process.wait(60) == 0, second.printed
-
-    records = machine.rows()
-    assert len(records) == 120 + 30 + 3 * 15 + 2 * 4 + 1 + 1 + 2 * 2 + 1
-    assert not [record for record in records if record.status == "started"]
-    by_task = {}
-    for record in records:
-        by_task.setdefault(record.task_identifier.removeprefix("jobs_app."), []).append(record)
-
-    assert {record.status for record in by_task["double"]} == {"completed"}
-    assert len({record.job_id for record in by_task["double"]}) == 120 + 4 + 1
-    assert all("in fail\n" in record.error_stack for record in by_task["fail"])
-    attempts = sorted((each.job_id, *attempt(each)) for each in by_task["flaky"])
-    expected = [(1, True), (2, True), (3, False)]
-    assert [each[1:] for each in attempts] == 15 * expected
-    assert len({each.worker_id for each in records}) == 2
-
-    parents = {record.id: record.correlation_id for record in by_task["enqueue_double"]}
-    children = [record for record in by_task["double"] if record.parent_id]
-    assert {record.parent_id: record.correlation_id for record in children} == parents
-
-    assert one(by_task["leave_politely"]).error_type == "SystemExit"
+    assert one(machine.rows(task_identifier="jobs_app.leave_politely")).error_type == "SystemExit"
     assert one(machine.rows(job_id=late)).error_type == "jobhistory.TimedOut"
     for job_id in lost:
         killed, again = machine.rows(job_id=job_id)
         assert (attempt(killed), attempt(again)) == ((1, True), (2, None))
         assert (killed.error_type, again.status) == ("jobhistory.WorkerLost", "completed")
         assert "waitpid returned" in killed.error_message
-    assert "hunter2" not in str([record.payload for record in by_task["double"]])
-    assert machine.queue.failed_job_registry.count == 30 + 15 + 1 + 1
-    assert machine.queue.finished_job_registry.count == 120 + 4 + 4 + 1 + 2
+    assert one(machine.rows(job_id=big)).status == "completed"
+    assert "hunter2" not in str(one(machine.rows(job_id=big)).payload)
+
+
+def check_many_jobs(machine, count, *, workers=1, **arguments):
+    """Run several jobs of each kind, and others that are in the queue."""
+    others = machine.queue.job_ids
+    for number in range(count):
+        for _ in range(3):
+            machine.enqueue("double", number)
+        machine.enqueue("fail")
+        machine.enqueue("flaky", retry=rq.Retry(max=2))
+        machine.enqueue("enqueue_double")
+    with ExitStack() as stack:
+        running = [
+            stack.enter_context(machine.working("--burst", **arguments)) for _ in range(workers)
+        ]
+        for worker in running:
+            assert worker.process.wait(60) == 0, worker.printed
+
+    by_task = {}
+    for record in machine.rows():
+        assert record.status != "started"
+        if record.job_id not in others:
+            by_task.setdefault(record.task_identifier.removeprefix("jobs_app."), []).append(record)
+    assert {task: len(records) for task, records in by_task.items()} == {
+        "double": 4 * count,
+        "fail": count,
+        "flaky": 3 * count,
+        "enqueue_double": count,
+    }
+    assert {record.status for record in by_task["double"]} == {"completed"}
+    assert len({record.job_id for record in by_task["double"]}) == 4 * count
+    assert all("in fail\n" in record.error_stack for record in by_task["fail"])
+    attempts = sorted((each.job_id, *attempt(each)) for each in by_task["flaky"])
+    assert [each[1:] for each in attempts] == count * [(1, True), (2, True), (3, False)]
+    assert len({record.worker_id for record in machine.rows()}) == workers
+
+    parents = {record.id: record.correlation_id for record in by_task["enqueue_double"]}
+    children = [record for record in by_task["double"] if record.parent_id]
+    assert {record.parent_id: record.correlation_id for record in children} == parents
 
 
 def attempt(record):
