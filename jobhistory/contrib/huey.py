@@ -142,7 +142,7 @@ class TaskHistory:
 
     def _on_executing(self, signal: str, task: Any) -> None:
         header = _take_header(task)
-        carried, number = Carried.read(header), _attempts(header) + 1
+        carried, number = Carried.read(header), self._number(task, header)
         recording = self._adapter.begin(self._attempt(task, number, carried))
         if recording is not None:
             self._running[id(task)] = _Running(task, number, carried, recording)
@@ -163,7 +163,7 @@ class TaskHistory:
 
     def _on_skipped(self, signal: str, task: Any) -> None:
         header = _take_header(task)
-        attempt = self._attempt(task, _attempts(header) + 1, Carried.read(header))
+        attempt = self._attempt(task, self._number(task, header), Carried.read(header))
         self._adapter.skip(attempt, signal)
 
     def _on_startup(self) -> None:
@@ -188,7 +188,7 @@ class TaskHistory:
         if running is None:
             return
         will_retry = None if error is None else bool(task.retries)
-        if will_retry:
+        if will_retry and self._carries:
             again = replace(running.carried, enqueued_at=utc_now())
             _stamp(task, again, attempts=running.number)
         self._stamp_followers(task)
@@ -201,6 +201,13 @@ class TaskHistory:
         for follower in (task.on_complete, task.on_error, chord and chord.callback):
             if self._carries and follower is not None:
                 _stamp(follower, Carried.now())
+
+    def _number(self, task: Any, header: dict[str, Any]) -> int:
+        """Return the number of an attempt, of which Huey knows only how many are left."""
+        if self._carries or _ATTEMPTS in header:
+            return _attempts(header) + 1
+        used: int = type(task).default_retries - task.retries
+        return max(used, 0) + 1
 
     def _attempt(self, task: Any, number: int, carried: Carried) -> Attempt:
         return Attempt(

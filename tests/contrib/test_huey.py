@@ -357,6 +357,14 @@ def test_without_carry_the_arguments_stay_as_they_are(app, huey, store):
     assert app.calls == [(1, {})]
 
 
+def test_without_carry_a_retry_runs_in_a_consumer_without_the_adapter(app, huey, store):
+    record_tasks(huey, store, carry=False)
+    app.flaky()
+    huey.execute(huey.dequeue())
+
+    assert huey.dequeue().kwargs == {}
+
+
 def test_immediate_mode_records_nested_tasks_too(store):
     app = App(MemoryHuey("shop", immediate=True))
     record_tasks(app.huey, store)
