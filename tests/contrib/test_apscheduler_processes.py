@@ -80,6 +80,8 @@ def main():
         if new.exists():
             new.unlink()
             scheduler.add_job("jobs_app:succeed", args=[0], executor="processes")
+        if not scheduler.get_jobs():
+            Path("submitted").touch()
         time.sleep(0.02)
     scheduler.shutdown()
 
@@ -134,6 +136,7 @@ def test_threads_and_processes_record_each_of_200_jobs(app, store, records):
     with running("jobs_app", folder=folder) as worker:
         if not records:  # otherwise the end of each process writes everything
             wait_for(lambda: store.count().value >= 204, f"the jobs: {worker.printed}")
+        wait_for((folder / "submitted").exists, "the last submission")
         wait_for((folder / "slow").exists, "the slow job")
         assert worker.end() == 0, worker.printed
 
