@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from time import perf_counter
 from typing import Any
 
@@ -105,13 +105,17 @@ def celery(places: Places) -> Iterator[Ways]:
         app.task(nothing, name="nothing")
         return app
 
+    @cache  # made in the round that warms up
+    def app_with_results() -> Celery:
+        app = new_app()
+        with_django_results(app, places.postgresql)
+        app.conf.task_store_eager_result = True
+        return app
+
     with stores(places) as made:
         ways: Ways = {name: partial(run, new_app(), store) for name, store in made.items()}
-        results = new_app()
-        with_django_results(results, places.postgresql)
-        results.conf.task_store_eager_result = True
         yield ways | {
-            RESULTS: partial(run, results, None),
+            RESULTS: lambda count: run(app_with_results(), None, count),
             OTEL: partial(instrumented_run, new_app()),
         }
 
