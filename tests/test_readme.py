@@ -70,7 +70,9 @@ def test_the_commands_that_it_lists_work_and_none_is_missing(tmp_path, monkeypat
     (tmp_path / "backup.sh").chmod(0o700)
     (tmp_path / "shop.py").write_text("def app(job):\n    return '1'\n")
     monkeypatch.setattr(sys, "path", list(sys.path))  # `replay` adds the current folder
-    monkeypatch.delitem(sys.modules, "shop", raising=False)  # of another test
+    # Nor find the module of this name of another test, nor leave one to it.
+    monkeypatch.setitem(sys.modules, "shop", None)
+    del sys.modules["shop"]
     commands = [line.partition("  ")[0] for line in blocks("text")[1].splitlines()]
     # The table has to be there first; then `show JOB_ID` shows what `run` has recorded.
     for command in sorted(commands, key=lambda command: "db upgrade" not in command):
