@@ -1,7 +1,7 @@
 """How long tasks wait for a database that accepts connections and never answers.
 
 `python -m benchmarks.outages` runs 20 empty tasks in each framework that needs no broker, alone and
-with a store whose database is silent. Each framework is measured in a process of its own.
+with a store whose database never answers. A separate process measures each framework.
 """
 
 from __future__ import annotations

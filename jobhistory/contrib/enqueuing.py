@@ -83,9 +83,9 @@ def adapter_of(app: Any) -> str | None:
 
 
 def _classes(app: Any) -> Iterator[type]:
-    """Yield the classes that an app is of, or for a collection those that its items are of.
+    """Yield the classes of an app; of a collection, also the classes of its items.
 
-    arq's settings are a class or a dictionary, which its adapter has given a hook of its own.
+    The settings of arq are a class or a dictionary. The adapter's start-up hook identifies them.
     """
     yield from getmro(app.__class__)  # not type(app), which may be a proxy's
     if isinstance(app, type):

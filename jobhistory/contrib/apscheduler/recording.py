@@ -44,7 +44,8 @@ def record_jobs(
     Args:
         store: a store, a recorder, or a function that makes one. Those for asyncio are for an
             `AsyncIOScheduler`. If the scheduler has a process pool, it must be a function that
-            can be pickled, such as one of a module: each process needs a store of its own.
+            can be pickled, such as one that a module defines, since each process makes its own
+            store.
         options: see `jobhistory.contrib.adapter.Options`. The functions among them get
             APScheduler's job.
 
