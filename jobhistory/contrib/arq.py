@@ -25,6 +25,7 @@ from jobhistory.contrib.adapter import (
     Schedule,
     not_installed,
 )
+from jobhistory.contrib.jobs import EVERY, KEYWORD, cron_text
 from jobhistory.errors import InvalidInput
 from jobhistory.failure import TimedOut
 
@@ -44,8 +45,6 @@ Settings: TypeAlias = type[Any] | dict[str, Any] | Worker
 S = TypeVar("S", bound=Settings)
 F = TypeVar("F", bound=Function | CronJob)
 
-CARRIED = "_jobhistory"
-"""The keyword argument in which a job carries its parent. It is removed before the job runs."""
 
 _recorded: WeakSet[Any] = WeakSet()
 """The coroutine functions that record, which settings may share with others."""
@@ -211,7 +210,7 @@ class JobHistory:
         @wraps(coroutine)
         async def recorded(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> Any:
             began, number = monotonic(), ctx.get("job_try", 1)  # the job may change its context
-            carried = kwargs.pop(CARRIED, None)
+            carried = kwargs.pop(KEYWORD, None)
             recording = await self._begin(function.name, limits, ctx, args, kwargs, carried)
             if recording is None:
                 return await coroutine(ctx, *args, **kwargs)
@@ -267,7 +266,7 @@ async def enqueue_job(pool: ArqRedis, function: str, *args: Any, **kwargs: Any) 
     It adds a keyword argument, which recorded workers remove. So all workers of the queue must be
     recorded.
     """
-    kwargs[CARRIED] = Carried.now().as_header()
+    kwargs[KEYWORD] = Carried.now().as_header()
     return await pool.enqueue_job(function, *args, **kwargs)
 
 
@@ -289,7 +288,7 @@ async def enqueue(app: ArqRedis | Settings, replay: Replay) -> str:
             replay.task_identifier,
             *replay.args,
             _queue_name=replay.queue,
-            **{**replay.kwargs, CARRIED: replay.carried.as_header()},
+            **{**replay.kwargs, KEYWORD: replay.carried.as_header()},
         )
     assert job is not None, "arq made an id that it had"
     return job.job_id
@@ -388,12 +387,12 @@ def _described(job: CronJob) -> str:
 
 def _cron(job: CronJob) -> str | None:
     """Return the schedule as five fields of cron, if those can express it."""
-    if len(_numbers(job.second)) != 1 or (job.day is not None and job.weekday is not None):
-        return None  # cron would run it if either the day or the weekday matches
+    if len(_numbers(job.second)) != 1:
+        return None
     weekday = WEEKDAYS.index(job.weekday.lower()) if isinstance(job.weekday, str) else job.weekday
     weekdays = [(number + 1) % 7 for number in _numbers(weekday)]  # cron's week begins on Sunday
     fields = (*map(_numbers, (job.minute, job.hour, job.day, job.month)), weekdays)
-    return " ".join(",".join(map(str, sorted(field))) or "*" for field in fields)
+    return cron_text(*(field or EVERY[place] for place, field in enumerate(fields)))
 
 
 def _numbers(value: Any) -> list[int]:

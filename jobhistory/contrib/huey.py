@@ -25,6 +25,7 @@ from jobhistory.contrib.adapter import (
     StoreSource,
     not_installed,
 )
+from jobhistory.contrib.jobs import KEYWORD
 from jobhistory.errors import InvalidInput
 from jobhistory.failure import WorkerLost
 from jobhistory.tracking import current_execution
@@ -40,7 +41,6 @@ except ImportError as error:
 __all__ = ["TaskHistory", "enqueue", "record_tasks", "schedules"]
 
 _NAME = "jobhistory"
-_KEYWORD = "__jobhistory__"
 _ATTEMPTS = "attempts"
 _NEVER_BEGUN = (signals.SIGNAL_REVOKED, signals.SIGNAL_EXPIRED)
 _FIELDS = ("month", "day", "day_of_week", "hour", "minute")
@@ -137,7 +137,7 @@ class TaskHistory:
         }
 
     def _on_enqueued(self, signal: str, task: Any) -> None:
-        if self._carries and _KEYWORD not in task.kwargs:
+        if self._carries and KEYWORD not in task.kwargs:
             _stamp(task, Carried.now())
 
     def _on_executing(self, signal: str, task: Any) -> None:
@@ -300,13 +300,13 @@ def _exceptions(name: str) -> tuple[type[BaseException], ...]:
 
 
 def _stamp(task: Any, carried: Carried, **more: Any) -> None:
-    task.kwargs = {**task.kwargs, _KEYWORD: {**carried.as_header(), **more}}
+    task.kwargs = {**task.kwargs, KEYWORD: {**carried.as_header(), **more}}
 
 
 def _take_header(task: Any) -> dict[str, Any]:
     """Remove the header from the arguments of a task, and return it."""
     kwargs = dict(task.kwargs)
-    header = kwargs.pop(_KEYWORD, None)
+    header = kwargs.pop(KEYWORD, None)
     task.kwargs = kwargs
     return header if isinstance(header, dict) else {}
 

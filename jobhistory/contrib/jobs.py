@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -17,6 +17,9 @@ from jobhistory.typing import Id
 
 HEADER = "jobhistory"
 """The name of the header, label or option in which a job carries these values."""
+
+KEYWORD = "_jobhistory"
+"""The keyword argument for them where a framework has no headers. Adapters remove it."""
 
 NOT_REPLAYABLE = "not_replayable"
 """The label of an execution that another job cannot repeat. Its value is the reason."""
@@ -150,6 +153,30 @@ class Schedule:
     cron: str | None = None
     every: timedelta | None = None
     timezone: str | None = None
+
+
+EVERY = (range(60), range(24), range(1, 32), range(1, 13), range(7))
+"""The numbers that each of the five fields of cron can have."""
+
+
+def cron_text(
+    minutes: Collection[int],
+    hours: Collection[int],
+    days: Collection[int],
+    months: Collection[int],
+    weekdays: Collection[int],
+) -> str | None:
+    """Return five fields of cron for the numbers at which a task runs, with 0 for Sunday.
+
+    Return `None` if both the days and the weekdays are restricted. Frameworks require both then,
+    and cron requires either.
+    """
+    chosen = (minutes, hours, days, months, weekdays)
+    fields = [
+        "*" if set(numbers) >= set(every) else ",".join(map(str, sorted(numbers)))
+        for numbers, every in zip(chosen, EVERY, strict=True)
+    ]
+    return " ".join(fields) if "*" in (fields[2], fields[4]) else None
 
 
 def _moment(text: str) -> datetime:

@@ -18,6 +18,7 @@ from jobhistory.contrib.adapter import (
     Schedule,
     not_installed,
 )
+from jobhistory.contrib.jobs import KEYWORD
 from jobhistory.errors import InvalidInput
 from jobhistory.tracking_methods import AsyncTrackingMethods
 
@@ -33,8 +34,6 @@ except ImportError as error:
 
 __all__ = ["JobHistory", "enqueue", "link", "record_jobs", "schedules"]
 
-KEYWORD = "_jobhistory"
-"""The keyword argument in which a job carries the ids of the execution that deferred it."""
 
 _NICKNAMES = {
     "@hourly": "0 * * * *",

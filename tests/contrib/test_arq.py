@@ -27,6 +27,7 @@ from jobhistory import (
     current_execution,
 )
 from jobhistory.contrib.adapter import Carried, Replay
+from jobhistory.contrib.jobs import KEYWORD
 from jobhistory.contrib.replay import replay_async
 from jobhistory.recorder.async_recorder import AsyncRecorder
 from tests.contrib.workers import running, wait_for, write_app
@@ -38,7 +39,6 @@ from arq.connections import RedisSettings, create_pool  # noqa: E402
 from arq.worker import Retry, RetryJob, Worker, create_worker  # noqa: E402
 
 from jobhistory.contrib.arq import (  # noqa: E402
-    CARRIED,
     enqueue,
     record_jobs,
     schedules,
@@ -446,7 +446,7 @@ def test_values_that_cannot_be_stored_break_nothing(store):
     execute(settings, "work", "x\0y", password="hunter2")
     execute(settings, "work", "x" * 10_000_000)
     execute(settings, "work", object())
-    execute(settings, "work", "x", **{CARRIED: "nonsense"})
+    execute(settings, "work", "x", **{KEYWORD: "nonsense"})
 
     raised, odd, large, opaque, stamped = store.query(order="oldest")
     assert raised.error_type.endswith("Unprintable")

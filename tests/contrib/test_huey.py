@@ -339,7 +339,7 @@ def test_the_callback_of_a_chord_knows_its_last_member(app, huey, store):
 @pytest.mark.usefixtures("recorded")
 @pytest.mark.parametrize("header", [None, "x", {"attempts": "many", "parent_id": 3}])
 def test_a_header_that_somebody_wrote_wrongly_fails_no_task(app, store, header):
-    app.double(1, __jobhistory__=header)
+    app.double(1, _jobhistory=header)
     app.work()
 
     assert outcomes(rows(store)) == [(1, "completed", None)]

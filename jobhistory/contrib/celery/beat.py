@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
 from celery import Celery
 from celery.schedules import crontab, maybe_schedule, schedule
 
-from jobhistory.contrib.jobs import Schedule
+from jobhistory.contrib.jobs import Schedule, cron_text
 
 
 def schedules(app: Celery) -> list[Schedule]:
@@ -41,15 +40,6 @@ def _schedule(name: str, task: str, when: Any, zone: str | None) -> Schedule:
 
 
 def _cron(when: Any) -> str | None:
-    fields = [
-        _field(when.minute, range(60)),
-        _field(when.hour, range(24)),
-        _field(when.day_of_month, range(1, 32)),
-        _field(when.month_of_year, range(1, 13)),
-        _field(when.day_of_week, range(7)),
-    ]
-    return None if "*" not in (fields[2], fields[4]) else " ".join(fields)
-
-
-def _field(chosen: Collection[int], every: range) -> str:
-    return "*" if set(chosen) == set(every) else ",".join(map(str, sorted(chosen)))
+    return cron_text(
+        when.minute, when.hour, when.day_of_month, when.month_of_year, when.day_of_week
+    )

@@ -23,7 +23,7 @@ except ImportError as error:
     raise not_installed("django", error) from error
 
 from jobhistory.contrib.django.replay import enqueue_again
-from jobhistory.contrib.django.tasks import KEYWORD
+from jobhistory.contrib.jobs import KEYWORD
 
 __all__ = ["end_leftovers", "enqueue", "history_store", "link"]
 

@@ -12,7 +12,8 @@ from django.core.handlers.base import BaseHandler
 from django.utils.module_loading import autodiscover_modules
 
 from jobhistory.contrib.adapter import Replay
-from jobhistory.contrib.django.tasks import KEYWORD, packages
+from jobhistory.contrib.django.tasks import packages
+from jobhistory.contrib.jobs import KEYWORD
 from jobhistory.errors import InvalidInput
 
 _CARRYING = (

@@ -19,10 +19,8 @@ from jobhistory.contrib.adapter import (
     Recording,
     StoreSource,
 )
+from jobhistory.contrib.jobs import KEYWORD
 from jobhistory.typing import ErrorLike
-
-KEYWORD = "_jobhistory"
-"""The keyword argument in which a task carries the ids of the execution that enqueued it."""
 
 
 def packages() -> list[str]:
