@@ -9,33 +9,9 @@ import typer
 from rich.console import Console
 
 from jobhistory.cli import output, render
+from jobhistory.cli.criteria_options import takes_criteria
 from jobhistory.cli.database import open_store
-from jobhistory.cli.options import (
-    CorrelationId,
-    ErrorContains,
-    ErrorType,
-    JobId,
-    Json,
-    Labels,
-    Limit,
-    MinAttempt,
-    MinTime,
-    ParentId,
-    Schema,
-    Since,
-    Statuses,
-    Tasks,
-    TraceId,
-    Until,
-    Url,
-    WorkerPrefix,
-    Workers,
-    read_labels,
-    read_milliseconds,
-    read_uuid,
-    read_window,
-    repeated,
-)
+from jobhistory.cli.options import Json, Limit, Schema, Url, repeated
 from jobhistory.errors import InvalidInput
 from jobhistory.execution.ids import id_text
 from jobhistory.query.cursor import Page
@@ -43,23 +19,10 @@ from jobhistory.query.cursor import Page
 _DEFAULT_LIMIT = 100
 
 
+@takes_criteria
 def list_executions(
     context: typer.Context,
-    since: Since = None,
-    until: Until = None,
-    task: Tasks = None,
-    status: Statuses = None,
-    job_id: JobId = None,
-    correlation_id: CorrelationId = None,
-    worker: Workers = None,
-    worker_prefix: WorkerPrefix = None,
-    min_attempt: MinAttempt = None,
-    label: Labels = None,
-    parent_id: ParentId = None,
-    trace_id: TraceId = None,
-    error_type: ErrorType = None,
-    error_contains: ErrorContains = None,
-    min_time: MinTime = None,
+    criteria: dict[str, Any],
     oldest: Annotated[bool, typer.Option("--oldest", help="Oldest first.")] = False,
     limit: Limit = _DEFAULT_LIMIT,
     after: Annotated[
@@ -78,23 +41,7 @@ def list_executions(
     schema: Schema = None,
 ) -> None:
     """List executions, newest first."""
-    window = read_window(since, until)
-    criteria: dict[str, Any] = window | {
-        "task_identifier": task or None,
-        "status": status or None,
-        "job_id": job_id,
-        "correlation_id": correlation_id,
-        "worker_id": worker or None,
-        "worker_id_starts_with": worker_prefix,
-        "min_attempt": min_attempt,
-        "labels": read_labels(label),
-        "parent_id": read_uuid(parent_id, "--parent-id"),
-        "trace_id": trace_id,
-        "error_type": error_type,
-        "error_contains": error_contains,
-        "min_execution_time_ms": read_milliseconds(min_time, "--min-time"),
-        "order": "oldest" if oldest else "newest",
-    }
+    criteria["order"] = "oldest" if oldest else "newest"
     if everything:
         _refuse_pages(limit, after)
         with open_store(url, schema) as store:
@@ -104,7 +51,7 @@ def list_executions(
     with open_store(url, schema) as store:
         page = store.page(criteria, after=None if after == "start" else after, limit=limit)
     (render.print_records_json if json else render.print_records)(page.records)
-    _print_next(page, context, window, json=json)
+    _print_next(page, context, criteria, json=json)
 
 
 def show(
@@ -129,7 +76,7 @@ def _refuse_pages(limit: int, after: str | None) -> None:
 
 
 def _print_next(
-    page: Page, context: typer.Context, window: dict[str, datetime | None], *, json: bool
+    page: Page, context: typer.Context, criteria: dict[str, Any], *, json: bool
 ) -> None:
     """Print where the next page starts: a command on a terminal, the cursor if `--after` asks."""
     cursor, is_requested = page.next_cursor, context.params["after"] is not None
@@ -139,7 +86,7 @@ def _print_next(
     elif Console().is_terminal:
         if cursor is not None:
             # Counted from now, "2h" ago would be another criterion.
-            moments = {"since": window["from_"], "until": window["to"]}
+            moments = {"since": criteria["from_"], "until": criteria["to"]}
             fixed = {name: _iso(moment) for name, moment in moments.items() if moment is not None}
             print(f"more: jobhistory list {repeated(context, **fixed, after=cursor)}")
     elif is_requested:

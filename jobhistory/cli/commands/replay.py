@@ -14,32 +14,9 @@ import typer
 from rich.console import Console
 
 from jobhistory.cli import output, render
+from jobhistory.cli.criteria_options import takes_criteria
 from jobhistory.cli.database import open_store
-from jobhistory.cli.options import (
-    OPTIONS,
-    CorrelationId,
-    ErrorContains,
-    ErrorType,
-    JobId,
-    Json,
-    Labels,
-    MinAttempt,
-    MinTime,
-    ParentId,
-    Schema,
-    Since,
-    Statuses,
-    Tasks,
-    TraceId,
-    Until,
-    Url,
-    WorkerPrefix,
-    Workers,
-    read_labels,
-    read_milliseconds,
-    read_uuid,
-    read_window,
-)
+from jobhistory.cli.options import OPTIONS, Json, Schema, Url, read_uuid
 from jobhistory.contrib.enqueuing import Enqueuer, adapter_of
 from jobhistory.contrib.replay import replaying
 from jobhistory.contrib.replayer import Replayed, Replayer
@@ -47,6 +24,7 @@ from jobhistory.errors import ExecutionNotFound, InvalidInput, NotReplayable, re
 from jobhistory.store import HistoryStore
 
 
+@takes_criteria
 def replay(
     app: Annotated[
         str,
@@ -66,21 +44,8 @@ def replay(
     failed: Annotated[
         bool, typer.Option("--failed", help="Failed for good; short for --status failed.")
     ] = False,
-    status: Statuses = None,
-    since: Since = None,
-    until: Until = None,
-    task: Tasks = None,
-    job_id: JobId = None,
-    correlation_id: CorrelationId = None,
-    worker: Workers = None,
-    worker_prefix: WorkerPrefix = None,
-    min_attempt: MinAttempt = None,
-    label: Labels = None,
-    parent_id: ParentId = None,
-    trace_id: TraceId = None,
-    error_type: ErrorType = None,
-    error_contains: ErrorContains = None,
-    min_time: MinTime = None,
+    *,
+    criteria: dict[str, Any],
     limit: Annotated[int, typer.Option(help="Maximum number of jobs to enqueue.")] = 100,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print what would be enqueued.")
@@ -100,21 +65,8 @@ def replay(
 
     The exit status is 1 if an execution was refused. The others are replayed all the same.
     """
-    criteria: dict[str, Any] = read_window(since, until) | {
-        "status": [*(status or ()), *(["failed"] if failed else ())] or None,
-        "task_identifier": task or None,
-        "job_id": job_id,
-        "correlation_id": correlation_id,
-        "worker_id": worker or None,
-        "worker_id_starts_with": worker_prefix,
-        "min_attempt": min_attempt,
-        "labels": read_labels(label),
-        "parent_id": read_uuid(parent_id, "--parent-id"),
-        "trace_id": trace_id,
-        "error_type": error_type,
-        "error_contains": error_contains,
-        "min_execution_time_ms": read_milliseconds(min_time, "--min-time"),
-    }
+    if failed:
+        criteria["status"] = [*(criteria["status"] or ()), "failed"]
     named = (UUID(str(read_uuid(text, "EXECUTION_ID"))) for text in execution_id or ())
     ids = list(dict.fromkeys(named))
     _check_choice(ids, criteria)
