@@ -318,6 +318,7 @@ class AsyncHistoryStore(AsyncBaseStore):
         return self._store.recent(n)
 
     expire = _awaited(HistoryStore.expire)
+    purge = _awaited(HistoryStore.purge)
     reap_lost = _awaited(HistoryStore.reap_lost)
 
     async def close(self) -> None:

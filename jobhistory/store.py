@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Collection, Mapping
-from datetime import datetime
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 from sqlalchemy import URL, Engine
 from sqlalchemy.orm import Session, scoped_session
 
-from jobhistory._runtime.batches import Batches
 from jobhistory._runtime.clock import utc_now
 from jobhistory._runtime.durations import parse_retention
 from jobhistory._runtime.ring import RingBuffer
@@ -24,12 +22,12 @@ from jobhistory.database.sessions import OwnTransactions
 from jobhistory.errors import InvalidInput, check_count
 from jobhistory.execution.labels import read_labels
 from jobhistory.execution.rows import RowBuilder
+from jobhistory.maintenance_methods import MaintenanceMethods
 from jobhistory.memory.history import MemoryHistory
-from jobhistory.query.lost import LostQuery
 from jobhistory.sanitize.json_values import Limits, Sanitizer
 from jobhistory.sanitize.secrets import redact_secrets
 from jobhistory.schema import HistoryRecord, plain, record_from
-from jobhistory.typing import Clock, Duration, Id, Redact
+from jobhistory.typing import Clock, Duration, Redact
 
 
 def create_store(
@@ -133,7 +131,7 @@ def _check_factory(argument: str, factory: object, instead: str) -> None:
         )
 
 
-class HistoryStore(BaseStore):
+class HistoryStore(BaseStore, MaintenanceMethods):
     """Records executions in a database, reads them, and keeps the latest ones in memory.
 
     An app creates one store. Any number of threads may call its methods at the same time. Each
@@ -222,7 +220,9 @@ class HistoryStore(BaseStore):
             if session_factory is None
             else OwnTransactions(session_factory, self._ring, schema)
         )
-        super().__init__(Internals(rows, self._history, session_factory), asyncio.to_thread)
+        internals = Internals(rows, self._history, session_factory)
+        BaseStore.__init__(self, internals, asyncio.to_thread)
+        MaintenanceMethods.__init__(self, rows, self._history)
         self._owned_engine = owned_engine
 
     def in_session(self, session: Session | scoped_session[Any]) -> BaseStore:
@@ -281,105 +281,6 @@ class HistoryStore(BaseStore):
             InvalidInput: if `n` is not a whole number from 0 up.
         """
         return [record_from(row) for row in self._ring.last(n)]
-
-    def expire(
-        self,
-        *,
-        batch_size: int = 2000,
-        time_limit: Duration | None = None,
-        dry_run: bool = False,
-        progress: Callable[[int], None] | None = None,
-    ) -> int:
-        """Delete expired rows, oldest first, and return the number deleted.
-
-        Rows have expired if their `expires_at` is not later than the time at which the call began,
-        by the clock of the store or of the database server, whichever is earlier. With SQLite, the
-        server's clock is that of this machine.
-
-        Each batch is a short transaction that blocks no one for long, and its deletions stay if a
-        later batch fails. On PostgreSQL, locked rows are skipped, so several simultaneous calls
-        share the work. If the table has partitions or inheritance children, these expire one after
-        the other, in the order of their names.
-
-        A trigger, row-level security, or a foreign key without `ON DELETE` can keep rows. They
-        stay, all others are deleted, and one warning in the log gives the number of kept rows. Each
-        row that a foreign key keeps costs a few more statements.
-
-        A store in memory forgets expired executions, including those in the ring buffer.
-
-        Args:
-            batch_size: the maximum number of rows that one transaction deletes.
-            time_limit: stop after the first batch that ends later than this, and log a warning. At
-                least one batch runs.
-            dry_run: delete nothing, and return the number of expired rows, including rows that
-                would be kept.
-            progress: called after each batch with the number of rows deleted so far.
-
-        Raises:
-            InvalidInput: if an argument cannot be used.
-            UnsafeExpiry: if a batch would delete more rows than it selected, as happens if a view
-                of partitions replaces the table. That batch is rolled back.
-        """
-        batches = Batches("expire", batch_size, time_limit, progress)
-        now = self._rows.now()
-        if dry_run:
-            return self._history.count_expired(now)
-        return self._history.expire(now, batches)
-
-    def reap_lost(
-        self,
-        older_than: Duration | None = None,
-        *,
-        heartbeat_older_than: Duration | None = None,
-        started_before: datetime | None = None,
-        task_identifier: str | Collection[str] | None = None,
-        worker_id: Id | Collection[Id] | None = None,
-        batch_size: int = 1000,
-        time_limit: Duration | None = None,
-        progress: Callable[[int], None] | None = None,
-    ) -> int:
-        """Mark executions of lost workers as failed, oldest first, and return their number.
-
-        An execution is presumed lost if it has no outcome and meets all criteria that you pass. At
-        least one of the three times is needed. The time is that of the store or of the database
-        server, whichever is earlier. The execution becomes a failure with the error type
-        `jobhistory.WorkerLost`, a message that gives its start or its last heartbeat, and an
-        unknown duration. The ring buffer gets it.
-
-        If a worker reports an outcome at the same time, that outcome wins. An outcome that is
-        reported later replaces the failure, once. Several simultaneous calls share the work. Rows
-        that a trigger protects stay `started`, and one warning in the log gives their number.
-
-        With PostgreSQL 16 and later, an index finds the running executions; see
-        `migrate.maintain`. Elsewhere, this reads all of history in the window once, or only the
-        rows that match the filters.
-
-        Args:
-            older_than: the execution started this long ago or longer: a `timedelta`, or a text such
-                as `"2h"`. It must be longer than the longest job takes.
-            heartbeat_older_than: the last heartbeat is this long ago or longer. It must be several
-                times as long as the interval of the heartbeats, and longer than the clocks of the
-                workers differ. Executions without heartbeats never match.
-            started_before: the execution started before this aware `datetime`. A worker that starts
-                passes its own `worker_id` and the current time to end what its previous process
-                left behind.
-            task_identifier: only executions of this task, or of one of these tasks.
-            worker_id: only executions of this worker, or of one of these workers.
-            batch_size, time_limit, progress: as for `expire`.
-
-        Raises:
-            InvalidInput: if an argument cannot be used.
-        """
-        batches = Batches("reap_lost", batch_size, time_limit, progress)
-        lost = LostQuery.of(
-            older_than,
-            heartbeat_older_than,
-            started_before,
-            task_identifier=task_identifier,
-            worker_id=worker_id,
-            limit=batch_size,
-        )
-        return self._history.reap_lost(lost, self._rows.now(), batches)
 
     def close(self) -> None:
         """Dispose the engine that `create_store` made from a URL; never dispose the app's."""

@@ -211,6 +211,7 @@ CALLS = {
     "failure_groups": lambda store: store.failure_groups(),
     "running": lambda store: store.running(),
     "expire": lambda store: store.expire(batch_size=1),
+    "purge": lambda store: store.purge(job_id="job-1", batch_size=1),
     "reap_lost": lambda store: store.reap_lost("1 second", batch_size=1),
 }
 

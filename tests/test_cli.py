@@ -9,6 +9,7 @@ import re
 import sqlite3
 import uuid
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -200,6 +201,40 @@ def test_expire_is_quiet_in_cron_unless_asked(run, url, history):
     assert run("expire", "--url", url, "--verbose") == (0, "0 executions deleted\n", "")
     assert run("expire", "--url", url, "--json") == (0, '{"deleted": 0}\n', "")
     assert len(run("list", "--url", url)[1].splitlines()) == 3
+
+
+def test_purge_deletes_what_the_options_choose(run, url, history):
+    failed = ["purge", "--url", url, "--status", "failed"]
+    assert run(*failed, "--dry-run") == (0, "1 execution would be deleted\n", "")
+    assert run(*failed, "--dry-run", "--json") == (0, '{"found": 1}\n', "")
+    assert run(*failed, "--yes") == (0, "1 execution deleted\n", "")
+    assert run(*failed, "--yes", "--json") == (0, '{"deleted": 0}\n', "")
+    assert run("list", "--url", url, "--status", "failed")[1].count("\n") == 1
+
+
+def test_purge_asks_first(run, url, history, monkeypatch):
+    everything = run("list", "--url", url)
+    purge = ["purge", "--url", url, "--status", "failed"]
+    status, _, err = run(*purge)
+    assert (status, err) == (
+        2,
+        "jobhistory: nobody can answer here; pass --yes to delete, or --dry-run\n",
+    )
+    for answer, expected in [("n\n", 1), ("y\n", 0)]:
+        terminal = StringIO(answer)
+        terminal.isatty = lambda: True
+        monkeypatch.setattr("sys.stdin", terminal)
+        assert run("list", "--url", url) == everything
+        status, _, err = run(*purge)
+        assert status == expected
+        assert "Delete 1 execution? [y/N]" in err
+    assert run(*purge, "--dry-run")[1] == "0 executions would be deleted\n"
+
+
+def test_purge_without_a_criterion_is_refused(run, url, history):
+    status, out, err = run("purge", "--url", url, "--yes")
+    assert (status, out) == (2, "")
+    assert err.startswith("jobhistory: criteria {} would delete all of history; pass one")
 
 
 def test_expire_with_a_time_limit_says_when_it_falls_behind(run, url, database):

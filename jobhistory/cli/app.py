@@ -27,6 +27,7 @@ app.command()(reports.running)
 app.command()(read.show)
 app.command()(replay.replay)
 app.command()(maintain.expire)
+app.command()(maintain.purge)
 app.command()(maintain.reap)
 
 db_app.command()(db.upgrade)

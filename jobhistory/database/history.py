@@ -12,6 +12,7 @@ from jobhistory._runtime.batches import Batches
 from jobhistory._runtime.ring import RingBuffer
 from jobhistory.database import expiry, lost_workers, recorder_batch, writes
 from jobhistory.database.functions import FINGERPRINT
+from jobhistory.database.purging import Purging
 from jobhistory.database.statements.pages import count_of, records_of
 from jobhistory.database.statements.read import WITH_IDS
 from jobhistory.database.statements.reports import failures_of, stats_of
@@ -24,7 +25,7 @@ from jobhistory.database.statements.write import (
 from jobhistory.database.transaction import Purpose, Transaction, in_transaction
 from jobhistory.execution.batch import Batch, BatchResult
 from jobhistory.execution.outcome import Outcome
-from jobhistory.query.criteria import HistoryQuery
+from jobhistory.query.criteria import HistoryQuery, replace
 from jobhistory.query.cursor import Cursor
 from jobhistory.query.lost import LostQuery
 from jobhistory.query.reports import FIRST_BUCKET, Count, FailureGroup, Percentiles, TaskStats
@@ -198,6 +199,20 @@ class DatabaseHistory(ABC):
     def expire(self, now: datetime, batches: Batches) -> int:
         """Delete expired rows in batches and return their number, see `expiry.Expiring`."""
         return expiry.expire(self, now, batches)
+
+    def purge(self, query: HistoryQuery, batches: Batches) -> int:
+        """Delete the rows that meet the criteria in batches, oldest first; return their number.
+
+        The ring buffer forgets them as well.
+        """
+        purging = Purging(
+            self,
+            replace(query, limit=batches.size, order="oldest"),
+            forget=lambda ids: self.ring.discard(lambda row: row["id"] in ids),
+        )
+        deleted = batches.run(purging.delete_batch)
+        purging.report()
+        return deleted
 
     def reap_lost(self, lost: LostQuery, now: datetime, batches: Batches) -> int:
         """End the executions of lost workers in batches and return their number."""

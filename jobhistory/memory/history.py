@@ -235,6 +235,10 @@ class MemoryHistory:
         """
         return batches.run(lambda: (self._rows.discard(lambda row: _has_expired(row, now)), True))
 
+    def purge(self, query: HistoryQuery, batches: Batches) -> int:
+        """Remove the records that meet the criteria, in one batch, and return their number."""
+        return batches.run(lambda: (self._rows.discard(lambda row: _matches(row, query)), True))
+
     def reap_lost(self, lost: LostQuery, now: datetime, batches: Batches) -> int:
         """End the executions of lost workers in batches and return their number."""
         return batches.run(partial(self._reap, lost.at(now), now))

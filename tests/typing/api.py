@@ -238,6 +238,8 @@ assert_type(store.record_execution(record, status="completed"), HistoryRecord)
 assert_type(store.record_execution(job_id=1, error=ValueError()), HistoryRecord)
 store.record_execution(jobb_id=3)  # type: ignore[call-arg]
 assert_type(store.record_many([record, {"job_id": 1}]), int)
+assert_type(store.purge(task_identifier="a", labels={"tenant": "acme"}, dry_run=True), int)
+assert_type(store.purge({"job_id": "1"}, batch_size=10, progress=print), int)
 assert_type(store.reap_lost("2h", task_identifier=["a"], worker_id=5), int)
 
 with Session(engine) as session:
@@ -317,6 +319,7 @@ async def use_asyncio() -> None:
         await history.record_execution(jobb_id=3)  # type: ignore[call-arg]
         history.iterate(limit=5)  # type: ignore[call-arg]
         assert_type(await history.expire(), int)
+        assert_type(await history.purge(job_id=1), int)
         begun = await history.begin(Job(1, "t"), "w", on_history_error="raise")
         assert_type(begun, AsyncExecution)
         await begun.end("no file")

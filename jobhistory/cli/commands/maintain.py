@@ -1,7 +1,8 @@
-"""Commands that maintain history, meant for cron: expire and reap."""
+"""Commands that maintain history: expire and reap, meant for cron, and purge."""
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jobhistory.cli import output
+from jobhistory.cli.criteria_options import takes_criteria
 from jobhistory.cli.database import open_store
 from jobhistory.cli.options import Json, Schema, Tasks, Url, Verbose, Workers
 from jobhistory.store import HistoryStore
@@ -16,13 +18,13 @@ from jobhistory.store import HistoryStore
 BatchSize = Annotated[int, typer.Option(help="Maximum number of rows per transaction.")]
 TimeLimit = Annotated[str | None, typer.Option(help="Stop after this long: '30s' or '5 minutes'.")]
 
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print how many would be deleted.")]
+
 
 def expire(
     batch_size: BatchSize = 2000,
     time_limit: TimeLimit = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only print how many would be deleted.")
-    ] = False,
+    dry_run: DryRun = False,
     verbose: Verbose = False,
     json: Json = False,
     url: Url = None,
@@ -85,6 +87,39 @@ def reap(
         output.print_json({"reaped": count})
     elif verbose or Console().is_terminal:
         print(f"{_executions(count)} marked as failed (worker lost)")
+
+
+@takes_criteria
+def purge(
+    criteria: dict[str, Any],
+    batch_size: BatchSize = 2000,
+    time_limit: TimeLimit = None,
+    dry_run: DryRun = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: Json = False,
+    url: Url = None,
+    schema: Schema = None,
+) -> None:
+    """Delete the executions that meet all criteria, whether or not they have expired.
+
+    The command asks first. Without a terminal, it needs --yes or --dry-run. Executions that still
+    run are deleted, too, unless --status leaves them out.
+    """
+    with open_store(url, schema) as store:
+        if not dry_run and not yes:
+            _confirm(store.purge(criteria, dry_run=True))
+        count = store.purge(criteria, batch_size=batch_size, time_limit=time_limit, dry_run=dry_run)
+    if json:
+        output.print_json({"found" if dry_run else "deleted": count})
+    else:
+        print(f"{_executions(count)} {'would be deleted' if dry_run else 'deleted'}")
+
+
+def _confirm(count: int) -> None:
+    if not sys.stdin.isatty():
+        output.say("nobody can answer here; pass --yes to delete, or --dry-run")
+        raise typer.Exit(2)
+    typer.confirm(f"Delete {_executions(count)}?", abort=True, err=True)
 
 
 def _expire_with_bar(store: HistoryStore, console: Console, options: dict[str, Any]) -> int:

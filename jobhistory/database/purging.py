@@ -1,0 +1,96 @@
+"""Deletion on request in a database: batches of rows that meet criteria, oldest first."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Tuple, delete, literal, select, tuple_
+
+from jobhistory.database.statements.pages import records_of
+from jobhistory.database.statements.read import criteria_of
+from jobhistory.database.transaction import Purpose, RunsTransactions, Transaction
+from jobhistory.query.criteria import HistoryQuery
+from jobhistory.query.cursor import Cursor
+from jobhistory.schema import COLUMNS, TABLE
+
+logger = logging.getLogger(__name__)
+
+
+class Purged(NamedTuple):
+    """The result of a batch: the number of rows found, the last of them, and the ids deleted."""
+
+    found: int
+    last: Cursor | None
+    ids: frozenset[UUID]
+
+
+class Purging:
+    """One call of `purge()`.
+
+    Each batch begins after the last row that the one before it has found. So rows that cannot be
+    deleted are not found again.
+
+    Args:
+        query: the criteria, and as the limit the size of a batch.
+        forget: called after each batch with the ids of the deleted rows.
+    """
+
+    def __init__(
+        self,
+        history: RunsTransactions,
+        query: HistoryQuery,
+        forget: Callable[[frozenset[UUID]], object],
+    ) -> None:
+        self._history = history
+        self._query = query
+        self._forget = forget
+        self._after: Cursor | None = None
+        self._kept = 0
+
+    def delete_batch(self) -> tuple[int, bool]:
+        """Delete one batch; return the number of deleted rows, and whether it was the last."""
+        purged = self._history.run(Purpose.MAINTAIN, self._delete)
+        self._forget(purged.ids)
+        self._after = purged.last
+        self._kept += max(0, purged.found - len(purged.ids))
+        return len(purged.ids), purged.found < (self._query.limit or 0)
+
+    def report(self) -> None:
+        """Log the number of executions that are left, and the likely reasons."""
+        if self._kept:
+            logger.warning(
+                "purge() left %d of the executions: a trigger or row-level security keeps them, or "
+                "they have just changed",
+                self._kept,
+            )
+
+    def _delete(self, transaction: Transaction) -> Purged:
+        return delete_batch(transaction, self._query, self._after)
+
+
+def delete_batch(transaction: Transaction, query: HistoryQuery, after: Cursor | None) -> Purged:
+    """Delete the first rows that meet the criteria after a place, in the order of the query."""
+    statement, parameters = records_of(query, after)
+    page = statement.subquery()  # so that payloads and other large values are not read
+    places = transaction.execute(select(page.c.started_at, page.c.id), parameters).all()
+    if not places:
+        return Purged(0, None, frozenset())
+    last = Cursor(*max(places))
+    # The criteria once more, because an outcome may have arrived in between.
+    conditions = [*criteria_of(query), _place(last) >= _POSITION]
+    if after is not None:
+        conditions.append(_place(after) < _POSITION)
+    deleted = transaction.execute(delete(TABLE).where(*conditions).returning(COLUMNS.id))
+    return Purged(len(places), last, frozenset(deleted.scalars()))
+
+
+_POSITION = tuple_(COLUMNS.started_at, COLUMNS.id)
+
+
+def _place(cursor: Cursor) -> Tuple:
+    return tuple_(
+        literal(cursor.started_at, COLUMNS.started_at.type), literal(cursor.id, COLUMNS.id.type)
+    )
