@@ -103,8 +103,8 @@ class MaintenanceMethods:
 
         Each batch is a short transaction, and its deletions stay if a later batch fails. If an
         execution stops meeting the criteria meanwhile, it stays. A trigger or row-level security
-        can keep rows: then all others are deleted, and one warning in the log gives the number of
-        kept rows.
+        can keep rows. All others are deleted, and one warning in the log gives the number of rows
+        that were found and not deleted. Several simultaneous calls share the work.
 
         Criteria without an index, such as `labels`, read all executions of the window twice. A
         batch that finds few of them takes as long as reading them.

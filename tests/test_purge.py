@@ -165,7 +165,7 @@ def test_rows_that_a_trigger_keeps_stay_and_are_not_found_again(
     with caplog.at_level(logging.WARNING, logger="jobhistory"):
         assert store.purge(task_identifier="import", batch_size=1) == 4
     assert jobs(store) == [1]
-    assert "purge() left 1 of the executions" in caplog.text
+    assert "purge() did not delete 1 of the executions" in caplog.text
 
 
 @pytest.fixture

@@ -62,8 +62,8 @@ class Purging:
         """Log the number of executions that are left, and the likely reasons."""
         if self._kept:
             logger.warning(
-                "purge() left %d of the executions: a trigger or row-level security keeps them, or "
-                "they have just changed",
+                "purge() did not delete %d of the executions: a trigger or row-level security "
+                "keeps them, or others have just changed or deleted them",
                 self._kept,
             )
 
