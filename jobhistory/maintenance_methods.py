@@ -97,28 +97,37 @@ class MaintenanceMethods:
         """Delete the executions that meet all criteria, oldest first, and return their number.
 
         It deletes rows whether or not they have expired, for example when a customer leaves, or
-        asks for it. It deletes executions that are still running, too, unless `status` leaves them
-        out; their outcomes then raise `ExecutionNotFound`. The ring buffer of this store forgets
-        the deleted executions. Those of other processes keep theirs, and so do backups.
+        asks for it. The ring buffer of this store forgets the deleted executions. Those of other
+        stores keep theirs until newer executions take their place. Backups keep theirs, too.
+
+        **Executions that are still running come back.** It deletes them, too, unless `status`
+        leaves them out. But `track`, `begin` and a `Recorder` write the whole row at the end if it
+        is gone, payload included, and so does a failure whose transaction is rolled back. Purge
+        again when the jobs have ended. Only the recording methods of a store raise
+        `ExecutionNotFound`.
 
         Each batch is a short transaction, and its deletions stay if a later batch fails. If an
         execution stops meeting the criteria meanwhile, it stays. A trigger or row-level security
         can keep rows. All others are deleted, and one warning in the log gives the number of rows
-        that were found and not deleted. Several simultaneous calls share the work.
+        that were found and not deleted. Several simultaneous calls share the work. Unlike `expire`,
+        a batch waits for rows that another session has locked.
 
         Criteria without an index, such as `labels`, read all executions of the window twice. A
         batch that finds few of them takes as long as reading them.
 
         Args:
-            criteria, named: as for `query`, except `limit` and `order`. At least one is needed.
-            batch_size: the maximum number of rows that one transaction deletes.
+            criteria, named: as for `query`, except `limit` and `order`. At least one is needed. The
+                default limit of a `HistoryQuery` does not apply.
+            batch_size: the number of rows that one transaction finds. It also deletes what others
+                record among them meanwhile.
             time_limit, progress: as for `expire`.
             dry_run: delete nothing, and return the number of executions that meet the criteria.
 
         Raises:
             InvalidInput: if an argument cannot be used, or there is no criterion.
             sqlalchemy.exc.IntegrityError: if a foreign key without `ON DELETE` refers to a row. Its
-                batch is rolled back.
+                batch is rolled back, and so is that of each later call, until the reference is
+                gone or the criteria leave the row out.
         """
         query = coerce(criteria, named, without=("limit", "order"))
         if query == HistoryQuery():

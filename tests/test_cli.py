@@ -234,7 +234,16 @@ def test_purge_asks_first(run, url, history, monkeypatch):
 def test_purge_without_a_criterion_is_refused(run, url, history):
     status, out, err = run("purge", "--url", url, "--yes")
     assert (status, out) == (2, "")
-    assert err.startswith("jobhistory: criteria {} would delete all of history; pass one")
+    assert err == (
+        "jobhistory: nothing is chosen; pass --task, --status, --label or another criterion\n"
+    )
+
+
+def test_purge_without_standard_input_asks_nobody(run, url, history, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    status, _, err = run("purge", "--url", url, "--status", "failed")
+    assert (status, err[:30]) == (2, "jobhistory: nobody can answer ")
+    assert run("purge", "--url", url, "--status", "failed", "--yes")[0] == 0
 
 
 def test_expire_with_a_time_limit_says_when_it_falls_behind(run, url, database):

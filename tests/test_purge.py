@@ -70,6 +70,13 @@ def test_running_executions_are_deleted_unless_the_status_leaves_them_out(plain_
         plain_store.record_completion(started)
 
 
+def test_a_tracked_execution_is_recorded_again_at_its_end(plain_store):
+    with plain_store.track(Job(1, "import"), "w"):
+        assert plain_store.purge(job_id=1) == 1
+    assert [each.status for each in plain_store.query()] == ["completed"]
+    assert plain_store.purge(job_id=1) == 1
+
+
 @pytest.mark.parametrize("criteria", [{}, {"status": None}])
 def test_without_a_criterion_it_is_refused(plain_store, criteria):
     record(plain_store, 1)

@@ -103,23 +103,23 @@ def purge(
     """Delete the executions that meet all criteria, whether or not they have expired.
 
     The command asks first. Without a terminal, it needs --yes or --dry-run. Executions that still
-    run are deleted, too, unless --status leaves them out.
+    run are deleted, too, unless --status leaves them out, and may be recorded again at their end.
     """
+    if all(value is None for value in criteria.values()):
+        output.say("nothing is chosen; pass --task, --status, --label or another criterion")
+        raise typer.Exit(2)
+    if not dry_run and not yes and (sys.stdin is None or not sys.stdin.isatty()):
+        output.say("nobody can answer here; pass --yes to delete, or --dry-run")
+        raise typer.Exit(2)
     with open_store(url, schema) as store:
         if not dry_run and not yes:
-            _confirm(store.purge(criteria, dry_run=True))
+            found = _executions(store.purge(criteria, batch_size=batch_size, dry_run=True))
+            typer.confirm(f"Delete {found}?", abort=True, err=True)
         count = store.purge(criteria, batch_size=batch_size, time_limit=time_limit, dry_run=dry_run)
     if json:
         output.print_json({"found" if dry_run else "deleted": count})
     else:
         print(f"{_executions(count)} {'would be deleted' if dry_run else 'deleted'}")
-
-
-def _confirm(count: int) -> None:
-    if not sys.stdin.isatty():
-        output.say("nobody can answer here; pass --yes to delete, or --dry-run")
-        raise typer.Exit(2)
-    typer.confirm(f"Delete {_executions(count)}?", abort=True, err=True)
 
 
 def _expire_with_bar(store: HistoryStore, console: Console, options: dict[str, Any]) -> int:
