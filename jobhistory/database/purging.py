@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Tuple, delete, literal, select, tuple_
+from sqlalchemy import delete, select
 
 from jobhistory.database.statements.pages import records_of
-from jobhistory.database.statements.read import criteria_of
+from jobhistory.database.statements.read import POSITION, criteria_of, place_of
 from jobhistory.database.transaction import Purpose, RunsTransactions, Transaction
 from jobhistory.query.criteria import HistoryQuery
 from jobhistory.query.cursor import Cursor
@@ -80,17 +80,8 @@ def delete_batch(transaction: Transaction, query: HistoryQuery, after: Cursor | 
         return Purged(0, None, frozenset())
     last = Cursor(*max(places))
     # The criteria once more, because an outcome may have arrived in between.
-    conditions = [*criteria_of(query), _place(last) >= _POSITION]
+    conditions = [*criteria_of(query), place_of(last) >= POSITION]
     if after is not None:
-        conditions.append(_place(after) < _POSITION)
+        conditions.append(place_of(after) < POSITION)
     deleted = transaction.execute(delete(TABLE).where(*conditions).returning(COLUMNS.id))
     return Purged(len(places), last, frozenset(deleted.scalars()))
-
-
-_POSITION = tuple_(COLUMNS.started_at, COLUMNS.id)
-
-
-def _place(cursor: Cursor) -> Tuple:
-    return tuple_(
-        literal(cursor.started_at, COLUMNS.started_at.type), literal(cursor.id, COLUMNS.id.type)
-    )

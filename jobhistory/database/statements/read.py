@@ -8,6 +8,7 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     String,
+    Tuple,
     and_,
     bindparam,
     case,
@@ -43,6 +44,12 @@ NOT_NULL_IF: dict[Status, InstrumentedAttribute[Any]] = {
 }
 """By status, the column that is not NULL in these executions only. Partial indexes use it."""
 
+POSITION = tuple_(HistoryRecord.started_at, HistoryRecord.id)
+"""The place of an execution in the order of pages.
+
+Compared as a whole: with OR, the database would read all earlier pages.
+"""
+
 WITH_IDS = select(HistoryRecord).where(HistoryRecord.id.in_(bindparam("key_ids", expanding=True)))
 """The executions with these ids."""
 
@@ -54,18 +61,19 @@ def planned_records_of(query: HistoryQuery, after: Cursor | None) -> Select[Hist
         return statement
     is_oldest_first = query.order == "oldest"
     if after is not None:
-        # A comparison of rows: with OR, the database would read all earlier pages.
-        place = (
-            literal(after.started_at, HistoryRecord.started_at.type),
-            literal(after.id, HistoryRecord.id.type),
-        )
-        position = tuple_(HistoryRecord.started_at, HistoryRecord.id)
-        statement = statement.where(
-            position > tuple_(*place) if is_oldest_first else position < tuple_(*place)
-        )
+        is_after = place_of(after) < POSITION if is_oldest_first else place_of(after) > POSITION
+        statement = statement.where(is_after)
     is_running = is_oldest_first and query.status == (Status.STARTED,)
     order = _RUNNING_LONGEST_FIRST if is_running else order_of(HistoryRecord, query)
     return statement.order_by(*order)
+
+
+def place_of(cursor: Cursor) -> Tuple:
+    """Return the place of a cursor, to compare with `POSITION`."""
+    return tuple_(
+        literal(cursor.started_at, HistoryRecord.started_at.type),
+        literal(cursor.id, HistoryRecord.id.type),
+    )
 
 
 def order_of(columns: Any, query: HistoryQuery) -> list[ColumnElement[Any]]:
