@@ -8,9 +8,9 @@ import tomllib
 from pathlib import Path
 
 EXTRAS_OF_USERS = (
-    *("async", "cli", "postgresql"),
+    *("archive", "async", "cli", "postgresql"),
     *("apscheduler", "arq", "celery", "django", "dramatiq", "huey"),
-    *("procrastinate", "rq", "taskiq"),
+    *("otel", "procrastinate", "rq", "taskiq", "web"),
 )
 
 

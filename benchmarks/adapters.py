@@ -46,7 +46,7 @@ Milliseconds = dict[str, list[float]]
 
 def measure(server_url: URL, rounds: int, count: int) -> dict[str, Milliseconds]:
     """Return the milliseconds per task of each way of each framework that is installed."""
-    redis, rabbitmq = _reachable(*REDIS), _reachable(*RABBITMQ)
+    redis, rabbitmq = reachable(*REDIS), reachable(*RABBITMQ)
     found: dict[str, Milliseconds] = {}
     for name in (*FRAMEWORKS, WORKER):
         lacking = {"Redis": redis is None and name in NEED_REDIS}
@@ -117,7 +117,7 @@ def _milliseconds(times: Sequence[float]) -> str:
     return f"{statistics.median(times):.2f}"
 
 
-def _reachable(variable: str, default: str) -> str | None:
+def reachable(variable: str, default: str) -> str | None:
     """Return the URL of a broker that accepts connections; `None` if it does not."""
     url = os.environ.get(variable, default)
     parts = urlsplit(url)

@@ -2,45 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
-import multiprocessing
 import statistics
 import time
 from contextlib import ExitStack
-from datetime import timedelta
-from multiprocessing.connection import Connection
 from time import perf_counter
 
 from sqlalchemy import URL, text
 
-from benchmarks.filling import NOW, SPAN, fill
+from benchmarks.filling import NOW, RETENTION, SPAN, fill
 from benchmarks.measuring import Table, middle, new_database, new_engine, percentile
-from benchmarks.peers import PAYLOAD
-from jobhistory import Job, create_store
+from benchmarks.steady import PAIRS_PER_SECOND, Span, during, recording
+from jobhistory import create_store
 
-PAIRS_PER_SECOND = 200
 QUIET_SECONDS = 4
-
-
-def record_steadily(url: URL, pipe: Connection) -> None:
-    """Record at a steady pace until a message arrives, then send the times of all calls."""
-    calls: list[tuple[float, float]] = []
-    with create_store(url) as store:
-        due = perf_counter()
-        for number in itertools.count():
-            if pipe.poll():
-                break
-            time.sleep(max(0.0, due - perf_counter()))
-            due += 1 / PAIRS_PER_SECOND
-            ids = (f"live-{number}", "live", f"live-{number}")
-            for call in (
-                lambda ids=ids: store.record_start(Job(ids[0], "live", PAYLOAD), *ids[1:]),
-                lambda ids=ids: store.record_completion(*ids, 5),
-            ):
-                begun = perf_counter()
-                call()
-                calls.append((begun, perf_counter()))
-    pipe.send(calls)
 
 
 def measure(
@@ -49,22 +23,17 @@ def measure(
     """Return two dicts by way: rows per second by round, and milliseconds of recording calls."""
     ways = ("quiet", "expire()", "one DELETE")
     speeds: dict[str, list[float]] = {way: [] for way in ways[1:]}
-    spans: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    spans: dict[str, list[Span]] = {way: [] for way in ways}
     with ExitStack() as stack:
         url = stack.enter_context(new_database(server, "expiry"))
         engine = stack.enter_context(new_engine(url))
         fill(engine, rows)
         # Each round deletes two equal slices, one per way. One tenth of the rows is left.
         cutoffs = (
-            NOW - SPAN + timedelta(days=35) + SPAN * 0.9 * number / (2 * rounds)
+            NOW - SPAN + RETENTION + SPAN * 0.9 * number / (2 * rounds)
             for number in range(1, 2 * rounds + 1)
         )
-        ours, theirs = multiprocessing.get_context("spawn").Pipe()
-        process = multiprocessing.get_context("spawn").Process(
-            target=record_steadily, args=(url, theirs)
-        )
-        process.start()
-        time.sleep(3)  # let the process start
+        calls = stack.enter_context(recording(url))
         for _ in range(rounds):
             begun = perf_counter()
             time.sleep(QUIET_SECONDS)
@@ -84,18 +53,7 @@ def measure(
                 spans[way].append((begun, perf_counter()))
                 speeds[way].append(deleted / (perf_counter() - begun))
                 time.sleep(1)
-        ours.send("stop")
-        calls = ours.recv()
-        process.join()
-    latencies = {
-        way: [
-            (ended - begun) * 1000
-            for begun, ended in calls
-            if any(begun <= last and ended >= first for first, last in spans[way])
-        ]
-        for way in ways
-    }
-    return speeds, latencies
+    return speeds, {way: during(calls, spans[way]) for way in ways}
 
 
 def report(speeds: dict[str, list[float]], latencies: dict[str, list[float]], rows: int) -> Table:

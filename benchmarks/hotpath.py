@@ -141,7 +141,7 @@ def measure(server: URL, rounds: int, pairs: int, many: int) -> dict[str, list[f
 
         def clean() -> None:
             with autocommit.connect() as cleaning:
-                cleaning.execute(text("TRUNCATE job_history"))
+                cleaning.execute(text("TRUNCATE job_history, job_history_ended"))
 
         # Short turns: the speed of the machine changes within seconds.
         speeds = in_turn(singly, rounds, lambda: None)

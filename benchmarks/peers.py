@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import URL
@@ -43,13 +44,18 @@ def celery_backend(url: URL) -> Record:
     return record
 
 
-def configure_django(url: URL) -> None:
-    """Set up Django with the tables of django-celery-results, on a persistent connection."""
+def configure_django(url: URL, apps: Sequence[str] = (), **more: Any) -> None:
+    """Set up Django with the tables of django-celery-results, on a persistent connection.
+
+    Args:
+        apps: more apps.
+        more: more settings.
+    """
     import django
     from django.conf import settings
 
     settings.configure(
-        INSTALLED_APPS=["django_celery_results"],
+        INSTALLED_APPS=["django_celery_results", *apps],
         DATABASES={
             "default": {
                 "ENGINE": "django.db.backends.postgresql",
@@ -62,6 +68,7 @@ def configure_django(url: URL) -> None:
             }
         },
         USE_TZ=True,
+        **more,
     )
     django.setup()
     from django.core.management import call_command

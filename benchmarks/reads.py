@@ -78,8 +78,8 @@ PAGES: dict[str, Read] = {
 
 WINDOWS: dict[str, Read] = {
     "running, of 24 h": lambda store: store.running(**DAY),
-    "statistics of 24 h": lambda store: store.stats(**DAY),
-    "statistics of 24 h, by the hour": lambda store: store.stats(**DAY, bucket="1h"),
+    "statistics of 24 h, from rows": lambda store: store.stats(**DAY, exact=True),
+    "the same by the hour": lambda store: store.stats(**DAY, bucket="1h", exact=True),
     "failure groups of 24 h": lambda store: store.failure_groups(**DAY),
     "a text that no error of 24 h has": lambda store: store.query(**DAY, error_contains="nowhere"),
     "running, of all history": lambda store: store.running(),

@@ -158,7 +158,7 @@ def measure(server: URL, rounds: int, pairs: int, many: int) -> dict[str, list[f
 
         def clean() -> None:
             with engine.connect() as cleaning:
-                cleaning.execute(text("TRUNCATE job_history, celery_taskmeta"))
+                cleaning.execute(text("TRUNCATE job_history, job_history_ended, celery_taskmeta"))
                 cleaning.execute(text("TRUNCATE django_celery_results_taskresult"))
                 cleaning.execute(text("TRUNCATE procrastinate_jobs CASCADE"))
             procrastinate.prepare(pairs)

@@ -38,6 +38,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:obj", "(?s).*"),
     ("py:class", r"jobhistory(\.\w+){2,}"),  # classes that only annotations name
+    ("py:class", r"(opentelemetry|django)\..*"),  # they have no inventory here
 ]
 
 autodoc_member_order = "bysource"

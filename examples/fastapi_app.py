@@ -1,8 +1,9 @@
-"""A FastAPI app whose background tasks are recorded, and that shows its history as JSON.
+"""A FastAPI app whose background tasks are recorded, and that shows its history: JSON and a page.
 
 Install and run it with::
 
-    pip install 'jobhistory[async]' 'fastapi[standard]'
+    pip install 'jobhistory[async,web]' 'fastapi[standard]'
+    export HISTORY_TOKEN=secret        # what a browser has to know to see the page of history
     fastapi dev fastapi_app.py         # creates fastapi_app.db, an SQLite file, in this folder
 
 and try it from another terminal::
@@ -13,6 +14,10 @@ and try it from another terminal::
     curl 'localhost:8000/history?limit=1'           # a page, with the cursor of the next one
     curl localhost:8000/history/failures            # failures, grouped by message
 
+and in a browser::
+
+    http://localhost:8000/login?token=secret        # leads to the page
+
 For another database, set ``DATABASE_URL``, for example to ``postgresql+psycopg://app@localhost/app``
 (with the extra ``postgresql``).
 """
@@ -20,6 +25,7 @@ For another database, set ``DATABASE_URL``, for example to ``postgresql+psycopg:
 from __future__ import annotations
 
 import asyncio
+import hmac
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -29,10 +35,12 @@ from typing import Annotated
 from uuid import uuid4
 
 from fastapi import BackgroundTasks, FastAPI, Header, HTTPException, Query
+from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from jobhistory import InvalidInput, Job, create_async_store, migrate
+from jobhistory.web import Request, asgi_app
 
 engine = create_async_engine(os.environ.get("DATABASE_URL", "sqlite+aiosqlite:///fastapi_app.db"))
 history = create_async_store(async_sessionmaker(engine), history_retention="90 days")
@@ -126,3 +134,20 @@ async def list_failures(hours: Annotated[int, Query(ge=1, le=24 * 90)] = 24) -> 
     """Return the failures of the last hours, grouped, the most frequent first."""
     groups = await history.failure_groups(from_=datetime.now(UTC) - timedelta(hours=hours))
     return [FailureGroup.model_validate(group) for group in groups]
+
+
+@app.get("/login")
+async def log_in(token: str) -> RedirectResponse:
+    """Keep the token as a cookie, and show the page. An app with users has a login in its place."""
+    answer = RedirectResponse("/page/")
+    answer.set_cookie("history_token", token, httponly=True, samesite="strict")
+    return answer
+
+
+def may_see(request: Request) -> bool:
+    """Return whether a request has the right token; nobody has one if none is set."""
+    token, given = os.environ.get("HISTORY_TOKEN"), request.cookies.get("history_token", "")
+    return token is not None and hmac.compare_digest(given.encode(), token.encode())
+
+
+app.mount("/page", asgi_app(history, access=may_see))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from datetime import datetime
 from functools import cached_property, partial, wraps
 from inspect import iscoroutine
 from itertools import islice
@@ -21,17 +23,22 @@ from sqlalchemy.util import greenlet_spawn
 
 from jobhistory._runtime.cancellation import run_to_completion
 from jobhistory._runtime.clock import utc_now
+from jobhistory._runtime.randomness import random_number
+from jobhistory.alerts.alert import Sender
+from jobhistory.alerts.sending import AlertCounts, Round
 from jobhistory.base_store import AnyCriteria, BaseStore, Internals
 from jobhistory.database.access import not_a_session
 from jobhistory.database.binds import READING, engine_of
 from jobhistory.database.engines import async_engine_from_url, check_dialect, check_prepare
 from jobhistory.errors import InvalidInput
+from jobhistory.execution.retention import RetentionRule
+from jobhistory.following.feeds import AsyncChangeFeed, AsyncFollow, Following
 from jobhistory.sanitize.json_values import Limits
 from jobhistory.sanitize.secrets import redact_secrets
 from jobhistory.schema import HistoryRecord
 from jobhistory.store import HistoryStore
 from jobhistory.tracking_methods import AsyncTrackingMethods
-from jobhistory.typing import Clock, Duration, IterateCriteria, Redact
+from jobhistory.typing import Clock, Duration, IterateCriteria, Random, Redact
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -43,12 +50,17 @@ def create_async_store(
     *,
     buffer_size: int = 1000,
     history_retention: Duration | None = "30 days",
+    retention_rules: Iterable[RetentionRule] | None = None,
     labels: Mapping[str, str] | None = None,
     limits: Limits = Limits(),
     redact: Redact | None = redact_secrets,
     schema: str | None = None,
     clock: Clock = utc_now,
+    random: Random = random_number,
     prepare: bool = True,
+    hourly_statistics: Duration = "35 days",
+    daily_statistics: Duration = "400 days",
+    notify: bool = False,
 ) -> AsyncHistoryStore:
     """Return a new store for asyncio on a database, or without `bind` one in memory only.
 
@@ -84,12 +96,17 @@ def create_async_store(
         session_factory,
         buffer_size=buffer_size,
         history_retention=history_retention,
+        retention_rules=retention_rules,
         labels=labels,
         limits=limits,
         redact=redact,
         schema=schema,
         clock=clock,
+        random=random,
         owned_engine=owned_engine,
+        hourly_statistics=hourly_statistics,
+        daily_statistics=daily_statistics,
+        notify=notify,
     )
 
 
@@ -186,6 +203,7 @@ class AsyncBaseStore(AsyncTrackingMethods):
     stats = _awaited(BaseStore.stats)
     failure_groups = _awaited(BaseStore.failure_groups)
     running = _awaited(BaseStore.running)
+    workers = _awaited(BaseStore.workers)
 
     def iterate(
         self,
@@ -260,12 +278,17 @@ class AsyncHistoryStore(AsyncBaseStore):
         *,
         buffer_size: int = 1000,
         history_retention: Duration | None = "30 days",
+        retention_rules: Iterable[RetentionRule] | None = None,
         labels: Mapping[str, str] | None = None,
         limits: Limits = Limits(),
         redact: Redact | None = redact_secrets,
         schema: str | None = None,
         clock: Clock = utc_now,
+        random: Random = random_number,
         owned_engine: AsyncEngine | None = None,
+        hourly_statistics: Duration = "35 days",
+        daily_statistics: Duration = "400 days",
+        notify: bool = False,
     ) -> None:
         _check_factory("session_factory", session_factory, "HistoryStore")
         make_session = None if session_factory is None else _SynchronousSessions(session_factory)
@@ -273,11 +296,16 @@ class AsyncHistoryStore(AsyncBaseStore):
             make_session,
             buffer_size=buffer_size,
             history_retention=history_retention,
+            retention_rules=retention_rules,
             labels=labels,
             limits=limits,
             redact=redact,
             schema=schema,
             clock=clock,
+            random=random,
+            hourly_statistics=hourly_statistics,
+            daily_statistics=daily_statistics,
+            notify=notify,
         )
         super().__init__(store, make_session)
         self._store: HistoryStore = store
@@ -299,6 +327,35 @@ class AsyncHistoryStore(AsyncBaseStore):
             )
         return AsyncBaseStore(self._store.in_session(session.sync_session), self._make_session)
 
+    def follow(
+        self,
+        /,
+        criteria: AnyCriteria = None,
+        *,
+        since: datetime | None = None,
+        last: int = 0,
+        interval: Duration = "2s",
+        **named: Unpack[IterateCriteria],
+    ) -> AsyncFollow:
+        """Return an asynchronous iterator over executions as they start and as they end.
+
+        It is for `async for`, and the call itself is not awaited. Use it in an `async with` block,
+        which ends it: it begins at the start of the block or, without one, with the first
+        iteration, which then raises the errors of a history that cannot be read. The rest is as for
+        `HistoryStore.follow`.
+        """
+        internals = self._store.internals
+        following = Following(
+            internals.history,
+            internals.rows.now,
+            criteria,
+            named,
+            since=since,
+            last=last,
+            interval=interval,
+        )
+        return AsyncFollow(AsyncChangeFeed(following))
+
     def observe(self, record: HistoryRecord | Mapping[str, Any]) -> None:
         """Add an ended execution, recorded elsewhere, to the ring buffer, without the database.
 
@@ -317,12 +374,52 @@ class AsyncHistoryStore(AsyncBaseStore):
         """
         return self._store.recent(n)
 
+    expect = _awaited(HistoryStore.expect)
+    expectations = _awaited(HistoryStore.expectations)
+    remove_expectation = _awaited(HistoryStore.remove_expectation)
+    check = _awaited(HistoryStore.check)
+    incidents = _awaited(HistoryStore.incidents)
+    suggest_expectations = _awaited(HistoryStore.suggest_expectations)
+
+    async def send_alerts(
+        self,
+        *senders: Sender,
+        page_url: str | None = None,
+        limit: int = 20,
+        time_limit: Duration = "10s",
+    ) -> AlertCounts:
+        """Send what is new about incidents to all receivers, and return what was sent.
+
+        The senders are plain functions, called in threads; the event loop goes on meanwhile. If the
+        task of the call is cancelled while it sends, it finishes that first. The rest is as for
+        `HistoryStore.send_alerts`.
+        """
+        internals = self._store.internals
+        round_ = Round(internals.history, internals.rows.now, senders, page_url, limit, time_limit)
+
+        async def send() -> AlertCounts:
+            await asyncio.to_thread(round_.send)
+            return await self._run(round_.settle)
+
+        await self._run(round_.claim)
+        # What was sent must be noted, or it would be sent again.
+        return await run_to_completion(send(), cancellable=False)
+
+    metrics = _awaited(HistoryStore.metrics)
     expire = _awaited(HistoryStore.expire)
+    waiting_for_partition = _awaited(HistoryStore.waiting_for_partition)
+    fold = _awaited(HistoryStore.fold)
+    retention = _awaited(HistoryStore.retention)
+    recount = _awaited(HistoryStore.recount)
     purge = _awaited(HistoryStore.purge)
     reap_lost = _awaited(HistoryStore.reap_lost)
 
     async def close(self) -> None:
-        """Dispose the engine that `create_async_store` made from a URL; never dispose the app's."""
+        """Dispose the engine that `create_async_store` made from a URL; never dispose the app's.
+
+        Notifications that wait are sent, within a second.
+        """
+        await self._run(self._store.close)
         if self._owned_engine is not None:
             await self._owned_engine.dispose()
 

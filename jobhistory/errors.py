@@ -8,8 +8,12 @@
     ├── ExecutionAlreadyFinished    also RuntimeError: the execution has another outcome
     ├── NotReplayable               also RuntimeError: a job cannot be enqueued again
     ├── SchemaOutOfDate             also RuntimeError: the table is missing, outdated or changed
+    ├── LayoutNotChanged            also RuntimeError: a table cannot be partitioned, or not now
     ├── UnsafeExpiry                also RuntimeError: a batch deleted more than it selected
+    ├── StatisticsDenied            also PermissionError: the role may not read statistics
     ├── HistoryUnavailable          also ConnectionError: the database has just timed out
+    ├── ArchiveError                also OSError: an archive cannot be written or read
+    ├── AlertNotSent                also OSError: a receiver has not accepted an alert
     ├── RecorderFull                also queue.Full: the queue of a Recorder is full
     ├── RecorderClosed              also RuntimeError: the Recorder is closed
     └── NotWritten                  also TimeoutError: a Recorder could not write in time
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
     from jobhistory.schema import HistoryRecord
 
 _QUOTED_DRIVER_ERROR = re.compile(r": \(\w+(?:\.\w+)+\) ")
+
+_NO_LIMIT = 2**31 - 1  # what a database holds limits nobody
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 120
@@ -205,8 +211,8 @@ class SchemaOutOfDate(JobHistoryError, RuntimeError):
         if differences:
             return (
                 f"the history table is at revision {self.current}, which no longer exists: save "
-                "the rows that you need, drop the tables job_history and "
-                "job_history_alembic_version, and run 'jobhistory db upgrade'"
+                "the rows that you need, drop all tables whose names begin with job_history, and "
+                "run 'jobhistory db upgrade'"
             )
         if self.current is None:
             return (
@@ -225,6 +231,21 @@ class SchemaOutOfDate(JobHistoryError, RuntimeError):
             f"needs {self.head}; upgrade the table with 'jobhistory db upgrade' or "
             "jobhistory.migrate.upgrade(engine)"
         )
+
+
+class LayoutNotChanged(JobHistoryError, RuntimeError):
+    """The history table cannot be partitioned, or not now. It works as before.
+
+    Attributes:
+        reason: why not, and what to do about it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the layout of job_history is not changed: {self.reason}"
 
 
 class HistoryUnavailable(JobHistoryError, ConnectionError):
@@ -251,6 +272,30 @@ class HistoryUnavailable(JobHistoryError, ConnectionError):
         )
 
 
+class StatisticsDenied(JobHistoryError, PermissionError):
+    """The role of the connection may not read the statistics of all executions, or there are none.
+
+    Attributes:
+        is_distributed: whether Citus distributes the history table, so that there are none.
+    """
+
+    def __init__(self, *, is_distributed: bool = False) -> None:
+        super().__init__()
+        self.is_distributed = is_distributed
+
+    def __str__(self) -> str:
+        if self.is_distributed:
+            return (
+                "there are no statistics of all executions, from which metrics are computed: Citus "
+                "distributes job_history, and does not execute the triggers that would feed them"
+            )
+        return (
+            "this role may not read the statistics of all executions, from which metrics are "
+            "computed: grant SELECT on job_history_ended, job_history_rollup and "
+            "job_history_state, and use a role to which row-level security does not apply"
+        )
+
+
 class UnsafeExpiry(JobHistoryError, RuntimeError):
     """A batch of `expire` deleted more rows than it selected, so the database rolled it back."""
 
@@ -260,6 +305,43 @@ class UnsafeExpiry(JobHistoryError, RuntimeError):
             "if 'job_history' is a view of partitions or a foreign table; 'job_history' must be "
             "the table itself"
         )
+
+
+class ArchiveError(JobHistoryError, OSError):
+    """An archive cannot be written or read. The message contains no credentials.
+
+    Nothing is lost. What `expire` has not archived is still in the table, and the next call with
+    the same archive publishes what is archived but not published.
+
+    Attributes:
+        location: the URL of the archive, without credentials.
+        reason: why.
+    """
+
+    def __init__(self, location: str, reason: str) -> None:
+        super().__init__(location, reason)
+        self.location = location
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the archive {self.location} {self.reason}"
+
+
+class AlertNotSent(JobHistoryError, OSError):
+    """A receiver has not accepted an alert. The message contains no secret, such as a URL.
+
+    Attributes:
+        receiver: the kind of the receiver, and its host or command.
+        reason: why.
+    """
+
+    def __init__(self, receiver: str, reason: str) -> None:
+        super().__init__(receiver, reason)
+        self.receiver = receiver
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.receiver} {self.reason}"
 
 
 class RecorderFull(JobHistoryError, queue.Full):
@@ -322,6 +404,7 @@ def check_count(
         InvalidInput: if it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        end = f"to {most}" if most < _NO_LIMIT else "up"
         raise InvalidInput(
-            argument, value, f"is not a whole number from {least} up; write it like {example}"
+            argument, value, f"is not a whole number from {least} {end}; write it like {example}"
         )

@@ -16,10 +16,12 @@ from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound, Inval
 from jobhistory.execution.job import PartialResults
 from jobhistory.execution.outcome import Outcome
 from jobhistory.execution.rows import RowBuilder
+from jobhistory.execution.status import Status
 from jobhistory.execution.values import read_share
 from jobhistory.failure import timed_out
 from jobhistory.schema import HistoryRecord, record_from, values_of
 from jobhistory.typing import ErrorLike, Milliseconds, OnHistoryError
+from jobhistory.watch import UNWATCHED, watch
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,10 @@ class Destination(Protocol[R_co]):
         """Write the row of an ended execution."""
         ...
 
+    def count_only(self, row: Row) -> R_co:
+        """Count an ended execution in statistics, without writing its row."""
+        ...
+
     def end(self, outcome: Outcome) -> R_co:
         """Write an outcome."""
         ...
@@ -49,7 +55,7 @@ class Destination(Protocol[R_co]):
 class History(Destination[HistoryRecord | None], Protocol):
     """What records executions that begin and end in this process."""
 
-    def heartbeat(self, id_: UUID, values: Row, /) -> bool:
+    def heartbeat(self, id_: UUID, job_id: str, values: Row, /) -> bool:
         """Write signs of life of a started execution, by column; return whether it is there."""
         ...
 
@@ -70,11 +76,14 @@ class Lifecycle:
         on_history_error: what `start` and `end` do with errors of history.
         time_limits: exceptions by which a framework stops a job that takes too long. They are not
             errors of history. If one interrupts the recording, it reaches the job.
+        is_chosen: `None` to record the start as well. Otherwise, only the outcome is recorded, in
+            one row; if the execution completes and is not chosen, it is only counted.
     """
 
     __slots__ = (
         "_begun",
         "_history",
+        "_is_chosen",
         "_is_ended",
         "_is_started",
         "_next_heartbeat",
@@ -84,6 +93,7 @@ class Lifecycle:
         "_written_progress",
         "row",
         "rows",
+        "watch",
     )
 
     def __init__(
@@ -93,22 +103,26 @@ class Lifecycle:
         row: Row,
         on_history_error: OnHistoryError,
         time_limits: tuple[type[BaseException], ...] = (),
+        *,
+        is_chosen: bool | None = None,
     ) -> None:
         self.rows = rows
         self.row = row
         self._history = history
+        self._is_chosen = is_chosen
         self._on_history_error: OnHistoryError = checked_reaction(on_history_error)
         self._time_limits = time_limits
         self._outcome: Outcome | None = None
         self._written_progress: float | None = None
         self._is_started = self._is_ended = False
         self._begun = self._next_heartbeat = monotonic()
+        self.watch = UNWATCHED
 
     @property
     def record(self) -> HistoryRecord:
         """The execution as it is now."""
         outcome = self._outcome
-        return record_from(self.row if outcome is None else outcome.ended_row())
+        return record_from(self.row if outcome is None else outcome.ended_row(self.rows.retention))
 
     @property
     def elapsed_ms(self) -> float:
@@ -116,13 +130,23 @@ class Lifecycle:
         return (monotonic() - self._begun) * 1000
 
     def start(self, *, may_exist: bool = False) -> None:
-        """Record the start.
+        """Record the start, unless it is recorded with the outcome only.
 
         With `may_exist`, continue the execution that history has under the id of the row, if any.
 
         Raises:
             InvalidInput: if that execution belongs to another job or task.
         """
+        self.watch = watch(self.row)
+        try:
+            self._start(may_exist)
+        except BaseException:  # the job does not run
+            self.watch.end(None)
+            raise
+
+    def _start(self, may_exist: bool) -> None:
+        if self._is_chosen is not None:
+            return
         try:
             record = self._history.insert(self.row, may_exist=may_exist)
             self._is_started = True
@@ -176,7 +200,7 @@ class Lifecycle:
             self.row = self.row | beat
             values = {name: self.row[name] for name in _SIGNS_OF_LIFE if name in self.row}
         try:
-            if self._history.heartbeat(self.row["id"], values):
+            if self._history.heartbeat(self.row["id"], self.row["job_id"], values):
                 self._written_progress = values.get("progress")
         except Exception as error:
             self.log_or_raise("heartbeat", error, may_raise=may_raise)
@@ -197,12 +221,15 @@ class Lifecycle:
             progress = self.row.get("progress")
             if progress != self._written_progress:
                 outcome = outcome._replace(values=outcome.values | {"progress": progress})
+            is_first = self._outcome is None
             first = self._outcome = self._outcome or outcome
         if first.values["status"] != outcome.values["status"]:
             raise ExecutionAlreadyFinished(self.record)
         if self._is_ended:
             return
         try:
+            if is_first:
+                self.watch.end(first.values)
             self._write(first)
             self._is_ended = True
         except Exception as error:
@@ -226,7 +253,11 @@ class Lifecycle:
                 return
             except ExecutionNotFound:
                 pass  # the start was rolled back or has expired
-        self._history.insert_ended(outcome.ended_row(), may_exist=True)
+        row = outcome.ended_row(self.rows.retention)
+        if self._is_chosen is False and row["status"] is Status.COMPLETED:
+            self._history.count_only(row)
+        else:
+            self._history.insert_ended(row, may_exist=True)
 
     def log_or_raise(self, what: str, error: Exception, *, may_raise: bool = True) -> None:
         """Log an error of history, or raise it if the caller wants that, or it is a time limit."""

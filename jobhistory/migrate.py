@@ -1,4 +1,4 @@
-"""The schema of the history table: create, upgrade, downgrade, check and maintain it.
+"""The schema of the history tables: create, upgrade, downgrade, check and maintain it.
 
 Every function takes an `Engine` or a `Connection`. With a connection, the function works in the
 connection's transaction and leaves the commit to the caller. For asyncio, pass the function to
@@ -7,7 +7,7 @@ connection's transaction and leaves the commit to the caller. For asyncio, pass 
     async with engine.begin() as connection:
         await connection.run_sync(migrate.upgrade)
 
-`schema` is the database schema that contains the table; the default is the connection's own.
+`schema` is the database schema that contains the tables; the default is the connection's own.
 
 The revisions have their own version table, so they coexist with an app's migrations in one
 database. They use none of Alembic's global state, so an app's revision may call
@@ -17,17 +17,14 @@ connection.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import sleep
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from sqlalchemy import (
     Connection,
     Engine,
-    Function,
     delete,
     func,
     inspect,
@@ -36,20 +33,29 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateSchema
 
-from jobhistory.database import running_index
+from jobhistory.archive_schema import ARCHIVE
+from jobhistory.database import exclusive, grants, running_index
 from jobhistory.database.differences import compare
-from jobhistory.database.revision import HEAD as HEAD
-from jobhistory.database.revision import VERSION_TABLE as VERSION_TABLE
+from jobhistory.database.exclusive import transaction as transaction
+from jobhistory.database.partitions.catalog import read_layout
+from jobhistory.database.partitions.leaves import is_name_of_leaf
 from jobhistory.database.revision import (
+    BEFORE_ARCHIVE,
+    BEFORE_EXPECTATIONS,
+    BEFORE_ROLLUPS,
     connected,
     has_table,
     quoted_table,
     version_of,
     version_table,
 )
+from jobhistory.database.revision import HEAD as HEAD
+from jobhistory.database.revision import VERSION_TABLE as VERSION_TABLE
 from jobhistory.database.revision import current as current
 from jobhistory.errors import InvalidInput, JobHistoryError, SchemaOutOfDate
-from jobhistory.schema import TABLE_NAME
+from jobhistory.expectation_schema import EXPECTATION, EXPECTATION_TABLES
+from jobhistory.rollup_schema import ENDED, ROLLUP_TABLES
+from jobhistory.schema import TABLE_NAME, Base
 
 if TYPE_CHECKING:
     from alembic.migration import MigrationContext
@@ -59,10 +65,7 @@ if TYPE_CHECKING:
     # Returns the steps to run from the current heads of a database.
     _Steps: TypeAlias = Callable[[Any, Any], list[RevisionStep]]
 
-# The key of a PostgreSQL advisory lock: "jobhist" in ASCII.
-_LOCK = 0x6A6F6268697374
-_INDEX_LOCK = _LOCK + 1
-_POLL_SECONDS = 0.05
+_INDEX_LOCK = exclusive.LOCK + 1
 
 
 def upgrade(
@@ -136,6 +139,17 @@ def check(bind: Engine | Connection, *, schema: str | None = None) -> tuple[str,
         return additions
 
 
+def missing_grants(bind: Engine | Connection, *, schema: str | None = None) -> tuple[str, ...]:
+    """Return the `GRANT` statements without which this role can neither read statistics nor fold.
+
+    Recording works without them. They are for a role of PostgreSQL that may write history. There
+    are none under row-level security, because statistics count what all roles wrote. The tables
+    must be up to date: call `check` first.
+    """
+    with connected(bind) as connection:
+        return grants.missing_grants(connection, schema)
+
+
 def maintain(
     bind: Engine | Connection,
     *,
@@ -147,8 +161,8 @@ def maintain(
     Call it from time to time, for example once a week, as the owner of the table. On PostgreSQL 16
     and later, `running` and `reap_lost` use this index. It gets slower as new rows take the space
     of expired ones. The call also creates the index if the table was not made by a migration, and
-    updates the planner's statistics. Several processes may call it at the same time. Elsewhere, it
-    does nothing and returns 0.
+    updates the planner's statistics. Several processes may call it at the same time. On other
+    servers, it only updates the statistics of a partitioned table, and returns 0.
 
     It reads the whole table. With an engine, each batch is a short transaction, and the index is
     created without blocking writers unless the table is partitioned. Recording goes on meanwhile.
@@ -166,9 +180,11 @@ def maintain(
             connection.execution_options(isolation_level="AUTOCOMMIT")
         if not has_table(connection, schema):
             raise SchemaOutOfDate(None, HEAD)
-        if not running_index.is_supported(connection):
-            return 0
         table = quoted_table(connection, schema)
+        if not running_index.is_supported(connection):
+            if read_layout(connection, schema) is not None:
+                _analyze(connection, table)
+            return 0
         indexes = running_index.find_indexes(connection, table)
         if not indexes:
             with _creating_index(connection, is_ours):
@@ -182,8 +198,13 @@ def maintain(
                 done += len(ranges)
                 if progress is not None:
                     progress(done, total)
-        connection.execute(text(f"ANALYZE {running_index.escaped(table)}"))
+        _analyze(connection, table)
         return total
+
+
+def _analyze(connection: Connection, table: str) -> None:
+    """Update the planner's statistics. Autovacuum does so only for partitions, not their parent."""
+    connection.execute(text(f"ANALYZE {running_index.escaped(table)}"))
 
 
 def write_sql(
@@ -194,7 +215,7 @@ def write_sql(
     Args:
         dialect: `"postgresql"` or `"sqlite"`.
         output: the file to write to.
-        revision: the target; `"jobhistory_0011:jobhistory_0012"` also gives the start.
+        revision: the target; `"jobhistory_0011:jobhistory_0013"` also gives the start.
         schema: an existing schema.
 
     Raises:
@@ -228,7 +249,9 @@ def include_object(
 
     Pass it to `context.configure(include_object=...)` in the app's `env.py`.
     """
-    ours = type_ == "table" and name in (TABLE_NAME, VERSION_TABLE)
+    ours = type_ == "table" and (
+        name in (*Base.metadata.tables, VERSION_TABLE) or is_name_of_leaf(name or "")
+    )
     return not (ours and reflected and compare_to is None)
 
 
@@ -248,67 +271,18 @@ def scripts_location() -> Path:
 
 
 @contextmanager
-def transaction(bind: Engine | Connection) -> Iterator[Connection]:
-    """Run a transaction that excludes other migrations; commit it unless it is the caller's."""
-    with connected(bind) as connection:
-        is_ours = connection is not bind
-        if connection.dialect.name == "sqlite":
-            _begin_immediate(connection)
-        else:
-            if is_ours:
-                # The engine's own level may commit each statement, or hide what others commit.
-                connection.execution_options(isolation_level="READ COMMITTED")
-            _wait_for_lock(connection, func.pg_try_advisory_xact_lock(_LOCK), is_ours)
-        yield connection
-        if is_ours:
-            connection.commit()
-
-
-def _begin_immediate(connection: Connection) -> None:
-    """Take SQLite's write lock before the first read.
-
-    A transaction that has read cannot write any more after another one has written.
-    """
-    is_callers = connection.in_transaction()
-    if not is_callers:
-        connection.begin()  # a listener of the app may emit BEGIN now
-    driver_connection: Any = connection.connection.driver_connection
-    if driver_connection.in_transaction:
-        if is_callers:
-            return
-        connection.exec_driver_sql("COMMIT")  # the empty transaction of the listener or the driver
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-@contextmanager
 def _creating_index(connection: Connection, is_ours: bool) -> Iterator[None]:
     """Exclude others that create the index; each would wait for the other, and both would fail."""
     if not is_ours:
-        _wait_for_lock(connection, func.pg_try_advisory_xact_lock(_INDEX_LOCK), False)
+        exclusive.wait_for_lock(connection, func.pg_try_advisory_xact_lock(_INDEX_LOCK), False)
         yield
         return
     # Not in a transaction, because CREATE INDEX CONCURRENTLY would wait for its end.
-    _wait_for_lock(connection, func.pg_try_advisory_lock(_INDEX_LOCK), False)
+    exclusive.wait_for_lock(connection, func.pg_try_advisory_lock(_INDEX_LOCK), False)
     try:
         yield
     finally:
         connection.scalar(select(func.pg_advisory_unlock(_INDEX_LOCK)))
-
-
-def _wait_for_lock(connection: Connection, take: Function[bool], may_roll_back: bool) -> None:
-    """Take a lock of PostgreSQL by a function that returns whether it has taken it.
-
-    It polls, because a waiting statement would hold a snapshot, and CREATE INDEX CONCURRENTLY, run
-    by the holder of the lock, waits for snapshots.
-    """
-    while not connection.scalar(select(take)):
-        if may_roll_back:
-            connection.rollback()
-        if connection.dialect.is_async:  # the holder may be a task of this event loop
-            adapted: Any = connection.connection.dbapi_connection
-            adapted.run_async(lambda _: asyncio.sleep(_POLL_SECONDS))
-        else:
-            sleep(_POLL_SECONDS)
 
 
 def _ensure_schema(connection: Connection, schema: str | None) -> None:
@@ -335,19 +309,34 @@ def _refuse_newer(connection: Connection, schema: str | None) -> None:
 
 
 def _adopt(connection: Connection, schema: str | None, scripts: ScriptDirectory) -> None:
-    """Correct the version table if another tool made or dropped the history table."""
+    """Correct the version table if another tool made or dropped the history table.
+
+    A history table without the tables of statistics, of expectations, or of archives is adopted at
+    the revision before these.
+    """
     found = version_of(connection, schema)
     exists = has_table(connection, schema)
     if exists == (found in _known(scripts)):
         return
+    revision = HEAD
     if exists:
-        differences, _ = compare(connection, schema)
+        tables = tuple(Base.metadata.tables)
+        if not has_table(connection, schema, ENDED.name):
+            revision, tables = BEFORE_ROLLUPS, (TABLE_NAME,)
+        elif not has_table(connection, schema, EXPECTATION.name):
+            revision = BEFORE_EXPECTATIONS
+            tables = (TABLE_NAME, *(table.name for table in ROLLUP_TABLES))
+        elif not has_table(connection, schema, ARCHIVE.name):
+            revision = BEFORE_ARCHIVE
+            others = (*ROLLUP_TABLES, *EXPECTATION_TABLES)
+            tables = (TABLE_NAME, *(table.name for table in others))
+        differences, _ = compare(connection, schema, tables=tables)
         if differences:
             raise SchemaOutOfDate(found, HEAD, differences)
     if found is not None:
         connection.execute(delete(version_table(schema)))
     if exists:
-        _context(schema, connection=connection).stamp(scripts, HEAD)
+        _context(schema, connection=connection).stamp(scripts, revision)
 
 
 def _scripts() -> ScriptDirectory:

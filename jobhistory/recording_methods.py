@@ -6,12 +6,23 @@ from collections.abc import Mapping
 from typing import Any, Generic, TypeVar, Unpack, overload
 from uuid import UUID
 
+from jobhistory.errors import InvalidInput
 from jobhistory.execution.job import PartialResults
 from jobhistory.execution.outcome import Which, which_execution
 from jobhistory.execution.rows import RowBuilder, has_id
+from jobhistory.execution.status import Status
+from jobhistory.execution.values import read_recorded
 from jobhistory.lifecycle import Destination
 from jobhistory.schema import HistoryRecord, plain, values_of
-from jobhistory.typing import Duration, ErrorLike, Id, JobLike, Milliseconds, RecordFields
+from jobhistory.typing import (
+    Duration,
+    ErrorLike,
+    Id,
+    JobLike,
+    Milliseconds,
+    Recorded,
+    RecordFields,
+)
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -342,6 +353,7 @@ class RecordingMethods(Generic[R_co]):
         execution: HistoryRecord | Mapping[str, Any] | None = None,
         *,
         execution_id: UUID | None = None,
+        record: Recorded = "all",
         **fields: Unpack[RecordFields],
     ) -> R_co:
         """Record an execution that has already ended, in one statement.
@@ -357,13 +369,17 @@ class RecordingMethods(Generic[R_co]):
                 `record_failure`, can replace the status and the error fields. With a `Cancelled` or
                 a `CancelledError`, the status is `cancelled`.
             execution_id: the id of the record, made by `new_execution_id(started_at)`.
+            record: `"failures"` or a share, as for `track`, to store an execution only if it did
+                not complete or is chosen at random. Otherwise, each call counts it in statistics,
+                so it cannot have an `execution_id`.
             fields: the same fields by name. They override those of the mapping.
 
         Returns:
-            The record. Missing values are filled in: any two of `started_at`, `completed_at` and
-            `execution_time_ms` determine the third; if neither time is given, `completed_at` is
-            now; `expires_at` follows the store's retention. If the execution already ended with the
-            same outcome, the call returns the existing record and leaves the ring buffer unchanged.
+            The record, even if it is not stored. Missing values are filled in: any two of
+            `started_at`, `completed_at` and `execution_time_ms` determine the third; if neither
+            time is given, `completed_at` is now; `expires_at` follows the store's retention. If the
+            execution already ended with the same outcome, the call returns the existing record and
+            leaves the ring buffer unchanged.
 
         Raises:
             ExecutionAlreadyFinished: if the execution with that id ended with another outcome.
@@ -372,9 +388,20 @@ class RecordingMethods(Generic[R_co]):
         """
         if execution_id is not None:
             fields["id"] = execution_id
+        share = read_recorded(record, "record")
         given = plain(execution)
+        may_exist = has_id(given, fields)
+        if share is not None and may_exist:
+            raise InvalidInput(
+                "record",
+                record,
+                "cannot be combined with an execution_id, because an execution that is only "
+                "counted cannot be found again; leave one of them out",
+            )
         row = self._rows.ended(given, fields)
-        return self._destination.insert_ended(row, may_exist=has_id(given, fields))
+        if row["status"] is Status.COMPLETED and self._rows.is_chosen(share) is False:
+            return self._destination.count_only(row)
+        return self._destination.insert_ended(row, may_exist=may_exist)
 
 
 def _which_of(

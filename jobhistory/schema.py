@@ -279,6 +279,16 @@ _index_by_start(
     "ix_job_history_partial_task_identifier_started_at", "task_identifier", "failed_steps"
 )
 
+RUNNING_ON_SQLITE = "ix_job_history_running"
+"""The name of an index that only SQLite has. `running` and `reap_lost` use it."""
+
+Index(
+    RUNNING_ON_SQLITE,
+    HistoryRecord.started_at,
+    HistoryRecord.id,
+    sqlite_where=text("status = 'started'"),
+).ddl_if(dialect="sqlite")  # on PostgreSQL, outcomes would not be heap-only any more
+
 TABLE: Any = HistoryRecord.__table__
 COLUMNS = TABLE.c
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,21 +13,29 @@ from sqlalchemy.orm import Session, scoped_session
 
 from jobhistory._runtime.clock import utc_now
 from jobhistory._runtime.durations import parse_retention
+from jobhistory._runtime.randomness import random_number
 from jobhistory._runtime.ring import RingBuffer
+from jobhistory.alert_methods import AlertMethods
 from jobhistory.base_store import BaseStore, Internals
 from jobhistory.database.access import EngineSessions
 from jobhistory.database.binds import engine_of
 from jobhistory.database.engines import check_dialect, check_prepare, engine_from_url
 from jobhistory.database.sessions import OwnTransactions
+from jobhistory.database.statements.outcomes import OutcomeStatements
 from jobhistory.errors import InvalidInput, check_count
 from jobhistory.execution.labels import read_labels
+from jobhistory.execution.retention import Retention, RetentionRule, read_rules
 from jobhistory.execution.rows import RowBuilder
+from jobhistory.expectation_methods import ExpectationMethods
+from jobhistory.following_methods import FollowingMethods
 from jobhistory.maintenance_methods import MaintenanceMethods
 from jobhistory.memory.history import MemoryHistory
 from jobhistory.sanitize.json_values import Limits, Sanitizer
 from jobhistory.sanitize.secrets import redact_secrets
 from jobhistory.schema import HistoryRecord, plain, record_from
-from jobhistory.typing import Clock, Duration, Redact
+from jobhistory.statistics.keeping import Keeping
+from jobhistory.statistics.prometheus import OperationCounter, exposition
+from jobhistory.typing import Clock, Duration, Random, Redact
 
 
 def create_store(
@@ -35,12 +43,17 @@ def create_store(
     *,
     buffer_size: int = 1000,
     history_retention: Duration | None = "30 days",
+    retention_rules: Iterable[RetentionRule] | None = None,
     labels: Mapping[str, str] | None = None,
     limits: Limits = Limits(),
     redact: Redact | None = redact_secrets,
     schema: str | None = None,
     clock: Clock = utc_now,
+    random: Random = random_number,
     prepare: bool = True,
+    hourly_statistics: Duration = "35 days",
+    daily_statistics: Duration = "400 days",
+    notify: bool = False,
 ) -> HistoryStore:
     """Return a new store on a database, or without `bind` a store that lives in memory only.
 
@@ -98,12 +111,17 @@ def create_store(
         session_factory,
         buffer_size=buffer_size,
         history_retention=history_retention,
+        retention_rules=retention_rules,
         labels=labels,
         limits=limits,
         redact=redact,
         schema=schema,
         clock=clock,
+        random=random,
         owned_engine=owned_engine,
+        hourly_statistics=hourly_statistics,
+        daily_statistics=daily_statistics,
+        notify=notify,
     )
 
 
@@ -131,7 +149,9 @@ def _check_factory(argument: str, factory: object, instead: str) -> None:
         )
 
 
-class HistoryStore(BaseStore, MaintenanceMethods):
+class HistoryStore(
+    BaseStore, ExpectationMethods, AlertMethods, FollowingMethods, MaintenanceMethods
+):
     """Records executions in a database, reads them, and keeps the latest ones in memory.
 
     An app creates one store. Any number of threads may call its methods at the same time. Each
@@ -171,6 +191,12 @@ class HistoryStore(BaseStore, MaintenanceMethods):
         buffer_size: the number of ended executions that the ring buffer keeps.
         history_retention: how long rows are kept: a `timedelta`, a text such as `"30 days"` or
             `"12h"`, or `None` or `"never"` if rows do not expire.
+        retention_rules: how long rows are kept by status, task and label. The first rule that
+            covers an execution decides; if none does, `history_retention` does. A retention that a
+            recording call passes comes before both. Pass the same rules, and the same
+            `history_retention`, to each store on a database. `expire` applies changed rules. `None`
+            leaves the rules to other stores: `expire` and `reap_lost` then use those applied last.
+            An empty list stands for no rules.
         labels: labels of every execution that the store records, such as `{"release": "1.4"}`, with
             names and values as in `Job`. The labels of the job take precedence.
         limits: the maximum size of payload, results, message and stack, in bytes.
@@ -181,8 +207,17 @@ class HistoryStore(BaseStore, MaintenanceMethods):
         schema: the database schema that contains the table; `None` for the connection's default, or
             for the one in the factory's own `schema_translate_map`.
         clock: returns the current time as an aware `datetime`.
+        random: returns a random number from 0 up to, and without, 1. `track(record=0.01)` calls it
+            once for each execution.
         owned_engine: an engine for `close()` to dispose. `create_store` passes the one that it
             makes from a URL.
+        hourly_statistics, daily_statistics: how long `fold` and `expire` keep statistics by hour
+            and by day, each a `timedelta` or a text such as `"35 days"`. Those by month are kept
+            forever. Of several stores on a database, the shortest time decides.
+        notify: whether to tell followers at once what has started and ended, see `follow`. Pass it
+            to the stores that record. On PostgreSQL, one connection more per store and process then
+            sends at most four notifications a second, after the commit; errors are logged. SQLite
+            has no notifications, and a history in memory needs none: there it changes nothing.
 
     Raises:
         InvalidInput: if an argument cannot be used.
@@ -198,30 +233,50 @@ class HistoryStore(BaseStore, MaintenanceMethods):
         *,
         buffer_size: int = 1000,
         history_retention: Duration | None = "30 days",
+        retention_rules: Iterable[RetentionRule] | None = None,
         labels: Mapping[str, str] | None = None,
         limits: Limits = Limits(),
         redact: Redact | None = redact_secrets,
         schema: str | None = None,
         clock: Clock = utc_now,
+        random: Random = random_number,
         owned_engine: Engine | None = None,
+        hourly_statistics: Duration = "35 days",
+        daily_statistics: Duration = "400 days",
+        notify: bool = False,
     ) -> None:
+        keeping = Keeping.of(hourly_statistics, daily_statistics)
         check_count(buffer_size, "buffer_size", example=1000)
         _check_factory("session_factory", session_factory, "AsyncHistoryStore")
         sanitizer = Sanitizer(limits, redact)
+        default = parse_retention(history_retention, now=clock())
+        retention = Retention(default, read_rules(retention_rules, default))
         rows = RowBuilder(
             clock=clock,
-            retention=parse_retention(history_retention, now=clock()),
+            retention=retention,
             sanitizer=sanitizer,
             labels=sanitizer.labels(read_labels({} if labels is None else labels, "labels")),
+            random=random,
         )
         self._ring: RingBuffer[dict[str, Any]] = RingBuffer(buffer_size)
         self._history: MemoryHistory | OwnTransactions = (
-            MemoryHistory.on(self._ring)
+            MemoryHistory.on(self._ring, retention, rows.now, keeping)
             if session_factory is None
-            else OwnTransactions(session_factory, self._ring, schema)
+            else OwnTransactions(
+                session_factory,
+                self._ring,
+                schema,
+                OutcomeStatements(retention),
+                None if retention_rules is None else retention,
+                keeping,
+                notify=notify,
+            )
         )
         internals = Internals(rows, self._history, session_factory)
         BaseStore.__init__(self, internals, asyncio.to_thread)
+        ExpectationMethods.__init__(self, rows, self._history)
+        AlertMethods.__init__(self, rows, self._history)
+        FollowingMethods.__init__(self, rows, self._history)
         MaintenanceMethods.__init__(self, rows, self._history)
         self._owned_engine = owned_engine
 
@@ -256,6 +311,33 @@ class HistoryStore(BaseStore, MaintenanceMethods):
             )
         return BaseStore(Internals(self._rows, self._history.in_session(session)))
 
+    def metrics(self, *, recorder: OperationCounter | None = None, max_tasks: int = 200) -> str:
+        """Return metrics of all history as text, in the format that Prometheus reads.
+
+        They come from the statistics and from what runs now, so every process returns the same, and
+        no restart resets them. Counters and histograms never decrease, also if rows expire, are
+        purged, or get a real outcome in place of a presumed one. Without a database, they are of
+        this process.
+
+        If something is expected, they also have the deadline of each expectation and what is wrong,
+        as `check(dry_run=True)` finds it.
+
+        Args:
+            recorder: the `Recorder` or `AsyncRecorder` whose operations to count as well, if any.
+            max_tasks: the number of tasks with series of their own. Those that first ran in an
+                earlier month come first, then those with a smaller name. The others together are
+                the task `_other`. It is also the number of expectations with series of their own.
+
+        Raises:
+            InvalidInput: if `max_tasks` is not a whole number from 0 up.
+            StatisticsDenied: if the role may not read the statistics, or row-level security applies
+                to it. What it can read is not all that ran, so metrics would go up and down.
+        """
+        check_count(max_tasks, "max_tasks", least=0, example=200)
+        counts = None if recorder is None else recorder.counts
+        others = self._expectation_metrics(max_tasks)
+        return exposition(self._history.measures(), counts, max_tasks, others)
+
     def observe(self, record: HistoryRecord | Mapping[str, Any]) -> None:
         """Add an ended execution, recorded elsewhere, to the ring buffer, without the database.
 
@@ -269,7 +351,7 @@ class HistoryStore(BaseStore, MaintenanceMethods):
             InvalidInput: if a field is missing, unknown or invalid, or the status is not an
                 outcome.
         """
-        self._ring.append(self._rows.observed(plain(record)))
+        self._history.observe(self._rows.observed(plain(record)))
 
     def recent(self, n: int | None = None) -> list[HistoryRecord]:
         """Return the last `n` executions that ended in this process, without the database.
@@ -283,7 +365,11 @@ class HistoryStore(BaseStore, MaintenanceMethods):
         return [record_from(row) for row in self._ring.last(n)]
 
     def close(self) -> None:
-        """Dispose the engine that `create_store` made from a URL; never dispose the app's."""
+        """Dispose the engine that `create_store` made from a URL; never dispose the app's.
+
+        Notifications that wait are sent, within a second.
+        """
+        self._history.close()
         if self._owned_engine is not None:
             self._owned_engine.dispose()
 

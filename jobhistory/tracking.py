@@ -45,6 +45,12 @@ def current_execution() -> TrackedExecution | None:
     return execution
 
 
+def row_of(execution: TrackedExecution) -> dict[str, Any]:
+    """Return the row of an execution that has begun, as it is known in this process."""
+    assert execution._lifecycle is not None
+    return execution._lifecycle.row
+
+
 def inherited(correlation_id: Id | None) -> Id:
     """Return a correlation id for an execution that begins now.
 
@@ -78,7 +84,11 @@ def _not_ended(execution: TrackedExecution | None) -> TrackedExecution | None:
 
 @dataclass(frozen=True)
 class TrackOptions:
-    """The arguments of `HistoryStore.track`; `arguments` are those of a decorated function."""
+    """The arguments of `HistoryStore.track`.
+
+    `share` is the share of completed executions to store, or `None` for all from their start on.
+    `arguments` are those of a decorated function.
+    """
 
     job: Any
     worker_id: Id
@@ -89,6 +99,7 @@ class TrackOptions:
     parent_id: UUID | None = None
     traceparent: str | None = None
     execution_id: UUID | None = None
+    share: float | None = None
     arguments: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
 
     def make_job(self) -> Any:
@@ -219,6 +230,8 @@ class TrackedExecution:
         _current.set(self)
         if self._log_tail is not None:
             self._log_tail.enter()
+        if self._lifecycle is not None:
+            self._lifecycle.watch.enter()
 
     def _leave(self) -> None:
         """Leave the block, but do not record the outcome yet."""
@@ -233,6 +246,8 @@ class TrackedExecution:
         _current.set(_not_ended(self._enclosing if _current.get() is self else _current.get()))
         if self._log_tail is not None:
             self._log_tail.leave()
+        if self._lifecycle is not None:
+            self._lifecycle.watch.leave()
 
     def _end(self, error: ErrorLike | None) -> None:
         """Record the outcome, unless this is a forked child that leaves its parent's block."""
@@ -312,7 +327,7 @@ class _BaseTracker:
             if not isinstance(error, Exception):  # the start may be in history
                 await self._run_to_completion(execution._end, error)
             raise
-        self._send_heartbeats(execution)
+        self._begin(execution)
         return execution
 
     async def __aexit__(
@@ -414,7 +429,12 @@ class _BaseTracker:
             row["heartbeat_at"] = row["started_at"]
         execution.correlation_id = row["correlation_id"]
         execution._lifecycle = Lifecycle(
-            self._rows, self._history, row, self._on_history_error, self.time_limits
+            self._rows,
+            self._history,
+            row,
+            self._on_history_error,
+            self.time_limits,
+            is_chosen=self._rows.is_chosen(options.share),
         )
         execution._lifecycle.start(may_exist=options.execution_id is not None)
 
@@ -429,9 +449,12 @@ class _BaseTracker:
     ) -> TrackedExecution:
         return TrackedExecution(correlation_id, enclosing)
 
-    def _send_heartbeats(self, execution: TrackedExecution) -> None:
+    def _begin(self, execution: TrackedExecution) -> None:
+        """Do what comes after the start, in the context of the execution."""
+        assert execution._lifecycle is not None
+        execution._lifecycle.watch.enter()
         interval = self._options.heartbeat
-        if interval is not None and execution._lifecycle is not None:
+        if interval is not None:
             seconds = interval.total_seconds()
             execution._heartbeats = self._heartbeats(execution._lifecycle, seconds)
 
@@ -488,7 +511,7 @@ class Tracker(_BaseTracker):
         except BaseException:
             self._leave()
             raise
-        self._send_heartbeats(execution)
+        self._begin(execution)
         return execution
 
     def __exit__(

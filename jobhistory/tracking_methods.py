@@ -13,17 +13,27 @@ from jobhistory._runtime.durations import parse_duration
 from jobhistory._runtime.sizes import parse_size
 from jobhistory.errors import InvalidInput
 from jobhistory.execution.rows import RowBuilder
+from jobhistory.execution.values import read_recorded
 from jobhistory.lifecycle import AsyncExecution, Execution, History, Lifecycle, Run
 from jobhistory.tracking import AsyncTracker, Tracker, TrackOptions, inherited, inherited_parent
-from jobhistory.typing import Duration, Id, JobLike, OnHistoryError
+from jobhistory.typing import Duration, Id, JobLike, OnHistoryError, Recorded
 
 
 class _Heartbeats:
     _may_send_heartbeats = True  # not in a session, which is for one thread or task
 
-    def _heartbeat_interval(self, heartbeat: Duration | None) -> timedelta | None:
+    def _heartbeat_interval(
+        self, heartbeat: Duration | None, share: float | None
+    ) -> timedelta | None:
         if heartbeat is None:
             return None
+        if share is not None:
+            raise InvalidInput(
+                "heartbeat",
+                heartbeat,
+                "cannot be sent if record is not 'all', because there is no row before the end; "
+                "leave one of them out",
+            )
         if not self._may_send_heartbeats:
             raise InvalidInput(
                 "heartbeat",
@@ -64,6 +74,7 @@ class TrackingMethods(_Heartbeats):
         execution_id: UUID | None = None,
         parent_id: UUID | None = None,
         traceparent: str | None = None,
+        record: Recorded = "all",
     ) -> Execution:
         """Record the start of an execution, and return an object to end it with.
 
@@ -87,10 +98,12 @@ class TrackingMethods(_Heartbeats):
             history_retention, execution_id, traceparent: as for `record_start`.
             parent_id: the id of the record of the execution that started this one. By default it is
                 that of the tracked execution in which `begin` is called, if any.
+            record: as for `track`.
 
         Raises:
             InvalidInput: if an argument cannot be used, as for `record_start`.
         """
+        share = read_recorded(record, "record")
         row = self._rows.started(
             job,
             worker_id,
@@ -100,7 +113,13 @@ class TrackingMethods(_Heartbeats):
             parent_id=inherited_parent(parent_id),
             traceparent=traceparent,
         )
-        lifecycle = Lifecycle(self._rows, self._tracked_in, row, on_history_error)
+        lifecycle = Lifecycle(
+            self._rows,
+            self._tracked_in,
+            row,
+            on_history_error,
+            is_chosen=self._rows.is_chosen(share),
+        )
         lifecycle.start(may_exist=execution_id is not None)
         return Execution(lifecycle)
 
@@ -117,6 +136,7 @@ class TrackingMethods(_Heartbeats):
         execution_id: UUID | None = None,
         parent_id: UUID | None = None,
         traceparent: str | None = None,
+        record: Recorded = "all",
     ) -> Tracker:
         """Record the start and the outcome of a block, a function or a coroutine.
 
@@ -159,11 +179,20 @@ class TrackingMethods(_Heartbeats):
                 has an execution with that id, it continues.
             parent_id: the id of the record of the execution that started this one. By default it is
                 that of the enclosing tracked execution, even if a task outlives it.
+            record: the executions to store: `"all"`; or `"failures"`, which are all that do not
+                complete, so also partial successes and cancellations; or these and a share of the
+                completed ones from 0 to 1, such as 0.01, which are chosen at random when they
+                start. Except with `"all"`, nothing is written before the end: `running` does not
+                show the execution, it sends no heartbeats, and if the process dies, nothing is left
+                of it. At the end, an execution to store is written whole. Any other is only counted
+                in statistics, by one short INSERT into `job_history_ended`, and is not in the ring
+                buffer. The start of an `execution_id` must not be in history already.
 
         Raises:
             InvalidInput: if an argument cannot be used: at decoration if possible, otherwise when
                 the execution starts.
         """
+        share = read_recorded(record, "record")
         return Tracker(
             self._rows,
             self._tracked_in,
@@ -173,11 +202,12 @@ class TrackingMethods(_Heartbeats):
                 worker_id,
                 correlation_id,
                 history_retention,
-                heartbeat=self._heartbeat_interval(heartbeat),
+                heartbeat=self._heartbeat_interval(heartbeat, share),
                 log_tail=None if log_tail is None else parse_size(log_tail, "log_tail"),
                 execution_id=execution_id,
                 parent_id=parent_id,
                 traceparent=traceparent,
+                share=share,
             ),
             on_history_error,
         )
@@ -201,6 +231,7 @@ class AsyncTrackingMethods(_Heartbeats):
         execution_id: UUID | None = None,
         parent_id: UUID | None = None,
         traceparent: str | None = None,
+        record: Recorded = "all",
     ) -> AsyncExecution:
         """Record the start of an execution, and return an object to end it with.
 
@@ -213,6 +244,7 @@ class AsyncTrackingMethods(_Heartbeats):
         If the task is cancelled meanwhile, the execution is recorded as cancelled. The rest is as
         for `HistoryStore.begin`.
         """
+        share = read_recorded(record, "record")
         row = self._rows.started(
             job,
             worker_id,
@@ -222,7 +254,13 @@ class AsyncTrackingMethods(_Heartbeats):
             parent_id=inherited_parent(parent_id),
             traceparent=traceparent,
         )
-        lifecycle = Lifecycle(self._rows, self._tracked_in, row, on_history_error)
+        lifecycle = Lifecycle(
+            self._rows,
+            self._tracked_in,
+            row,
+            on_history_error,
+            is_chosen=self._rows.is_chosen(share),
+        )
         await lifecycle.start_async(greenlet_spawn, may_exist=execution_id is not None)
         return AsyncExecution(lifecycle, greenlet_spawn)
 
@@ -239,12 +277,14 @@ class AsyncTrackingMethods(_Heartbeats):
         execution_id: UUID | None = None,
         parent_id: UUID | None = None,
         traceparent: str | None = None,
+        record: Recorded = "all",
     ) -> AsyncTracker:
         """Record the start and the outcome of an `async with` block or a coroutine.
 
         If the task is cancelled while a start or an outcome is being recorded, the recording
         finishes first. The rest is as for `HistoryStore.track`.
         """
+        share = read_recorded(record, "record")
         return AsyncTracker(
             self._rows,
             self._tracked_in,
@@ -254,11 +294,12 @@ class AsyncTrackingMethods(_Heartbeats):
                 worker_id,
                 correlation_id,
                 history_retention,
-                heartbeat=self._heartbeat_interval(heartbeat),
+                heartbeat=self._heartbeat_interval(heartbeat, share),
                 log_tail=None if log_tail is None else parse_size(log_tail, "log_tail"),
                 execution_id=execution_id,
                 parent_id=parent_id,
                 traceparent=traceparent,
+                share=share,
             ),
             on_history_error,
         )

@@ -30,6 +30,12 @@ Clock: TypeAlias = Callable[[], datetime]
 Redact: TypeAlias = Callable[[str, Any], Any]
 """A function that takes a name and its value, and returns the value to store."""
 
+Random: TypeAlias = Callable[[], float]
+"""A function that returns a random number from 0 up to, and without, 1, as `random.random` does."""
+
+Recorded: TypeAlias = Literal["all", "failures"] | float
+"""The executions to store: all, those that do not complete, or a share of the others as well."""
+
 OnHistoryError: TypeAlias = Literal["log", "raise"]
 """The reaction of `track` to a database error: log it, or raise it."""
 
@@ -74,7 +80,7 @@ class _Filters(TypedDict, total=False):
 
 
 class GroupCriteria(_Filters, total=False):
-    """The criteria of `running` and `failure_groups`, which choose the status themselves."""
+    """The criteria of `running`, `failure_groups` and `workers`, which take no status."""
 
     limit: int | None
 
@@ -131,3 +137,22 @@ class RecordFields(TypedDict, total=False):
     partial_results: Any
     result: Any
     log_tail: str | None
+
+
+class ExpectationFields(TypedDict, total=False):
+    """The arguments of an `Expectation` after the task, by name."""
+
+    labels: Mapping[str, str] | None
+    every: Duration | None
+    cron: str | None
+    timezone: str
+    grace: Duration
+    min_runtime: Duration | None
+    max_runtime: Duration | None
+    max_success_age: Duration | None
+    failures_in_a_row: int | None
+    max_failure_rate: float | None
+    max_running: int | None
+    paused_until: datetime | None
+    owner: str | None
+    runbook: str | None

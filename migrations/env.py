@@ -1,7 +1,8 @@
 """The environment in which the `alembic` command runs the revisions in a checkout.
 
-The database is that of JOBHISTORY_URL, and `-x schema=NAME` selects a schema. The installed package
-does not use this file: `jobhistory.migrate` runs the revisions without Alembic's global state.
+The database is that of JOBHISTORY_URL. JOBHISTORY_SCHEMA or `-x schema=NAME` selects a schema. The
+installed package does not use this file: `jobhistory.migrate` runs the revisions without Alembic's
+global state.
 """
 
 import os
@@ -17,7 +18,9 @@ from jobhistory.database.engines import engine_from_url
 from jobhistory.migrate import VERSION_TABLE, transaction
 
 config = context.config
-schema = context.get_x_argument(as_dictionary=True).get("schema")
+schema = context.get_x_argument(as_dictionary=True).get(
+    "schema", os.environ.get("JOBHISTORY_SCHEMA") or None
+)
 
 
 def engine_from_environment() -> Engine:

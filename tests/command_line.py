@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import resource
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -16,7 +17,9 @@ import traceback
 import warnings
 from functools import partial
 
-import jobhistory.cli.app  # noqa: F401 - lest each fork imports it
+import jobhistory.cli.app
+import jobhistory.cli.program
+import jobhistory.cli.wrapper.run  # noqa: F401 - lest each fork imports them
 from jobhistory.cli import main
 
 SCRIPT = os.path.join(sysconfig.get_path("scripts"), "jobhistory")
@@ -69,6 +72,8 @@ def _become(program, arguments, environment):
         gc.freeze()  # what the parent left is the parent's, files and connections above all
         # `Popen` returns when the child has closed its end of a pipe, as any program does at once.
         os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        # A shell that starts the tests in the background lets them ignore Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.clear()
         os.environ.update(environment)
         sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, "w" if n else "r") for n in range(3))

@@ -321,56 +321,6 @@ def test_the_loser_of_a_race_hears_that_the_execution_has_ended(postgres_databas
             assert raised == [ExecutionAlreadyFinished]
 
 
-def conflicting(engine, times):
-    """Let the next statements of an engine fail as one that met another transaction does."""
-    remaining = [times]
-
-    @event.listens_for(engine, "before_cursor_execute", retval=True)
-    def fail(connection, cursor, statement, parameters, context, executemany):
-        if "job_history" in statement and remaining[0]:
-            remaining[0] -= 1
-            return "DO $$ BEGIN RAISE 'conflict' USING ERRCODE = '40001'; END $$", {}
-        return statement, parameters
-
-    return remaining
-
-
-def test_a_conflict_repeats_the_transaction_a_limited_number_of_times(postgres_database):
-    with engine_for(postgres_database.url) as engine:
-        store = create_store(engine)
-        remaining = conflicting(engine, 3)
-        store.record_start(Job("1", "t"), "w", "c")
-        assert remaining == [0]
-        assert len(store.query()) == 1
-
-        remaining[0] = 1000
-        with pytest.raises(Exception, match="conflict") as caught:
-            store.record_completion("1", "w", "c", 1)
-        assert caught.value.orig.sqlstate == "40001"
-        assert 1 < 1000 - remaining[0] < 50
-        assert store.recent() == []
-
-
-def test_a_store_for_asyncio_repeats_without_blocking_the_loop(
-    postgres_database, event_loop_thread
-):
-    engine = create_async_engine(of_driver(postgres_database.url, "asyncpg"))
-    remaining = conflicting(engine.sync_engine, 3)
-    store = Synchronous(create_async_store(engine), event_loop_thread)
-    store.record_start(Job("1", "t"), "w", "c")
-    assert remaining == [0]
-    event_loop_thread.run(engine.dispose())
-
-
-def test_a_conflict_in_the_callers_transaction_is_the_callers(postgres_database):
-    with engine_for(postgres_database.url) as engine:
-        store = create_store(engine)
-        remaining = conflicting(engine, 1000)
-        with Session(engine) as session, pytest.raises(Exception, match="conflict"):
-            store.in_session(session).record_start(Job("1", "t"), "w", "c")
-        assert remaining == [999]
-
-
 # Errors
 
 
@@ -530,6 +480,11 @@ def exercise_often(store):
     assert store.count(task_identifier="often").value == 80
 
 
+def queued(database):
+    with database.engine.connect() as connection:
+        return connection.scalar(text("SELECT count(*) FROM job_history_ended"))
+
+
 APP_ENGINES_BEHIND_A_POOLER = {
     "psycopg": lambda url: engine_for(url, connect_args={"prepare_threshold": None}),
     "psycopg2": lambda url: engine_for(of_driver(url, "psycopg2")),
@@ -544,6 +499,11 @@ def test_a_pooler_in_transaction_mode(postgres_database, bouncer, kind):
             bind = stack.enter_context(APP_ENGINES_BEHIND_A_POOLER[kind](bouncer))
         with create_store(bind, prepare=kind != "prepare=False") as store:
             exercise_often(store)
+            ids = {"job_id": "1", "worker_id": "w", "correlation_id": "c"}
+            many = {"task_identifier": "many", "status": "completed"} | ids
+            store.record_many([many] * 60)  # by a setting that ends with the transaction
+            store.record_execution(many)
+    assert queued(postgres_database) == 80 + 61
 
 
 ASYNCPG_BEHIND_A_POOLER = {

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -14,42 +17,75 @@ PACKAGE = Path(jobhistory.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 PUBLIC = {
+    "Alert",
+    "AlertCounts",
+    "AlertNotSent",
+    "Archive",
+    "ArchiveError",
+    "ArchiveProblem",
+    "CommandAlert",
+    "EmailAlert",
+    "WebhookAlert",
+    "print_alert",
+    "read_alert_target",
     "AsyncExecution",
+    "AsyncFollow",
     "AsyncTrackedExecution",
     "Cancelled",
+    "Checked",
     "Count",
+    "DeclaredExpectation",
     "Execution",
     "ExecutionAlreadyFinished",
     "ExecutionNotFound",
+    "Expectation",
     "Failure",
     "FailureGroup",
+    "Follow",
     "HistoryQuery",
     "HistoryRecord",
     "HistoryStore",
     "HistoryUnavailable",
+    "Incident",
     "InvalidInput",
     "Job",
     "JobHistoryError",
+    "LayoutNotChanged",
     "BaseStore",
     "Limits",
+    "LogContext",
     "NotReplayable",
     "NotWritten",
     "Page",
     "PartialResults",
     "Percentiles",
+    "Problem",
     "Recorder",
     "RecorderClosed",
     "RecorderCounts",
     "RecorderFull",
+    "RetentionCoverage",
+    "RetentionRule",
     "SchemaOutOfDate",
+    "Severity",
+    "StatisticsDenied",
     "Status",
+    "Suggestion",
     "TaskStats",
     "TimedOut",
     "TrackedExecution",
     "UnsafeExpiry",
+    "Verdict",
+    "VerifiedArchive",
+    "WaitingForPartition",
+    "WorkerActivity",
     "WorkerLost",
+    "add_log_context",
     "create_store",
     "current_execution",
+    "load_expectations",
+    "load_retention_rules",
+    "log_context",
     "migrate",
     "new_execution_id",
     "redact_secrets",
@@ -66,6 +102,7 @@ PUBLIC_TYPES = {
     "Criteria",
     "Duration",
     "ErrorLike",
+    "ExpectationFields",
     "GroupCriteria",
     "Id",
     "IterateCriteria",
@@ -73,7 +110,9 @@ PUBLIC_TYPES = {
     "Milliseconds",
     "OnHistoryError",
     "Order",
+    "Random",
     "RecordFields",
+    "Recorded",
     "Redact",
 }
 
@@ -83,6 +122,8 @@ NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}
 ALLOWED = {
     ("_runtime/commit_hooks.py", "_savepoint"): "no public attribute names open savepoints",
     ("_runtime/commit_hooks.py", "_previous_nested"): "no public attribute links open savepoints",
+    ("cli/__init__.py", "_exit"): "the exit handlers of the libraries take long and do nothing",
+    ("cli/wrapper/terminal.py", "_exit"): "a fork must not run the exit handlers of its parent",
     ("contrib/huey.py", "_registry"): "Huey has no public list of its tasks",
     (
         "contrib/rq/attempts.py",
@@ -166,6 +207,34 @@ def test_what_counts_as_a_private_use(code, is_private_use):
 def test_the_public_names():
     assert set(jobhistory.__all__) == PUBLIC
     assert all(hasattr(jobhistory, name) for name in PUBLIC | PUBLIC_FOR_ASYNCIO)
+
+
+def test_names_are_imported_at_first_use_from_where_type_checkers_see_them():
+    seen, tables = {}, {}
+    for node in ast.walk(ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))):
+        match node:
+            case ast.ImportFrom(module=str(module)) if module.startswith("jobhistory."):
+                names = seen.setdefault(module.removeprefix("jobhistory."), [])
+                names += [each.name for each in node.names]
+            case ast.Assign(targets=[ast.Name(id="_MODULES" | "_ASYNC_MODULES" as table)]):
+                tables[table] = ast.literal_eval(node.value)
+    named = {table: {*chain.from_iterable(names.values())} for table, names in tables.items()}
+    assert named == {"_MODULES": PUBLIC - {"migrate"}, "_ASYNC_MODULES": PUBLIC_FOR_ASYNCIO}
+    assert tables["_MODULES"] | tables["_ASYNC_MODULES"] == seen
+
+
+def test_the_names_that_are_not_imported_yet_are_listed():
+    code = "import jobhistory; print(*dir(jobhistory))"
+    listed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    assert set(listed.split()) >= PUBLIC | PUBLIC_FOR_ASYNCIO
+
+
+def test_no_module_has_the_name_of_something_else_that_is_public():
+    """Its first import would put the module in the place of the function."""
+    modules = {path.stem for path in PACKAGE.iterdir()}
+    assert modules & (PUBLIC | PUBLIC_FOR_ASYNCIO) == {"migrate"}
 
 
 def test_the_public_types():

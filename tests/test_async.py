@@ -7,6 +7,7 @@ import inspect
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
 
@@ -63,7 +64,13 @@ def test_both_kinds_of_store_have_the_same_methods_with_the_same_signatures(plai
         assert ours.parameters.keys() == theirs.parameters.keys(), name
         if name != "in_session":  # its session is of the other kind
             assert ours.parameters == theirs.parameters, name
-        if name not in ("in_session", "begin", "track", "iterate"):  # what these return is awaited
+        if name not in (
+            "in_session",
+            "begin",
+            "track",
+            "iterate",
+            "follow",
+        ):  # what these return is awaited
             assert ours.return_annotation == theirs.return_annotation, name
             is_awaited = inspect.iscoroutinefunction(methods(awaited)[name])
             assert is_awaited == (name not in ("observe", "recent")), name
@@ -192,6 +199,8 @@ async def all_of(iterator):
     return [each async for each in iterator]
 
 
+HOUR = datetime(2026, 11, 28, 12, tzinfo=UTC)
+
 CALLS = {
     "record_start": lambda store: store.record_start(Job("new", "t"), "w", "c"),
     "record_completion": lambda store: store.record_completion(*IDS, 1),
@@ -204,13 +213,26 @@ CALLS = {
     "get_by_job_id": lambda store: store.get_by_job_id("job-1"),
     "get_by_correlation_id": lambda store: store.get_by_correlation_id("c"),
     "query": lambda store: store.query(status="completed"),
+    "expect": lambda store: store.expect("t", every="1h"),
+    "expectations": lambda store: store.expectations(),
+    "remove_expectation": lambda store: store.remove_expectation("t"),
+    "check": lambda store: store.check(),
+    "incidents": lambda store: store.incidents(),
+    "suggest_expectations": lambda store: store.suggest_expectations(),
+    "send_alerts": lambda store: store.send_alerts(print),
     "page": lambda store: store.page(limit=1),
     "iterate": lambda store: all_of(store.iterate(batch_size=1)),
     "count": lambda store: store.count(cap=10),
     "stats": lambda store: store.stats(bucket="1h"),
     "failure_groups": lambda store: store.failure_groups(),
     "running": lambda store: store.running(),
+    "workers": lambda store: store.workers(),
+    "metrics": lambda store: store.metrics(),
     "expire": lambda store: store.expire(batch_size=1),
+    "waiting_for_partition": lambda store: store.waiting_for_partition(),
+    "fold": lambda store: store.fold(),
+    "retention": lambda store: store.retention(),
+    "recount": lambda store: store.recount(HOUR, HOUR.replace(hour=13)),
     "purge": lambda store: store.purge(job_id="job-1", batch_size=1),
     "reap_lost": lambda store: store.reap_lost("1 second", batch_size=1),
 }
@@ -218,7 +240,8 @@ CALLS = {
 
 def test_every_call_that_uses_the_database_is_cancelled_below():
     # `begin` and `track` finish what they record, see test_begin.py and test_tracking.py.
-    others = {"observe", "recent", "close", "in_session", "begin", "track"}
+    # For `follow`, see test_follow.py.
+    others = {"observe", "recent", "close", "in_session", "begin", "track", "follow"}
     assert CALLS.keys() == methods(AsyncHistoryStore).keys() - others
 
 

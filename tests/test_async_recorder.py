@@ -298,6 +298,6 @@ def test_a_loop_that_ends_before_the_batch_begins_leaves_no_warning(monkeypatch)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with pytest.raises(NothingCanBeWritten):
-            history.write(Batch.of([]), may_exist=False, before_commit=lambda: None)
+            history.write(Batch([]), may_exist=False, before_commit=lambda: None)
         gc.collect()
     assert [each for each in caught if "never awaited" in str(each.message)] == []

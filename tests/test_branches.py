@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import create_engine, event, insert, select, text
 
-from jobhistory import HistoryRecord, Status, UnsafeExpiry, create_store
+from jobhistory import HistoryRecord, RetentionRule, Status, UnsafeExpiry, create_store
+from jobhistory.rollup_schema import ROLLUP_TABLES
 
 NOW = datetime(2015, 11, 1, tzinfo=UTC)
 DUE, LIVE = 40, 90
@@ -61,6 +62,9 @@ def engine(layout, postgres_database):
     """An engine on a schema in which history has a layout, which the app's own SQL made."""
     with postgres_database.engine.begin() as connection:
         connection.execute(text("CREATE SCHEMA tree"))
+        for table in ROLLUP_TABLES:
+            copy = f"(LIKE public.{table.name} INCLUDING ALL)"
+            connection.execute(text(f"CREATE TABLE tree.{table.name} {copy}"))
         for statement in LAYOUTS[layout]:
             connection.execute(text(statement))
     engine = create_engine(
@@ -127,6 +131,22 @@ def test_only_expired_rows_go_whatever_tables_history_consists_of(engine, layout
     assert seen[-1] == DUE
     assert max(after - before for before, after in zip([0, *seen], seen, strict=False)) == 7
     assert store.expire() == 0
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rules_hold_whatever_tables_history_consists_of(engine, layout):
+    fill(engine, layout, due=0)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE tree.job_history SET expires_at = NULL"))
+    options = {"clock": lambda: NOW, "history_retention": "never"}
+    rule = RetentionRule(task_identifier="t", keep_last=7)
+    store = create_store(engine, retention_rules=[rule], **options)
+
+    assert store.expire(dry_run=True) == LIVE - 7
+    assert store.expire(batch_size=10) == LIVE - 7
+    assert remaining(engine) == live_ones(7)
+    create_store(engine, retention_rules=[RetentionRule(keep="1 s")], **options).expire()
+    assert len(remaining(engine)) == 1  # which has started less than a second ago
 
 
 @pytest.mark.parametrize("layout", TREES)
@@ -202,6 +222,7 @@ def role(engine):
         connection.execute(
             text(f"GRANT SELECT, INSERT, UPDATE, DELETE ON tree.job_history TO {name}")
         )
+        connection.execute(text(f"GRANT SELECT ON tree.job_history_state TO {name}"))
     yield name
     with engine.begin() as connection:
         connection.execute(text(f"DROP OWNED BY {name}"))

@@ -14,9 +14,10 @@ from io import StringIO
 import pytest
 from sqlalchemy import create_engine, text
 
-from jobhistory import Job, __version__, create_store, migrate, new_execution_id
-from jobhistory.cli import main
-from jobhistory.cli.output import took
+from jobhistory import Job, __version__, create_store, migrate, new_execution_id, partitioning
+from jobhistory._runtime.durations import took
+from jobhistory.cli import main, program
+from jobhistory.cli.commands import read
 from jobhistory.schema import COLUMN_NAMES
 from tests import command_line
 
@@ -187,11 +188,9 @@ def test_show_tells_everything_and_obeys_no_control_characters(run, url, history
 
 
 def test_show_of_an_unknown_job_fails(run, url):
-    assert run("show", "nosuch", "--url", url) == (
-        1,
-        "",
-        "jobhistory: job 'nosuch' has no executions in history\n",
-    )
+    status, out, err = run("show", "nosuch", "--url", url)
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert "no execution has the id 'nosuch', and no job" in err
 
 
 def test_expire_is_quiet_in_cron_unless_asked(run, url, history):
@@ -201,6 +200,32 @@ def test_expire_is_quiet_in_cron_unless_asked(run, url, history):
     assert run("expire", "--url", url, "--verbose") == (0, "0 executions deleted\n", "")
     assert run("expire", "--url", url, "--json") == (0, '{"deleted": 0}\n', "")
     assert len(run("list", "--url", url)[1].splitlines()) == 3
+
+
+def test_expire_by_partition_tells_what_waits(run, postgres_database):
+    url = postgres_database.url.render_as_string(hide_password=False)
+    store = create_store(postgres_database.engine, history_retention="1 second")
+    values = {"job_id": "1", "correlation_id": "c", "task_identifier": "t", "worker_id": "w"}
+    started_at = datetime.now(UTC) - timedelta(hours=1)
+    store.record_execution(values | {"status": "completed", "started_at": started_at})
+    partitioning.partition(postgres_database.engine)
+    try:
+        until = store.waiting_for_partition().until
+        assert run("expire", "--url", url, "--by-partition") == (0, "", "")
+        assert run("expire", "--url", url, "--by-partition", "--verbose") == (
+            0,
+            f"0 executions deleted\n1 execution waits for its partition, until {until:%Y-%m-%d}\n",
+            "",
+        )
+        _, printed, _ = run("expire", "--url", url, "--by-partition", "--dry-run", "--json")
+        assert json.loads(printed) == {
+            "expired": 0,
+            "waiting": 1,
+            "waiting_until": f"{until:%Y-%m-%dT%H:%M:%S}Z",
+        }
+        assert run("expire", "--url", url, "--verbose") == (0, "1 execution deleted\n", "")
+    finally:
+        partitioning.undo(postgres_database.engine)
 
 
 def test_purge_deletes_what_the_options_choose(run, url, history):
@@ -282,12 +307,25 @@ def test_reap_is_quiet_in_cron_unless_asked(run, url, database, clock):
     "command", ["list", "expire", "reap --older-than 2h", "show 1", "db check"]
 )
 def test_a_missing_table_is_an_error_with_the_command_that_mends_it(run, bare_database, command):
+    with bare_database.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE app (id INTEGER)"))
     url = bare_database.url.render_as_string(hide_password=False)
     status, out, err = run(*command.split(), "--url", url)
 
     assert (status, out) == (1, "")
     assert err.count("\n") == 1
     assert "jobhistory db upgrade" in err
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_new_or_empty_sqlite_file_gets_its_table(run, tmp_path, is_there):
+    path = tmp_path / "new.db"
+    if is_there:
+        path.touch()
+    status, out, err = run("list", "--url", f"sqlite:///{path}")
+
+    assert (status, out.count("\n"), err) == (0, 1, "")
+    assert run("db", "check", "--url", f"sqlite:///{path}")[0] == 0
 
 
 def test_db_commands(run, bare_database):
@@ -301,7 +339,7 @@ def test_db_commands(run, bare_database):
     assert json.loads(out)["ok"] is False
     assert run("db", "upgrade", *options) == (0, f"{migrate.HEAD}\n", "")
     assert run("db", "check", *options) == (0, "the history table is up to date\n", "")
-    up_to_date = {"ok": True, "additions": []}
+    up_to_date = {"ok": True, "additions": [], "grants": [], "partitions": None}
     assert json.loads(run("db", "check", "--json", *options)[1]) == up_to_date
     current = {"revision": migrate.HEAD, "head": migrate.HEAD}
     assert json.loads(run("db", "current", "--json", *options)[1]) == current
@@ -321,7 +359,7 @@ def test_db_check_lists_what_the_app_added(run, bare_database):
     expected = "the history table is up to date\naddition: index my_index\n"
     assert run("db", "check", *options) == (0, expected, "")
     told = json.loads(run("db", "check", "--json", *options)[1])
-    assert told == {"ok": True, "additions": ["index my_index"]}
+    assert told == {"ok": True, "additions": ["index my_index"], "grants": [], "partitions": None}
 
 
 def test_a_table_that_another_tool_made_is_one_line(run, bare_database):
@@ -426,7 +464,7 @@ def test_the_url_comes_from_the_environment(run, url, history, monkeypatch):
         ("expire --batch-size 0", "--batch-size 0 is not a whole number"),
         ("expire --time-limit 5", "--time-limit '5' is not a duration"),
         ("list --job-id=", "--job-id '' is empty"),
-        ("show ", "Missing argument 'JOB_ID'"),
+        ("show ", "Missing argument 'ID'"),
         ("stats --bucket soon", "--bucket 'soon' is not a duration"),
         ("stats --since 2026-02-01 --until 2026-01-01", "--since '2026-02-01"),
         ("run --retention soon -- true", "--retention 'soon' is not a duration"),
@@ -521,7 +559,7 @@ def test_show_indents_what_is_not_its_own(run, url, forged):
 
 def test_errors_and_log_lines_send_no_escapes(run, monkeypatch):
     from jobhistory import lifecycle
-    from jobhistory.cli.commands import db, read
+    from jobhistory.cli.commands import db
 
     def list_(*_, **__):
         lifecycle.logger.error("not recorded: %s", FORGED)
@@ -535,6 +573,17 @@ def test_errors_and_log_lines_send_no_escapes(run, monkeypatch):
     assert err == f"jobhistory: not recorded: {HARMLESS}\njobhistory: {in_an_error}\n"
     monkeypatch.setattr(db.migrate, "current", lambda *_, **__: FORGED)
     assert run("db", "current")[1] == f"{HARMLESS}\n"
+
+
+@pytest.mark.parametrize("interrupted", [(program, "run_program"), (read, "open_store")])
+def test_ctrl_c_ends_a_command_without_a_traceback(run, monkeypatch, interrupted):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(*interrupted, interrupt)
+    status, out, err = run("list")
+    assert (status, out) == (130, "")
+    assert "Traceback" not in err
 
 
 def mode(path):

@@ -193,7 +193,7 @@ def test_an_app_for_asyncio_works_too(run, url, tasks, ids):
         (["--app", "shop_tasks:scheduler", "--failed", "--dry-run"], 2, "call replay() there"),
         (["--app", "nowhere:app", "--failed"], 1, "ModuleNotFoundError: No module named 'nowhere'"),
         (["--app", "shop_broken:app", "--failed"], 1, "RuntimeError: no settings"),
-        (["--app", "shop_script:app", "--failed"], 1, "--app shop_script:app: SystemExit: 0"),
+        (["--app", "shop_script:app", "--failed"], 1, "--app 'shop_script:app': SystemExit: 0"),
         (["--app", "shop_tasks:app.lazy", "--failed"], 1, "RuntimeError: not configured"),
         ([*APP, "--failed", "--limit", "0"], 2, "--limit 0"),
         ([*APP, "--failed", "--status", "gone"], 2, "--status 'gone'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -54,6 +55,7 @@ def terminal(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
 
 
 def test_stats_are_a_line_for_each_task(run, url, history):
@@ -103,9 +105,31 @@ def test_stats_as_json_have_all_that_is_known(run, url, history):
     stats = json.loads(out)
 
     assert stats["failure_rate"] == pytest.approx(1 / 3)
-    assert stats["execution_time_ms"] == {"p50": 6000, "p95": 12000, "p99": 12000, "max": 12000}
+    assert stats["execution_time_ms"] == {
+        "p5": 1000,
+        "p50": 6000,
+        "p95": 12000,
+        "p99": 12000,
+        "max": 12000,
+    }
     assert stats["bucket"] is None
     assert datetime.fromisoformat(stats["last_success"]).tzinfo is not None
+
+
+def test_stats_say_on_a_terminal_where_percentiles_are_estimates(
+    run, url, database, history, terminal
+):
+    _, all_known, _ = run("stats", "--url", url)
+    assert "within 2 %" not in all_known
+    create_store(database.engine).fold()
+    for options in ((), ("--bucket", "1h")):
+        _, estimated, _ = run("stats", "--url", url, *options)
+        assert estimated.splitlines()[-1].startswith("percentiles within 2 %")
+        assert "within 2 %" not in run("stats", "--url", url, "--exact", *options)[1]
+    _, told, _ = run("stats", "--url", url, "--json", "--task", "backup")
+    assert json.loads(told)["is_exact"] is False
+    _, told, _ = run("stats", "--url", url, "--json", "--task", "backup", "--exact")
+    assert json.loads(told)["is_exact"] is True
 
 
 def test_a_series_has_a_line_for_each_task_and_period(run, url, history):
@@ -133,13 +157,16 @@ def test_stats_on_a_terminal_have_charts(run, url, history, terminal):
     _, out, _ = run("stats", "--url", url, "--bucket", "1h")
 
     assert "███▍" in out, "a bar for a third"
-    _, backup, runs, failed, crawl, crawls, caption = out.splitlines()
-    assert backup.startswith("backup  12    33.3%")
-    assert runs.split() == ["runs", "█" * 12]
-    assert sorted(failed.split()[1]) == sorted("▁" * 8 + "█" * 4)
+    _, backup, runs, failed, crawl, crawls, total, caption = out.splitlines()
+    assert backup.split()[:3] == ["backup", "12", "33.3%"]
+    label, chart, scale = runs.split(maxsplit=2)
+    assert (label, sorted(chart), scale) == ("runs", ["▁"] * 13 + ["█"] * 12, "at most 1")
+    label, chart, scale = failed.split(maxsplit=2)
+    assert (label, sorted(chart), scale) == ("failed", ["▁"] * 21 + ["█"] * 4, "at most 1")
     assert crawl.startswith("crawl")
     assert crawls.split()[1].count("█") == 1
-    assert caption.startswith("charts: 12 periods of 1 h 0 m, from ")
+    assert total.split()[:4] == ["2", "tasks", "13", "33.3%"]
+    assert re.fullmatch(r"charts: (.{16}) to (.{16}) \(UTC\), 1 hour per character", caption)
     assert run("stats", "--url", url, "--task", "none", "--bucket", "1h")[1] == "no executions\n"
 
 
@@ -156,6 +183,16 @@ def test_failures_are_a_line_for_each_kind(run, url, history):
     assert run("failures", "--url", url, "--worker", "w-2")[1].count("\n") == 1
 
 
+def test_failures_may_be_only_new_ones(run, url, history):
+    assert run("failures", "--url", url, "--new")[1].count("\n") == 2
+    _, out, _ = run("failures", "--url", url, "--new", "--json")
+    assert json.loads(out)["is_new"] is True
+    assert run("failures", "--url", url, "--new", "--json", "--since", "4h")[1] == ""
+    _, out, _ = run("failures", "--url", url, "--json")
+    assert json.loads(out)["is_new"] is None
+    assert run("failures", "--url", url, "--new", "--limit", "0")[0] == 2
+
+
 def test_failures_as_json_come_with_an_example(run, url, history):
     _, out, _ = run("failures", "--url", url, "--json", "--limit", "1")
     group = json.loads(out)
@@ -169,7 +206,8 @@ def test_failures_on_a_terminal_have_bars_and_an_example(run, url, history, term
     _, out, _ = run("failures", "--url", url)
 
     _, group, example = out.splitlines()
-    assert group.startswith("4         ██████████")
+    assert group.split()[:2] == ["4", "██████████"]
+    assert group.endswith("backup  TimeoutError: no answer in <number> s\\x1b[<number>")
     assert "for example job job-" in example
     assert "\x1b" not in out
     assert run("failures", "--url", url, "--task", "none")[1] == "no failures\n"
@@ -177,9 +215,35 @@ def test_failures_on_a_terminal_have_bars_and_an_example(run, url, history, term
 
 def test_running_says_for_how_long(run, url, history, terminal):
     _, out, _ = run("running", "--url", url)
-    assert " 3 h 0 m" in out
-    assert "██████████  crawl  job-99  w-2" in out
+    heading, crawl, count = out.splitlines()
+    assert heading.split()[2:] == ["FOR", "(min)", "TASK", "JOB", "WORKER"]
+    assert crawl.split()[2:] == ["180.0", "crawl", "job-99", "w-2"]
+    assert count == "1 running"
     assert run("running", "--url", url, "--since", "1h")[1] == "nothing is running\n"
+
+
+def test_running_compares_with_what_is_usual_for_the_task(run, url, database, terminal):
+    now = datetime.now(UTC)
+    store = create_store(database.engine)
+    ended = {"worker_id": "w", "correlation_id": "c", "status": "completed", "job_id": 1}
+    ended |= {"started_at": now - timedelta(hours=1), "execution_time_ms": 200_000}
+    store.record_many([ended | {"task_identifier": task} for task in ("a", "b")] * 20)
+    for task, seconds in (("a", 100), ("b", 500), ("rare", 300)):
+        long_ago = create_store(
+            database.engine, clock=lambda age=seconds: now - timedelta(seconds=age)
+        )
+        long_ago.record_start(Job(task, task), "w", "c")
+    _, out, _ = run("running", "--url", url)
+
+    _, b, rare, a, count, caption = out.splitlines()
+    assert b.split()[3:6] == ["██████████+", "200.0", "b"], (
+        "a bar is full, and says that it is over"
+    )
+    assert rare.split()[3:5] == ["-", "rare"]
+    assert a.split()[3].startswith("█████"), "a bar of half the width"
+    assert a.split()[4:6] == ["200.0", "a"]
+    assert count == "3 running, 1 of them for longer than usual"
+    assert caption.startswith("usual: 95 % of the runs")
 
 
 def test_running_in_a_pipe(run, url, history):
@@ -190,9 +254,32 @@ def test_running_in_a_pipe(run, url, history):
     assert run("running", "--url", url, "--json", "--task", "backup")[1] == ""
 
 
+def test_workers_are_a_line_each(run, url, history):
+    status, out, err = run("workers", "--url", url, "--since", "1d")
+    assert (status, err) == (0, "")
+    heading, busy, gone = lines(out)
+    assert heading == ["LAST SEEN (UTC)", "RUNS", "RUNNING", "FAILED", "LOST", "WORKER"]
+    assert (busy[1:], gone[1:]) == (["12", "0", "4", "0", "w-1"], ["1", "1", "0", "0", "w-2"])
+    assert run("workers", "--url", url)[1].count("\n") == 2, "of the last hour by default"
+    _, out, _ = run("workers", "--url", url, "--since", "1d", "--json", "--worker-prefix", "w-2")
+    assert (json.loads(out)["worker_id"], json.loads(out)["running"]) == ("w-2", 1)
+    _, out, _ = run("workers", "--url", url, "--since", "1d", "--json", "--limit", "1")
+    assert json.loads(out)["worker_id"] == "w-1"
+
+
+def test_workers_on_a_terminal(run, url, history, terminal):
+    _, out, _ = run("workers", "--url", url, "--since", "1d")
+    assert [line.split()[-5:] for line in out.splitlines()[1:3]] == [
+        ["12", "0", "4", "0", "w-1"],
+        ["1", "1", "0", "0", "w-2"],
+    ]
+    assert out.splitlines()[3].split() == ["13", "1", "4", "0", "2", "workers"]
+    assert run("workers", "--url", url, "--worker", "none")[1] == "no workers\n"
+
+
 def test_charts_do_without_what_the_terminal_cannot_show(run, url, history, terminal, monkeypatch):
     assert bar(0.5, 10, ascii_only=True) == "#####"
-    assert spark([0, 1, 8], ascii_only=True) == "_.#"
+    assert spark([0, 1, 8], 8, ascii_only=True) == "_.#"
 
 
 @given(st.floats(0, 1), st.integers(1, 50))
@@ -205,7 +292,7 @@ def test_a_bar_is_never_longer_than_its_width_and_shows_what_is_not_nothing(shar
 
 @given(st.lists(st.integers(0, 10**12)))
 def test_a_spark_has_a_column_for_each_value(values):
-    drawn = spark(values)
+    drawn = spark(values, max(values, default=0))
     assert len(drawn) == len(values)
     assert all((column == "▁") == (value == 0) for column, value in zip(drawn, values, strict=True))
     assert not any(values) or drawn[values.index(max(values))] == "█"

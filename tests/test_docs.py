@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
 from textwrap import dedent
 from types import ModuleType
@@ -21,6 +22,7 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
 import jobhistory
 from jobhistory import HistoryRecord, cli
+from jobhistory.schema import RUNNING_ON_SQLITE
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -29,11 +31,16 @@ NAMES = [str(page.relative_to(DOCS)) for page in PAGES]
 
 BLOCK = re.compile(r"^ *```([a-z-]+)[^\n]*\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 RUN = {"python", "console", "output"}
-SHOWN = {"text", "ini", "sql", "sh"}
+SHOWN = {"text", "ini", "sql", "postgresql", "sh"}
 FOR_SPHINX = {"eval-rst", "include", "toctree", "command-line"}
 VARYING = [
     (re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)"), "TIME"),
     (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"), "ID"),
+    (re.compile(r"\b[0-9a-f]{5}[0-9a-f-]*…[0-9a-f-]*[0-9a-f]{5}\b"), "ID"),
+    (re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b"), "TIME"),
+    (re.compile(r"\b\d\d (?:[A-Z][a-z]{2}) \d\d:\d\d\b"), "TIME"),
+    (re.compile(r"\bjust now\b|\b\d+ (s|min|seconds?|minutes?) ago\b"), "AGE"),
+    (re.compile(r"(?<=AGE )(completed|failed) [\d,]+\b"), r"\1 DURATION"),
     (re.compile(r"\b\d+(\.\d+)? (ms|s)\b"), "DURATION"),
 ]
 STYLE = re.compile(r"\x1b\[[\d;]*m")
@@ -111,6 +118,7 @@ class Shell:
             "FORCE_COLOR": "1",
             "NO_COLOR": "1",
             "COLUMNS": "84",
+            "LC_ALL": "C.UTF-8",
             "TTY_INTERACTIVE": "0",
             "ALEMBIC_CONFIG": str(ROOT / "alembic.ini"),
         }.items():
@@ -175,7 +183,9 @@ def test_every_link_has_a_text_that_can_be_read_in_the_repository(page):
 
 def test_every_test_that_the_fault_table_names_exists():
     file, named = "", []
-    for name, test in re.findall(r"`(\w+\.py)?(?:::([\w:]+))?`", (DOCS / "faults.md").read_text()):
+    for name, test in re.findall(
+        r"`([\w/]+\.py)?(?:::([\w:]+))?`", (DOCS / "faults.md").read_text()
+    ):
         file = name or file
         if test:
             named.append((file, test.rpartition("::")[2]))
@@ -197,7 +207,7 @@ def test_every_test_that_the_table_of_scenarios_names_exists():
         assert [number for number, _ in rows] == [str(number) for number in range(1, 12)]
         for _, cell in rows:
             file = ""
-            for name, test in re.findall(r"`(\w+\.py)?(?:::(\w+))?`", cell):
+            for name, test in re.findall(r"`([\w/]+\.py)?(?:::(\w+))?`", cell):
                 file = name or file
                 if file or test:
                     assert f"def {test}(" in (ROOT / "tests/contrib" / file).read_text()
@@ -240,6 +250,7 @@ def test_the_schema_page_lists_the_indexes():
             partial_predicate(index),
         )
         for index in HistoryRecord.__table__.indexes
+        if index.name != RUNNING_ON_SQLITE
     }
 
 
@@ -294,7 +305,8 @@ def test_the_errors_page_lists_every_error():
 def test_the_reference_describes_every_public_name():
     reference = "".join(page.read_text() for page in (DOCS / "reference").rglob("*.md"))
     described = re.findall(r"^.. auto\w+:: jobhistory\.([\w.]+)(?:\(\))?$", reference, re.MULTILINE)
-    names = {*jobhistory.__all__, *jobhistory._ASYNC} - {"migrate"}
+    asynchronous = chain.from_iterable(jobhistory._ASYNC_MODULES.values())
+    names = {*jobhistory.__all__, *asynchronous} - {"migrate"}
     methods = {
         f"HistoryStore.{name}" for name in dir(jobhistory.HistoryStore) if not name.startswith("_")
     }

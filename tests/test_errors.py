@@ -12,6 +12,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 
 from jobhistory import (
+    AlertNotSent,
+    ArchiveError,
     ExecutionAlreadyFinished,
     ExecutionNotFound,
     HistoryRecord,
@@ -19,6 +21,7 @@ from jobhistory import (
     Job,
     JobHistoryError,
     SchemaOutOfDate,
+    StatisticsDenied,
     create_async_store,
     create_store,
 )
@@ -45,6 +48,13 @@ def already_finished():
             "at revision 0001, but this version of jobhistory needs 0002",
         ),
         (SchemaOutOfDate("0009", "0002"), RuntimeError, "pip install --upgrade jobhistory"),
+        (AlertNotSent("webhook at h", "answered 500"), OSError, "webhook at h answered 500"),
+        (
+            ArchiveError("s3://b/a", "cannot write x: EIO"),
+            OSError,
+            "the archive s3://b/a cannot write x: EIO",
+        ),
+        (StatisticsDenied(), PermissionError, "grant SELECT on job_history_ended"),
         (
             SchemaOutOfDate("0002", "0002", ("index x is missing",)),
             RuntimeError,

@@ -91,7 +91,8 @@ def test_the_worker_loop_retries_reports_and_cleans_up_when_it_is_run_again(tmp_
     assert second.endswith("executions of lost workers: 2\nexpired rows deleted: 1\n")
 
 
-def test_the_fastapi_app_records_background_tasks_and_pages_through_them(module):
+def test_the_fastapi_app_records_background_tasks_and_pages_through_them(module, monkeypatch):
+    monkeypatch.setenv("HISTORY_TOKEN", "secret")
     app = module("fastapi_app").app
     from fastapi.testclient import TestClient
 
@@ -113,6 +114,8 @@ def test_the_fastapi_app_records_background_tasks_and_pages_through_them(module)
             client.get("/history", params={"status": "x"}),
             client.post("/orders/1", headers={"X-Request-Id": "x" * 256}),
         ]
+        closed = [client.get("/page/"), client.get("/login?token=guess")]
+        shown = client.get("/login?token=secret")
 
     assert [each["error_message"] for each in seen] == ["there is no order 13", None, None]
     assert len(completed["executions"]) == 2
@@ -123,6 +126,9 @@ def test_the_fastapi_app_records_background_tasks_and_pages_through_them(module)
     assert "<b>" in wrong[1].json()["detail"]
     with create_store("sqlite:///fastapi_app.db") as store:
         assert len(store.get_by_correlation_id("request-2")) == 1
+    assert [answer.status_code for answer in closed] == [403, 403]
+    assert (shown.status_code, shown.url.path) == (200, "/page/")
+    assert "there is no order 13" in shown.text
 
 
 def test_the_flask_app_commits_its_orders_together_with_their_history(tmp_path, module):

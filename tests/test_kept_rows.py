@@ -11,6 +11,7 @@ from sqlalchemy import create_engine, event, text
 
 from jobhistory import Job, create_store
 from jobhistory._runtime import batches as batches_module
+from jobhistory.rollup_schema import ROLLUP_TABLES
 from tests.test_expire import NOW, fill, remaining
 
 on_postgres = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
@@ -179,6 +180,10 @@ def app_role(database, execute):
         execute(
             f"CREATE ROLE {role}",
             f"GRANT SELECT, INSERT, UPDATE, DELETE ON job_history TO {role}",
+            *(
+                f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table.name} TO {role}"
+                for table in ROLLUP_TABLES
+            ),
             "ALTER TABLE job_history ENABLE ROW LEVEL SECURITY",
             *(
                 f'CREATE POLICY "{each}" ON job_history FOR {each} '

@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from jobhistory import InvalidInput, Job, SchemaOutOfDate, create_store, migrate
+from jobhistory.database.exclusive import LOCK
 from jobhistory.database.revision import REVISIONS as KNOWN_REVISIONS
 from jobhistory.database.running_index import INDEX_NAME
 from jobhistory.schema import Base, HistoryRecord
@@ -82,11 +83,25 @@ def test_each_revision_goes_up_and_down_and_up_again(bare_database):
     assert tables(engine) == [migrate.VERSION_TABLE]
 
 
+def triggers(engine):
+    """The triggers and their functions, without white space, which a statement may break anew."""
+    statement = {
+        "postgresql": "SELECT pg_get_triggerdef(pg_trigger.oid) || prosrc || prosecdef"
+        " || proconfig::text || coalesce(proacl::text, '')"
+        " FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid WHERE NOT tgisinternal",
+        "sqlite": "SELECT sql FROM sqlite_master WHERE type = 'trigger'",
+    }[engine.dialect.name]
+    with engine.connect() as connection:
+        return sorted("".join(each.split()) for each in connection.scalars(text(statement)))
+
+
 def structure(engine):
     inspector = inspect(engine)
     if "job_history" not in inspector.get_table_names():
         return None
     return {
+        "tables": [name for name in tables(engine) if name != migrate.VERSION_TABLE],
+        "triggers": triggers(engine),
         "columns": [
             (column["name"], str(column["type"]), column["nullable"])
             for column in inspector.get_columns("job_history")
@@ -120,7 +135,7 @@ def test_what_is_made_wears_the_librarys_name(bare_database):
     migrate.upgrade(bare_database.engine)
     inspector = inspect(bare_database.engine)
 
-    assert tables(bare_database.engine) == ["job_history", "job_history_alembic_version"]
+    assert all(name.startswith("job_history") for name in tables(bare_database.engine))
     assert inspector.get_pk_constraint("job_history")["name"] == "pk_job_history"
     (check,) = inspector.get_check_constraints("job_history")
     assert check["name"] == "ck_job_history_status"
@@ -222,7 +237,7 @@ def test_who_waits_for_the_lock_holds_no_snapshot_and_no_lock(postgres_database)
         "WHERE application_name = 'waiter'"
     )
     with postgres_database.engine.connect() as holder, ThreadPoolExecutor() as pool:
-        holder.execute(text(f"SELECT pg_advisory_lock({migrate._LOCK})"))
+        holder.execute(text(f"SELECT pg_advisory_lock({LOCK})"))
         waiting = pool.submit(migrate.upgrade, engine)
         seen = Counter()
         with postgres_database.engine.connect().execution_options(
@@ -233,7 +248,7 @@ def test_who_waits_for_the_lock_holds_no_snapshot_and_no_lock(postgres_database)
                 with suppress(TimeoutError):
                     waiting.result(0.01)
         assert not waiting.done()
-        holder.execute(text(f"SELECT pg_advisory_unlock({migrate._LOCK})"))
+        holder.execute(text(f"SELECT pg_advisory_unlock({LOCK})"))
         waiting.result(10)
     engine.dispose()
     assert seen.most_common(1)[0][0] == (None, None, "idle")
@@ -287,7 +302,7 @@ def test_a_schema_of_a_later_version_is_left_alone(database):
         connection.execute(set_revision, {"revision": migrate.HEAD})
 
 
-@pytest.mark.parametrize("revision", ["0099", "jobhistory_0011:jobhistory_0012", "nonsense"])
+@pytest.mark.parametrize("revision", ["0099", "jobhistory_0011:jobhistory_0013", "nonsense"])
 def test_a_revision_that_cannot_be_reached_is_named(bare_database, revision):
     with pytest.raises(InvalidInput, match=f"revision '{revision}' cannot be reached"):
         migrate.upgrade(bare_database.engine, revision)
@@ -370,7 +385,7 @@ def test_alembics_own_command_line_works_from_the_root(bare_database):
     for arguments in ["upgrade head", "check", "current", "downgrade base", "upgrade head"]:
         done = alembic(bare_database, *arguments.split())
         assert done.returncode == 0, done.stderr
-    assert "jobhistory_0011 -> jobhistory_0012" in done.stderr
+    assert "jobhistory_0011 -> jobhistory_0013" in done.stderr
     migrate.check(bare_database.engine)
 
 
@@ -392,6 +407,9 @@ def test_alembics_own_command_line_prints_the_revision_and_the_sql(database):
     assert started_alembic("current", JOBHISTORY_URL=url).stdout.split() == [migrate.HEAD, "(head)"]
     sql = started_alembic("upgrade", "head", "--sql", JOBHISTORY_URL=url).stdout
     assert "CREATE TABLE job_history" in sql
+    variables = {"JOBHISTORY_URL": "postgresql://", "JOBHISTORY_SCHEMA": "audit"}
+    sql = started_alembic("upgrade", "head", "--sql", **variables).stdout
+    assert "CREATE TABLE audit.job_history" in sql
 
 
 def test_without_a_url_alembic_says_what_to_set():

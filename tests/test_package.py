@@ -31,12 +31,24 @@ def python(code, *, executable=sys.executable, **options):
 
 def test_importing_the_library_imports_no_driver_and_no_extra():
     code = (
-        "import sys, jobhistory; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+        "import sys\nfrom jobhistory import *\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     )
     imported = set(python(code).split())
 
     assert "jobhistory" in imported
     assert not imported & {"psycopg", "psycopg_binary", "typer", "rich", "platformdirs", "alembic"}
+
+
+def test_importing_the_package_imports_sqlalchemy_only_when_a_name_needs_it():
+    code = (
+        "import sys, jobhistory\n"
+        "jobhistory.InvalidInput, jobhistory.Failure, jobhistory.Job\n"
+        "print('sqlalchemy' in sys.modules)\n"
+        "jobhistory.HistoryStore\n"
+        "print('sqlalchemy' in sys.modules)\n"
+    )
+    assert python(code) == "False\nTrue\n"
 
 
 def test_everything_is_exported_in_order_under_its_own_name():
@@ -53,6 +65,51 @@ def test_without_its_extra_the_command_says_what_to_install():
         "except SystemExit as exit: print(exit.code)\n"
     )
     assert "pip install 'jobhistory[cli]'" in python(code)
+
+
+def run_without_extra(*arguments, **variables):
+    """Run `jobhistory run` in a process that has neither of the packages of the extra `cli`."""
+    code = (
+        "import sys\n"
+        "for name in ('platformdirs', 'rich', 'typer'): sys.modules[name] = None\n"
+        "from jobhistory.cli import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "JOBHISTORY_URL"}
+    return subprocess.run(
+        [sys.executable, "-c", code, "run", *arguments],
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("option", [[], ["--no-overlap"]])
+def test_without_its_extra_a_command_is_recorded_in_the_database_of_a_url(tmp_path, option):
+    url = f"sqlite:///{tmp_path / 'history.db'}"
+    done = [
+        run_without_extra("--url", url, *option, "--", "echo", "hello"),
+        run_without_extra(*option, "--", "false", JOBHISTORY_URL=url),
+    ]
+    assert [(each.returncode, each.stdout, each.stderr) for each in done] == [
+        (0, "hello\n", ""),
+        (1, "", ""),
+    ]
+    store = jobhistory.create_store(url)
+    assert sorted(record.status for record in store.query()) == ["completed", "failed"]
+
+
+@pytest.mark.parametrize("option", [[], ["--no-overlap"]])
+def test_without_its_extra_and_a_url_a_command_runs_and_one_line_says_what_to_do(option):
+    done = run_without_extra(*option, "--", "sh", "-c", "echo hello; exit 3")
+    assert (done.returncode, done.stdout) == (3, "hello\n")
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("jobhistory: not recorded: sh, exit status 3 ")
+    assert line.endswith(
+        ": the user's history file requires pip install 'jobhistory[cli]'; or pass --url"
+    )
+    assert len(done.stderr.splitlines()) == 1 + len(option)
 
 
 def test_without_its_driver_a_postgresql_url_says_what_to_install():
@@ -80,6 +137,21 @@ def wheel(tmp_path_factory):
     return path
 
 
+WEB_FILES = {
+    str(path.relative_to(ROOT))
+    for folder in ("static", "templates")
+    for path in (ROOT / "jobhistory" / "web" / folder).rglob("*")
+    if path.is_file()
+}
+"""What the page needs besides its code, with the licences of what others wrote."""
+
+
+def test_the_page_comes_with_the_licences_of_what_it_contains():
+    names = {Path(name).name for name in WEB_FILES}
+    assert {"layout.html", "page.css", "page.js", "VENDOR.toml"} <= names
+    assert {"htmx-LICENSE.txt", "htmx-ext-sse-LICENSE.txt"} <= names
+
+
 @pytest.mark.slow
 def test_the_wheel_holds_the_library_the_revisions_and_nothing_else(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
@@ -87,6 +159,7 @@ def test_the_wheel_holds_the_library_the_revisions_and_nothing_else(wheel):
     assert "jobhistory/py.typed" in names
     assert "jobhistory/migrations/env.py" in names
     assert "jobhistory/migrations/versions/jobhistory_0011_create_table.py" in names
+    assert not WEB_FILES - names
     assert {name.partition("/")[0] for name in names} == {
         "jobhistory",
         f"jobhistory-{jobhistory.__version__}.dist-info",

@@ -22,6 +22,8 @@ from jobhistory import (
     Percentiles,
     Status,
     TaskStats,
+    WorkerActivity,
+    WorkerLost,
     create_store,
 )
 from jobhistory.execution.ids import new_execution_id
@@ -463,6 +465,7 @@ def test_iterate_does_not_mind_what_becomes_of_the_records(database):
 def test_iterate_holds_one_batch_at_a_time(database):
     store = create_store(database.engine)
     executions(store, *[{}] * 6)
+    store.count()  # the first question to a database reads how the table is laid out
     statements = []
     event.listen(database.engine, "before_cursor_execute", lambda *a: statements.append(a[2]))
 
@@ -558,19 +561,21 @@ def test_stats_tell_how_each_task_went(store, clock):
         partial_success=1,
         cancelled=1,
         final_failures=2,
-        execution_time_ms=Percentiles(p50=51, p95=98, p99=500, max=500),
-        queue_time_ms=Percentiles(p50=949, p95=994, p99=998, max=999),
+        lost=0,
+        execution_time_ms=Percentiles(p5=4, p50=51, p95=98, p99=500, max=500),
+        queue_time_ms=Percentiles(p5=904, p50=949, p95=994, p99=998, max=999),
         last_start=clock.now,
         last_success=NOON + timedelta(seconds=99, milliseconds=500),
         last_failure=NOON + timedelta(seconds=104, milliseconds=500),
+        is_exact=True,
     )
     assert ship.failure_rate == 2 / 103
     assert ship.attempt_failure_rate == 3 / 104
     assert (pack.task_identifier, pack.failure_rate) == ("pack", 1.0)
     assert (pack.last_success, pack.execution_time_ms.p50) == (None, 500)
     assert weigh.failure_rate is None
-    assert weigh.execution_time_ms == Percentiles(None, None, None, None)
-    assert weigh.queue_time_ms == Percentiles(0, 0, 0, 0)
+    assert weigh.execution_time_ms == Percentiles(*[None] * 5)
+    assert weigh.queue_time_ms == Percentiles(*[0] * 5)
     assert weigh.last_failure is None
 
 
@@ -663,7 +668,7 @@ def test_percentiles_are_those_of_the_nearest_rank(database, times):
     executions(store, *({"execution_time_ms": n} for n in times), correlation_id=correlation_id)
 
     (stats,) = store.stats(correlation_id=correlation_id)
-    for percent in (50, 95, 99):
+    for percent in (5, 50, 95, 99):
         found = getattr(stats.execution_time_ms, f"p{percent}")
         assert found in times
         assert sum(time <= found for time in times) * 100 >= percent * len(times)
@@ -733,6 +738,59 @@ def test_the_example_of_a_group_is_the_failure_that_ended_last(store):
     assert group.example.job_id == "2", "of two that ended then, the one with the greater id"
 
 
+def test_a_group_is_new_if_it_has_no_failure_in_the_time_before_the_window(store):
+    executions(
+        store,
+        {"error": ValueError("no order 1"), "started_at": NOON - timedelta(days=2)},
+        {"error": ValueError("no order 2"), "worker_id": "other"},
+        {"error": ValueError("no tenant")},
+        {"error": ValueError("no order 3"), "task_identifier": "other"},
+    )
+
+    def new(known_for, **criteria):
+        groups = store.failure_groups(from_=NOON, known_for=known_for, **criteria)
+        return {(each.task_identifier, each.message): each.is_new for each in groups}
+
+    order, tenant, other = (
+        ("t", "no order <number>"),
+        ("t", "no tenant"),
+        ("other", "no order <number>"),
+    )
+    assert new("3 days") == {order: False, tenant: True, other: True}
+    assert new("1 day") == {order: True, tenant: True, other: True}
+    assert new(timedelta.max)[order] is False
+    assert new("3 days", worker_id="other") == {order: True}, "the other criteria count as well"
+    assert set(new(None).values()) == {None}
+    assert {each.is_new for each in store.failure_groups(known_for="1 day")} == {None}
+
+
+@given(given_executions=some_executions, known_for=st.integers(1, 4), limit=st.integers(1, 5))
+def test_new_groups_follow_from_all_groups(make_store, given_executions, known_for, limit):
+    store = make_store(buffer_size=10_000)
+    criteria = {"correlation_id": f"c-{next(names)}"}
+    executions(store, *given_executions, **criteria)
+    begun = NOON + timedelta(seconds=2)
+    earlier = begun - timedelta(seconds=known_for)
+    before = begun - timedelta(microseconds=1)
+
+    def kind(group):
+        return group.task_identifier, group.error_type, group.message
+
+    known = {kind(each) for each in store.failure_groups(criteria, from_=earlier, to=before)}
+    groups = store.failure_groups(
+        criteria, from_=begun, limit=limit, known_for=timedelta(seconds=known_for)
+    )
+    assert [each.is_new for each in groups] == [kind(each) not in known for each in groups]
+    plain = store.failure_groups(criteria, from_=begun, limit=limit)
+    assert list(map(kind, groups)) == list(map(kind, plain))
+
+
+@pytest.mark.parametrize("known_for", ["soon", 7, "0s"])
+def test_the_time_before_the_window_is_a_duration(plain_store, known_for):
+    with pytest.raises(InvalidInput, match="known_for"):
+        plain_store.failure_groups(known_for=known_for)
+
+
 def test_failures_refuse_what_makes_no_difference(store):
     for key in ("status", "order"):
         with pytest.raises(InvalidInput, match=f"criteria '{key}' has no effect here"):
@@ -771,6 +829,102 @@ def test_running_refuses_what_makes_no_difference(store):
     for criteria in ({"status": "started"}, {"order": "newest"}):
         with pytest.raises(InvalidInput, match="has no effect here"):
             store.running(**criteria)
+
+
+# -- workers -------------------------------------------------------------------------------------
+
+
+def test_workers_are_told_by_what_they_did_last_seen_first(store, clock):
+    begun = clock.now
+    store.record_start(Job("job-0", "t"), "busy", "c")
+    store.record_start(Job("job-1", "t"), "gone", "c")
+    clock.advance(minutes=1)
+    store.record_execution(ENDED, job_id="job-2", worker_id="idle", error=ValueError("x"))
+    clock.advance(minutes=1)
+    store.record_completion("job-0", "busy", "c", 1)
+    store.record_start(Job("job-3", "t"), "busy", "c")
+    clock.advance(hours=1)
+    store.record_failure("job-1", "gone", "c", 1, WorkerLost("no heartbeat"))
+
+    busy, idle, gone = store.workers()
+    assert busy == WorkerActivity(
+        worker_id="busy",
+        executions=2,
+        running=1,
+        failed=0,
+        lost=0,
+        first_seen=begun,
+        last_seen=begun + timedelta(minutes=2),
+    )
+    assert (idle.worker_id, idle.failed, idle.lost) == ("idle", 1, 0)
+    assert (gone.worker_id, gone.failed, gone.lost) == ("gone", 1, 1)
+    assert gone.last_seen == begun, "that a worker is lost is no sign of its life"
+    assert store.workers(limit=1) == [busy]
+    assert store.workers(worker_id_starts_with="i") == [idle]
+    assert [w.executions for w in store.workers(from_=begun + timedelta(minutes=1))] == [1, 1]
+    assert store.workers(task_identifier="other") == []
+
+
+moments = st.integers(0, 3).map(lambda n: NOON + timedelta(seconds=n))
+
+
+@given(
+    ended=st.lists(
+        st.fixed_dictionaries(
+            {
+                "worker_id": workers,
+                "started_at": moments,
+                "completed_at": moments.map(lambda moment: moment + timedelta(seconds=3)),
+                "heartbeat_at": st.none() | moments,
+            },
+            optional={"error": st.sampled_from([ValueError("x"), WorkerLost("x")])},
+        ),
+        max_size=12,
+    ),
+    running=st.lists(workers, max_size=3),
+    given_criteria=st.fixed_dictionaries(
+        {},
+        optional={
+            "from_": moments,
+            "to": moments.map(lambda moment: moment + timedelta(seconds=3)),
+            "worker_id_starts_with": st.sampled_from(["host-1", "ä"]),
+            "error_type": st.just("ValueError"),
+            "limit": st.integers(1, 4),
+        },
+    ),
+)
+def test_what_workers_did_follows_from_their_executions(make_store, ended, running, given_criteria):
+    store = make_store(buffer_size=10_000)
+    criteria = {"correlation_id": f"c-{next(names)}"} | given_criteria
+    executions(store, *ended, correlation_id=criteria["correlation_id"])
+    for worker in running:
+        store.record_start(Job("job-99", "t"), worker, criteria["correlation_id"])
+
+    records = store.query(criteria, limit=None)
+    expected = []
+    for worker in sorted({record.worker_id for record in records}):
+        own = [record for record in records if record.worker_id == worker]
+        lost = [record for record in own if record.error_type == "jobhistory.WorkerLost"]
+        signs = [(r.started_at, r.heartbeat_at, r not in lost and r.completed_at) for r in own]
+        expected.append(
+            WorkerActivity(
+                worker_id=worker,
+                executions=len(own),
+                running=sum(record.completed_at is None for record in own),
+                failed=sum(record.status is Status.FAILED for record in own),
+                lost=len(lost),
+                first_seen=min(record.started_at for record in own),
+                last_seen=max(sign for each in signs for sign in each if sign),
+            )
+        )
+    expected.sort(key=lambda worker: worker.last_seen, reverse=True)
+    assert store.workers(criteria) == expected[: criteria.get("limit")]
+
+
+def test_workers_refuse_what_makes_no_difference(plain_store):
+    for criteria in ({"status": "failed"}, {"order": "oldest"}):
+        with pytest.raises(InvalidInput, match="has no effect here"):
+            plain_store.workers(criteria)
 
 
 # -- together ------------------------------------------------------------------------------------

@@ -416,12 +416,12 @@ def test_one_id_for_two_executions_in_one_batch_is_refused(database_store, recor
 @pytest.mark.parametrize("is_reaped", [False, True])
 def test_a_replayed_start_changes_nothing(database_store, clock, is_reaped):
     row = database_store._rows.started(Job("1", "t"), *IDS[1:], None)
-    database_store._history.write(Batch.of([row]), may_exist=False)
+    database_store._history.write(Batch.of([row], database_store._rows.retention), may_exist=False)
     if is_reaped:
         clock.advance(hours=1)
         database_store.reap_lost("1s")
     (before,) = database_store.query()
-    database_store._history.write(Batch.of([row]), may_exist=True)
+    database_store._history.write(Batch.of([row], database_store._rows.retention), may_exist=True)
     (after,) = database_store.query()
     assert values_of(after) == values_of(before)
 
@@ -883,7 +883,7 @@ def test_the_end_of_the_process_writes_what_is_left(database, end):
 
 
 def test_the_end_of_a_process_says_what_it_lost():
-    script = AT_EXIT.format("jobhistory.recorder.at_exit.AT_EXIT_SECONDS = 0.1")
+    script = AT_EXIT.format("jobhistory._runtime.at_exit.AT_EXIT_SECONDS = 0.1")
     script = script.replace("import sys", "import sys, jobhistory")
     result = subprocess.run(
         [sys.executable, "-c", script, "postgresql://app:hunter2@127.0.0.1:1/app"],

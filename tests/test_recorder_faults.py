@@ -346,7 +346,7 @@ def test_a_batch_is_one_transaction_on_every_engine(database, bind):
             for job_id in ("early", "by key")
         )
         whole = store._rows.started(Job("whole", "t"), *IDS[1:], None)
-        batch = Batch.of([whole, by_id._replace(row=started), by_key])
+        batch = Batch.of([whole, by_id._replace(row=started), by_key], store._rows.retention)
 
         def fail():
             seen.extend((r.job_id, str(r.status)) for r in other.query(order="oldest"))

@@ -103,6 +103,7 @@ def test_only_the_owner_may_maintain_the_index(store, postgres_database):
     with postgres_database.engine.begin() as connection:
         connection.exec_driver_sql(f"CREATE ROLE {role}")
         connection.exec_driver_sql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON job_history TO {role}")
+        connection.exec_driver_sql(f"GRANT SELECT ON job_history_state TO {role}")
     url = postgres_database.url.update_query_dict({"options": f"-c role={role}"})
     engine = create_engine(url)
     try:

@@ -94,7 +94,7 @@ def machine(url):
             def exchange(store):
                 ids = [record.id for record in store.get_by_job_id(job, limit=1)]
                 exchange_label = store.internals.history.exchange_label
-                return any(exchange_label(id_, "replayed_at", old, new) for id_ in ids)
+                return any(exchange_label(id_, job, "replayed_at", old, new) for id_ in ids)
 
             self.both(exchange)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from jobhistory import InvalidInput, Job, Recorder, create_store, migrate
+from jobhistory.execution.retention import Retention
 from jobhistory.execution.rows import RowBuilder
 from jobhistory.recorder import spool_file
 from jobhistory.recorder.spool import Spool
@@ -22,7 +23,7 @@ from tests.recorders import IDS, Gate, record
 
 @pytest.fixture
 def make_rows(clock):
-    builder = RowBuilder(clock, None, Sanitizer(Limits(), None))
+    builder = RowBuilder(clock, Retention(None), Sanitizer(Limits(), None))
     return lambda *job_ids: [
         builder.started(Job(job_id, "t", {"text": "x" * 500}), *IDS[1:], None) for job_id in job_ids
     ]

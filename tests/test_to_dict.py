@@ -91,6 +91,10 @@ def test_reports_are_encoded_with_their_rates(store, encode):
     assert told.keys() == vars(group).keys()
     assert (told["count"], told["example"]["id"]) == (2, str(group.example.id))
     assert datetime.fromisoformat(told["first_seen"]) == group.first_seen
+    (worker,) = store.workers()
+    told = encode(worker.to_dict())
+    assert told.keys() == vars(worker).keys()
+    assert datetime.fromisoformat(told["last_seen"]) == worker.last_seen
     assert encode(store.count(cap=3).to_dict()) == {"value": 3, "is_capped": True}
     page = store.page(limit=3)
     told = encode(page.to_dict())
@@ -111,11 +115,13 @@ def test_rates_of_nothing_are_none():
         partial_success=0,
         cancelled=1,
         final_failures=0,
-        execution_time_ms=Percentiles(None, None, None, None),
-        queue_time_ms=Percentiles(None, None, None, None),
+        lost=0,
+        execution_time_ms=Percentiles(*[None] * 5),
+        queue_time_ms=Percentiles(*[None] * 5),
         last_start=datetime(2026, 1, 1, tzinfo=UTC),
         last_success=None,
         last_failure=None,
+        is_exact=True,
     )
     told = by_json(stats.to_dict())
 

@@ -36,6 +36,7 @@ BY_METHOD = {
     "stats": types.CountCriteria,
     "failure_groups": types.GroupCriteria,
     "running": types.GroupCriteria,
+    "workers": types.GroupCriteria,
 }
 
 

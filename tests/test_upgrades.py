@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import pytest
+from sqlalchemy import func, select
 
 import jobhistory
 from jobhistory import HistoryStore, Job, Status, create_store, migrate
+from jobhistory.rollup_schema import ENDED
 from tests.upgrades.make import FOLDER, POSTGRESQL, ROWS, SQLITE, load_dump, plain_values
 
 FIXTURES = sorted(path.parent.name for path in FOLDER.glob(f"*/{ROWS}"))
@@ -99,6 +102,21 @@ def test_reports_count_upgraded_rows(upgraded):
     assert {group.error_type for group in groups} == {
         row["error_type"] for row in upgraded.rows if row["status"] == "failed"
     }
+
+
+def test_the_queue_has_each_execution_that_ended_before_the_upgrade_once(upgraded, bare_database):
+    """Also if the history comes from a dump: its triggers are created after its rows."""
+    queued = func.sum(ENDED.c.weight)
+    columns = (ENDED.c.task_identifier, ENDED.c.status)
+    with bare_database.engine.connect() as connection:
+        rows = connection.execute(select(*columns, queued).group_by(*columns)).all()
+    counts = {(task, status): count for task, status, count in rows}
+
+    assert counts == Counter(
+        (row["task_identifier"], row["status"])
+        for row in upgraded.rows
+        if row["status"] != "started"
+    )
 
 
 def test_an_execution_that_started_before_the_upgrade_gets_its_outcome(upgraded):

@@ -10,9 +10,9 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
-from typer.main import get_command
 
-from jobhistory.cli.app import app as command_line
+from jobhistory.cli.app import program
+from jobhistory.cli.help import default_text, option_term
 
 # The sentences of `--url` and `--schema` are on the page once, not below every command.
 EVERYWHERE = ("url", "schema", "json", "help")
@@ -28,33 +28,11 @@ def commands(group: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield words, command
 
 
-def usage(words: str, command: Any) -> str:
-    """Return how to call a command, in one line."""
-    arguments = []
-    for parameter in command.params:
-        if parameter.param_type_name == "argument":
-            shown = parameter.name.upper() + (
-                " ..." if parameter.nargs == -1 else ""
-            )
-            arguments.append(shown if parameter.required else f"[{shown}]")
-    before = " [--]" if words.endswith(" run") else ""
-    return " ".join([f"{words} [OPTIONS]{before}", *arguments])
-
-
-def option_term(parameter: Any) -> str:
-    """Return an option as one writes it, such as ``--limit INTEGER``."""
-    names = ", ".join(parameter.opts)
-    if parameter.is_flag:
-        return names
-    is_number = parameter.type_descriptor.annotation is int
-    return f"{names} {parameter.metavar or ('NUMBER' if is_number else 'TEXT')}"
-
-
 def option_lines(parameter: Any) -> list[str]:
     """Return an entry of a definition list, in Markdown."""
     help_text = parameter.help or ""
-    if not parameter.is_flag and parameter.default not in (None, "", ()):
-        help_text += f" Default: `{parameter.default}`."
+    if default := default_text(parameter):
+        help_text += f" Default: `{default}`."
     if parameter.envvar:
         help_text += f" Environment variable: `{parameter.envvar}`."
     return [f"`{option_term(parameter)}`", f": {help_text}", ""]
@@ -62,18 +40,20 @@ def option_lines(parameter: Any) -> list[str]:
 
 def describe(words: str, command: Any) -> list[str]:
     """Return the section of a command, in Markdown."""
+    context = command.make_context(words, [], resilient_parsing=True)
     lines = [
         f"## {words.removeprefix('jobhistory ')}",
         "",
         "```text",
-        usage(words, command),
+        " ".join([words, *command.collect_usage_pieces(context)]),
         "```",
     ]
     lines += ["", *inspect.cleandoc(command.help or "").splitlines(), ""]
+    lines += ["```sh", *(command.epilog or "").splitlines(), "```", ""]
     for parameter in command.params:
         if parameter.param_type_name == "argument":
             lines += [
-                f"`{parameter.name.upper()}`",
+                f"`{parameter.metavar or parameter.name.upper()}`",
                 f": {parameter.help or ''}",
                 "",
             ]
@@ -88,7 +68,7 @@ class CommandLine(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Return the sections."""
         lines: list[str] = []
-        for words, command in commands(get_command(command_line), "jobhistory"):
+        for words, command in commands(program, "jobhistory"):
             lines += describe(words, command)
         container = nodes.Element()
         self.state.nested_parse(

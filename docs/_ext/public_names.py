@@ -20,6 +20,7 @@ PUBLIC_MODULES = (
     "jobhistory",
     "jobhistory.contrib.adapter",
     "jobhistory.contrib.replay",
+    "jobhistory.web",
     "sqlalchemy.orm",
     "sqlalchemy.engine",
     "sqlalchemy.ext.asyncio",

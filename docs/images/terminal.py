@@ -30,6 +30,14 @@ from jobhistory import create_store, migrate
 PICTURE = Path(__file__).with_name("terminal.svg")
 WIDTH = 100
 DAY = datetime(2026, 11, 24, tzinfo=UTC)
+# The ages on screens are those of the day after, whenever the picture is drawn.
+AT_NOON = """
+from datetime import UTC, datetime
+from jobhistory._runtime import clock
+clock.utc_now = lambda: datetime(2026, 11, 25, 12, tzinfo=UTC)
+from jobhistory.cli import main
+main()
+"""
 COMMANDS = (
     "jobhistory stats --since 2026-11-24 --until 2026-11-25 --bucket 1h",
     "jobhistory failures --since 2026-11-24 --until 2026-11-25",
@@ -143,12 +151,14 @@ def output_of(commands: tuple[str, ...] = COMMANDS) -> str:
             "TERM": "xterm-256color",
             "COLUMNS": str(WIDTH),
             "PYTHONIOENCODING": "utf-8",
+            "LC_ALL": "C.UTF-8",
+            "TZ": "UTC",
         }
         environment.pop("NO_COLOR", None)
         parts = []
         for command in commands:
             done = subprocess.run(
-                [sys.executable, "-m", "jobhistory.cli", *shlex.split(command)[1:]],
+                [sys.executable, "-c", AT_NOON, *shlex.split(command)[1:]],
                 env=environment,
                 capture_output=True,
                 check=True,

@@ -32,10 +32,12 @@ class RingBuffer(Generic[T]):
         # Reentrant, because a signal handler may run while its own thread holds the lock.
         self._lock = RLock()
 
-    def append(self, item: T) -> None:
-        """Add an item. If the buffer is full, remove the oldest one."""
+    def append(self, item: T) -> T | None:
+        """Add an item. If the buffer is full, remove and return the oldest one."""
         with self._lock:
+            oldest = self._items[0] if len(self._items) == self._size else None
             self._items.append(item)
+        return oldest
 
     def extend(self, items: Iterable[T]) -> None:
         """Add items in order, without items of other threads between them."""

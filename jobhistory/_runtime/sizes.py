@@ -6,8 +6,8 @@ import re
 
 from jobhistory.errors import InvalidInput
 
-_SIZE = re.compile(r"(\d{1,12}) ?(B|KiB|MiB)")
-_BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2}
+_SIZE = re.compile(r"(\d{1,12}) ?(B|KiB|MiB|[Kk]|M)")
+_BYTES = {"B": 1, "KiB": 1024, "K": 1024, "k": 1024, "MiB": 1024**2, "M": 1024**2}
 _LEAST = 1024
 _MOST = 16 * 1024**2
 

@@ -2,39 +2,55 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
-from io import TextIOWrapper
+from contextlib import suppress
+from typing import NoReturn
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from jobhistory.errors import InvalidInput, JobHistoryError, reason
+from jobhistory.cli.lines import one_line, say
+from jobhistory.cli.wrapper.parsing import asks_for_help
+from jobhistory.errors import InvalidInput
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit; without arguments, the one on the command line of the process."""
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        from jobhistory.cli.app import app
-    except ModuleNotFoundError as error:
-        if error.name not in ("platformdirs", "rich", "typer"):
-            raise
-        sys.exit("jobhistory: the command line requires pip install 'jobhistory[cli]'")
-    from jobhistory.cli.options import OPTIONS
-    from jobhistory.cli.output import log_to_stderr, one_line
+        if words[:1] == ["run"] and not asks_for_help(words[1:]):
+            if arguments is None:
+                _run_and_exit(words[1:])
+            sys.exit(_run(words[1:]))
+        from jobhistory.cli.program import run_program
 
-    if isinstance(sys.stdout, TextIOWrapper):  # names may not fit the encoding
-        sys.stdout.reconfigure(errors="backslashreplace")
-    log_to_stderr()
-    try:
-        app(arguments, prog_name="jobhistory")
+        run_program(words)
     except InvalidInput as error:
-        named = InvalidInput(OPTIONS.get(error.argument, error.argument), error.value, error.remedy)
-        print(f"jobhistory: {one_line(str(named))}", file=sys.stderr)
+        print(f"jobhistory: {one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:  # the reader closed the pipe, as `head` does
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - or Python would flush into the pipe
-        sys.exit(1)
-    except (JobHistoryError, SQLAlchemyError, ModuleNotFoundError, OSError) as error:
-        print(f"jobhistory: {one_line(reason(error))}", file=sys.stderr)
-        sys.exit(1)
+    except KeyboardInterrupt:  # during an import; Typer catches others
+        sys.exit(130)
+
+
+def _run_and_exit(arguments: Sequence[str]) -> NoReturn:
+    """Run a command in a process that does nothing else, and exit.
+
+    Garbage collection during the imports, and the end of the interpreter, take a third of its time.
+    """
+    gc.disable()
+    status = _run(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # the caller closed it
+            with suppress(OSError):
+                stream.flush()
+    os._exit(status)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Run a command before anything slow is imported, and return the exit status."""
+    if os.name != "posix":
+        say("run requires a POSIX system, such as Linux, macOS or WSL")
+        return 1
+    from jobhistory.cli.wrapper.run import run  # which other systems cannot import
+
+    return run(arguments)

@@ -17,14 +17,12 @@ def bar(share: float, width: int, *, ascii_only: bool = False) -> str:
     return "█" * whole + (_EIGHTHS[part] if part else "")
 
 
-def spark(values: Sequence[float], *, ascii_only: bool = False) -> str:
-    """Return one character per value. The greatest fills the line; only 0 has the lowest one."""
+def spark(values: Sequence[float], top: float, *, ascii_only: bool = False) -> str:
+    """Return one character per value. `top` would fill the line; only 0 has the lowest one."""
     steps = _ASCII_STEPS if ascii_only else _STEPS
-    top = max(values, default=0)
-    if not top:
-        return steps[0] * len(values)
     return "".join(
-        steps[_at_least_one(value, round(value / top * (len(steps) - 1)))] for value in values
+        steps[_at_least_one(value, round(value / top * (len(steps) - 1))) if top else 0]
+        for value in values
     )
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
-from inspect import Parameter, Signature, signature
-from typing import Any, get_type_hints
+from typing import Any
 
+from jobhistory.cli.option_groups import takes_options
 from jobhistory.cli.options import (
     CorrelationId,
     ErrorContains,
@@ -23,41 +21,9 @@ from jobhistory.cli.options import (
     Until,
     WorkerPrefix,
     Workers,
-    read_labels,
-    read_milliseconds,
-    read_uuid,
     read_window,
 )
-
-
-def takes_criteria(command: Callable[..., None]) -> Callable[..., None]:
-    """Decorate a command: its parameter `criteria` becomes an option for each criterion.
-
-    The command gets a dict with all criteria but `limit` and `order`. Those that were not given are
-    `None`.
-    """
-    options = signature(_criteria).parameters
-    own = signature(command).parameters
-    hints = get_type_hints(command, include_extras=True)
-    hints |= get_type_hints(_criteria, include_extras=True)
-
-    @wraps(command)
-    def with_options(**given: Any) -> None:
-        criteria = _criteria(**{name: given.pop(name) for name in options})
-        command(criteria=criteria, **given)
-
-    parameters: list[Parameter] = []
-    for name, parameter in own.items():
-        parameters += options.values() if name == "criteria" else [parameter]
-    # Typer reads the signature. Keyword-only, because required ones may come after others.
-    with_options.__signature__ = Signature(  # type: ignore[attr-defined]
-        [
-            each.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[each.name])
-            for each in parameters
-        ]
-    )
-    with_options.__annotations__ = {each.name: hints[each.name] for each in parameters}
-    return with_options
+from jobhistory.query.terms import read_label_texts, read_milliseconds, read_uuid
 
 
 def _criteria(
@@ -85,10 +51,18 @@ def _criteria(
         "worker_id": worker or None,
         "worker_id_starts_with": worker_prefix,
         "min_attempt": min_attempt,
-        "labels": read_labels(label),
+        "labels": read_label_texts(label, "--label"),
         "parent_id": read_uuid(parent_id, "--parent-id"),
         "trace_id": trace_id,
         "error_type": error_type,
         "error_contains": error_contains,
         "min_execution_time_ms": read_milliseconds(min_time, "--min-time"),
     }
+
+
+takes_criteria = takes_options("criteria", _criteria)
+"""Decorate a command: its parameter `criteria` becomes an option for each criterion.
+
+The command gets a dict with all criteria but `limit` and `order`. Those that were not given are
+`None`.
+"""

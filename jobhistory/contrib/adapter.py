@@ -356,7 +356,7 @@ class Adapter:
             self._choices.worker_id(attempt),
             self._choices.correlation_id(attempt),
             execution_id=attempt.execution_id,
-            **self._choices.for_track,
+            **self._choices.for_track(attempt.task_identifier),
             parent_id=attempt.carried.parent_id,
             # The span of the worker, if there is one, knows that of the sender.
             traceparent=None if current_trace() else attempt.carried.traceparent,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from importlib import import_module
 from inspect import (
@@ -73,10 +73,15 @@ def enqueue_function(app: Any) -> EnqueueFunction:
     raise InvalidInput("app", app, f"is no app that jobs can be enqueued with; pass {_APPS}")
 
 
-def adapter_of(app: Any) -> str | None:
-    """Return the name of the adapter for an app, or `None` if there is none."""
+def adapter_of(app: Any, more: Mapping[tuple[str, str], str] | None = None) -> str | None:
+    """Return the name of the adapter for an app, or `None` if there is none.
+
+    Args:
+        more: further classes, and the adapter for each.
+    """
+    adapters = {**_ADAPTERS, **(more or {})}
     found = (
-        _ADAPTERS.get((str(class_.__module__).partition(".")[0], class_.__name__))
+        adapters.get((str(class_.__module__).partition(".")[0], class_.__name__))
         for class_ in _classes(app)
     )
     return next(filter(None, found), None)

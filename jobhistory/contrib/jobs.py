@@ -145,6 +145,7 @@ class Schedule:
         every: the interval, if the schedule is one.
         timezone: the IANA name of the time zone in which the schedule is meant, such as
             `"Europe/Berlin"`.
+        delay: how much later than due the schedule lets it start, such as by a random delay.
     """
 
     name: str
@@ -153,8 +154,18 @@ class Schedule:
     cron: str | None = None
     every: timedelta | None = None
     timezone: str | None = None
+    delay: timedelta = timedelta()
 
 
+_NICKNAMES = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
 EVERY = (range(60), range(24), range(1, 32), range(1, 13), range(7))
 """The numbers that each of the five fields of cron can have."""
 
@@ -177,6 +188,20 @@ def cron_text(
         for numbers, every in zip(chosen, EVERY, strict=True)
     ]
     return " ".join(fields) if "*" in (fields[2], fields[4]) else None
+
+
+def cron_of_croniter(text: str) -> str | None:
+    """Return five fields of cron for an expression that croniter reads.
+
+    Return `None` if it has seconds, or if cron means something else: with a restricted day and
+    weekday of which one begins with a star, such as `*/2`, cron requires both, and croniter either.
+    """
+    fields = _NICKNAMES.get(text.strip().lower(), text).split()
+    if len(fields) != 5:
+        return None
+    days = {fields[2], fields[4]}
+    is_different = "*" not in days and any(each.startswith("*") for each in days)
+    return None if is_different else " ".join(fields)
 
 
 def _moment(text: str) -> datetime:

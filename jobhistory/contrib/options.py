@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, get_args
 
@@ -15,9 +15,9 @@ from jobhistory.errors import InvalidInput
 from jobhistory.execution.ids import id_text
 from jobhistory.execution.job import check_keys
 from jobhistory.execution.times import expiry
-from jobhistory.execution.values import read_boolean
+from jobhistory.execution.values import read_boolean, read_recorded
 from jobhistory.store import HistoryStore
-from jobhistory.typing import Duration, Id
+from jobhistory.typing import Duration, Id, Recorded
 
 logger = logging.getLogger("jobhistory.contrib")
 
@@ -37,6 +37,7 @@ _DEFAULTS: dict[str, Any] = {
     "history_retention": None,
     "heartbeat": None,
     "log_tail": None,
+    "record": "all",
     "end_leftovers": True,
 }
 
@@ -59,6 +60,9 @@ class Options(TypedDict, total=False):
             are locked: `"ignore"` them, which is the default, or `"record"` them as cancelled.
         history_retention: how long the rows are kept, as for `record_start`.
         heartbeat, log_tail: as for `track`.
+        record: as for `track`: `"all"`, `"failures"`, or a share of the attempts that complete,
+            such as 0.01. A mapping has one for each task that it names, such as
+            `{"ping": "failures"}`; these tasks send no heartbeats.
         end_leftovers: whether a worker that starts marks executions as lost that its previous
             process left without an outcome; `True` by default. It knows them by the id of the
             worker, or by a host and a process that no longer exists. Pass `False` if several
@@ -76,6 +80,7 @@ class Options(TypedDict, total=False):
     history_retention: Duration | None
     heartbeat: Duration | None
     log_tail: int | str | None
+    record: Recorded | Mapping[str, Recorded]
     end_leftovers: bool
 
 
@@ -93,7 +98,7 @@ class Choices:
     def __init__(self, options: Options, time_limits: tuple[type[BaseException], ...]) -> None:
         self._chosen = _checked(options)
         self._time_limits = time_limits
-        self.for_track = {name: self._chosen[name] for name in _FOR_TRACK}
+        self._for_track = {name: self._chosen[name] for name in _FOR_TRACK}
 
     @property
     def stores_results(self) -> bool:
@@ -120,6 +125,13 @@ class Choices:
         """Return whether the user wants executions of a task to be recorded."""
         only = self._chosen["only"]
         return (only is None or task in only) and task not in self._chosen["skip"]
+
+    def for_track(self, task: str) -> dict[str, Any]:
+        """Return the options that an execution of a task passes on to `track`."""
+        record = self._chosen["record"]
+        if not isinstance(record, Mapping):
+            return {**self._for_track, "record": record}
+        return {**self._for_track, **_of_task(record.get(task, "all"))}
 
     def expiry(self, started_at: datetime | None) -> dict[str, datetime | None]:
         """Return when the row of an attempt expires, unless the store decides that."""
@@ -186,6 +198,11 @@ class Choices:
             return None
 
 
+def _of_task(record: Recorded) -> dict[str, Any]:
+    """Return the options of a task with its own choice of what to store."""
+    return {"record": record} if record == "all" else {"record": record, "heartbeat": None}
+
+
 def _checked(options: Options) -> dict[str, Any]:
     """Return the options with the defaults of those that are missing.
 
@@ -212,6 +229,9 @@ def _checked(options: Options) -> dict[str, Any]:
             given["correlation_id"],
             "is not a function; one correlation id for all jobs would tie them together",
         )
+    if isinstance(given["record"], Mapping):
+        for task, record in given["record"].items():
+            read_recorded(record, f"record[{task!r}]")
     _check_for_track(given)
     return given
 
@@ -223,5 +243,6 @@ def _check_for_track(given: dict[str, Any]) -> None:
         {"id": "1", "task_identifier": "t"},
         process_name() if worker_id is None or callable(worker_id) else worker_id,
         **{name: given[name] for name in _FOR_TRACK},
+        record="all" if isinstance(given["record"], Mapping) else given["record"],
     )
     track(lambda: None)  # decorating a function checks what `track` itself does not

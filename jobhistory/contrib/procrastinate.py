@@ -18,7 +18,7 @@ from jobhistory.contrib.adapter import (
     Schedule,
     not_installed,
 )
-from jobhistory.contrib.jobs import KEYWORD
+from jobhistory.contrib.jobs import KEYWORD, cron_of_croniter
 from jobhistory.errors import InvalidInput
 from jobhistory.tracking_methods import AsyncTrackingMethods
 
@@ -35,15 +35,6 @@ except ImportError as error:
 __all__ = ["JobHistory", "enqueue", "link", "record_jobs", "schedules"]
 
 
-_NICKNAMES = {
-    "@hourly": "0 * * * *",
-    "@daily": "0 0 * * *",
-    "@midnight": "0 0 * * *",
-    "@weekly": "0 0 * * 0",
-    "@monthly": "0 0 1 * *",
-    "@yearly": "0 0 1 1 *",
-    "@annually": "0 0 1 1 *",
-}
 _MOST_NAMES = 20
 _SECONDS_FOR_JOBS = 10.0
 
@@ -186,7 +177,7 @@ def schedules(app: App) -> list[Schedule]:
             name=entry.periodic_id or entry.task.name,
             task_identifier=entry.task.name,
             description=f"cron {entry.cron}",
-            cron=_five_fields(entry.cron),
+            cron=cron_of_croniter(entry.cron),
             timezone="UTC",
         )
         for entry in app.periodic_registry.periodic_tasks.values()
@@ -225,11 +216,6 @@ def enqueue(app: App, replay: Replay) -> str | Coroutine[Any, Any, str]:
     except AppNotOpen:
         with app.open():
             return str(deferrer.defer(**kwargs))
-
-
-def _five_fields(cron: str) -> str | None:
-    fields = " ".join(_NICKNAMES.get(cron.strip().lower(), cron).split())
-    return fields if fields.count(" ") == 4 else None
 
 
 def _needs_event_loop(connector: BaseConnector) -> bool:

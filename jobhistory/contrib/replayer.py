@@ -117,7 +117,7 @@ class Replayer:
             if why_not is not None:
                 raise NotReplayable(record, why_not)
             claim = _Claim(record, self._rows.now().isoformat())
-            if self._dry_run or self._label(record.id, claim.before, claim.replayed_at):
+            if self._dry_run or self._label(record, claim.before, claim.replayed_at):
                 return claim
             record = self._get(record.id)  # another call was faster
         raise NotReplayable(
@@ -139,7 +139,7 @@ class Replayer:
 
     def _release(self, claim: _Claim) -> None:
         try:
-            self._label(claim.record.id, claim.replayed_at, claim.before)
+            self._label(claim.record, claim.replayed_at, claim.before)
         except Exception as error:
             logger.error(
                 "the execution %s was not replayed, but its label %s could not be removed: %s",
@@ -148,8 +148,9 @@ class Replayer:
                 reason(error),
             )
 
-    def _label(self, id_: UUID, old: str | None, new: str | None) -> bool:
-        return bool(self._history.exchange_label(id_, REPLAYED_AT, old, new))
+    def _label(self, record: HistoryRecord, old: str | None, new: str | None) -> bool:
+        exchange = self._history.exchange_label
+        return bool(exchange(record.id, record.job_id, REPLAYED_AT, old, new))
 
     def _get(self, id_: UUID) -> HistoryRecord:
         record: HistoryRecord | None = self._history.get(id_)

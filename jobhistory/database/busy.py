@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Lock, RLock, get_ident
 from time import monotonic
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Dialect, Engine
 from sqlalchemy.exc import DBAPIError
 
 from jobhistory._runtime.fork import register_for_fork
@@ -39,6 +39,7 @@ class Wait(AbstractContextManager[None]):
         is_writer: whether the operation writes.
 
     Attributes:
+        is_own: whether the transaction is the library's own, and not that of a caller.
         is_patient: whether the next try waits as long as the connection allows.
     """
 
@@ -46,10 +47,11 @@ class Wait(AbstractContextManager[None]):
         "_bind",
         "_has_turns",
         "_is_mine",
-        "_is_ours",
+        "_is_own_sqlite",
         "_queue",
         "_seconds",
         "_until",
+        "is_own",
         "is_patient",
     )
 
@@ -59,9 +61,15 @@ class Wait(AbstractContextManager[None]):
         self._until: float | None = None
         self.is_patient = True
         # On a `Connection`, the transaction belongs to the caller.
-        self._is_ours = bind.dialect.name == "sqlite" and isinstance(bind, Engine)
+        self.is_own = isinstance(bind, Engine)
+        self._is_own_sqlite = self.is_own and bind.dialect.name == "sqlite"
         # On an event loop, waiting for a turn would block.
-        self._has_turns = self._is_ours and is_writer and not bind.dialect.is_async
+        self._has_turns = self._is_own_sqlite and is_writer and not bind.dialect.is_async
+
+    @property
+    def dialect(self) -> Dialect:
+        """The dialect of the database."""
+        return self._bind.dialect
 
     def turn(self) -> AbstractContextManager[object]:
         """Return a context manager for a transaction, which admits one writer per file at a time.
@@ -99,7 +107,7 @@ class Wait(AbstractContextManager[None]):
 
     def should_retry(self, error: DBAPIError) -> bool:
         """Return whether the operation should be retried after an error."""
-        if not (self._is_ours and is_busy(error)):
+        if not (self._is_own_sqlite and is_busy(error)):
             return False
         if self._until is None:
             self._until = monotonic() + self._seconds

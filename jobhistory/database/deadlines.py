@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import select
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from math import inf
@@ -76,6 +77,20 @@ class Deadline:
 
 current_deadline: ContextVar[Deadline | None] = ContextVar("jobhistory_deadline", default=None)
 """The deadline of the current recording call, per thread or task."""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[Deadline]:
+    """Limit how long the database may take for each question in the block.
+
+    Engines of the library enforce it. Recording calls in the block have their own limits.
+    """
+    deadline = Deadline(seconds)
+    token = current_deadline.set(deadline)
+    try:
+        yield deadline
+    finally:
+        current_deadline.reset(token)
 
 
 class SocketGuard:

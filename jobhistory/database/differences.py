@@ -1,51 +1,67 @@
-"""Comparison of the history table in a database with the model."""
+"""Comparison of the tables in a database with the model."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 from sqlalchemy import Column, Connection, Dialect, MetaData, inspect, text
 from sqlalchemy.exc import SAWarning
 from sqlalchemy.sql.schema import RETAIN_SCHEMA
 
+from jobhistory.database.layout import distributed_by
 from jobhistory.database.running_index import INDEX_NAME
 from jobhistory.execution.status import Status
-from jobhistory.schema import TABLE_NAME, Base
+from jobhistory.rollup_schema import ENDED, TRIGGERS
+from jobhistory.schema import RUNNING_ON_SQLITE, TABLE_NAME, Base
 
 _STATUS_CHECK = "ck_job_history_status"
 
+_ALL_TABLES = tuple(Base.metadata.tables)
+
 _TRIGGERS = {
-    "postgresql": "SELECT tgname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid"
+    "postgresql": "SELECT tgname, CASE"
+    " WHEN tgenabled NOT IN ('O', 'A') THEN 'is disabled'"  # 'R' fires only on a replica
+    " WHEN strpos(prosrc, ' INTO ' || quote_ident(nspname) || '.') = 0"
+    " THEN 'writes to another schema' END"
+    " FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid"
     " JOIN pg_namespace ON pg_namespace.oid = relnamespace"
+    " JOIN pg_proc ON pg_proc.oid = tgfoid"
     " WHERE NOT tgisinternal AND relname = :table AND nspname = :schema ORDER BY tgname",
-    "sqlite": "SELECT name FROM {schema}.sqlite_master"
+    "sqlite": "SELECT name, NULL FROM {schema}.sqlite_master"
     " WHERE type = 'trigger' AND tbl_name = :table ORDER BY name",
 }
 
 
 class Comparison(NamedTuple):
-    """The result of comparing the table with the model.
+    """The result of comparing the tables with the model.
 
     Attributes:
-        differences: the parts of the model that the table lacks or defines differently.
-        additions: the parts of the table that are not in the model, such as an app's index.
+        differences: the parts of the model that are missing or defined differently.
+        additions: the parts of the tables that are not in the model, such as an app's index.
     """
 
     differences: tuple[str, ...]
     additions: tuple[str, ...]
 
 
-def compare(connection: Connection, schema: str | None) -> Comparison:
-    """Compare the history table, which must exist, with the model. Reads only the catalogs."""
+def compare(
+    connection: Connection, schema: str | None, *, tables: Collection[str] = _ALL_TABLES
+) -> Comparison:
+    """Compare some of the tables with the model. Reads only the catalogs.
+
+    The history table must exist. The triggers on it are compared if the tables of
+    statistics are, and if Citus does not distribute it, which is an addition: its triggers are
+    dropped then.
+    """
     differences: list[str] = []
     additions: list[str] = []
     with warnings.catch_warnings():
         # The app's columns and indexes may be of kinds that SQLAlchemy cannot reflect.
         warnings.simplefilter("ignore", SAWarning)
-        found = _found_by_alembic(connection, schema)
+        found = _found_by_alembic(connection, schema, tables)
         _compare_constraints(connection, schema, differences, additions)
         differences += _other_predicates(connection, schema)
     replaced = {_name(item) for kind, item in found if kind == "remove_index"}
@@ -60,12 +76,18 @@ def compare(connection: Connection, schema: str | None) -> Comparison:
             differences.append(f"column {item.name} is NOT NULL and has no default")
         elif not (kind == "remove_index" and _name(item) in missing):
             additions.append(_described(kind, item))
-    additions += [f"trigger {name}" for name in _triggers(connection, schema)]
+    wanted = TRIGGERS[connection.dialect.name] if ENDED.name in tables else ()
+    if (column := distributed_by(connection, schema)) is not None:
+        wanted = ()
+        additions.append(f"distribution by {column}, without triggers: statistics read rows")
+    _compare_triggers(connection, schema, wanted, differences, additions)
     return Comparison(tuple(differences), tuple(additions))
 
 
-def comparison_options(connection: Connection, schema: str | None) -> dict[str, Any]:
-    """Return Alembic's options for comparing the history table and nothing else."""
+def comparison_options(
+    connection: Connection, schema: str | None, tables: Collection[str] = _ALL_TABLES
+) -> dict[str, Any]:
+    """Return Alembic's options for comparing the library's tables and nothing else."""
     own_schema = None if schema == connection.dialect.default_schema_name else schema
 
     def include_name(name: str | None, type_: str, parents: Any) -> bool:
@@ -73,18 +95,24 @@ def comparison_options(connection: Connection, schema: str | None) -> dict[str, 
             return name == own_schema
         if type_ == "index":  # only a migration knows whether the server may have this one
             return name != INDEX_NAME
-        return type_ != "table" or name == TABLE_NAME
+        return type_ != "table" or name in tables
 
     target = MetaData(naming_convention=Base.metadata.naming_convention)
-    Base.metadata.tables[TABLE_NAME].to_metadata(target, schema=own_schema or RETAIN_SCHEMA)
+    for name in tables:
+        table = Base.metadata.tables[name]
+        copied = table.to_metadata(target, schema=own_schema or RETAIN_SCHEMA)
+        if connection.dialect.name != "sqlite":
+            copied.indexes -= {each for each in copied.indexes if each.name == RUNNING_ON_SQLITE}
     return {"target_metadata": target, "include_schemas": True, "include_name": include_name}
 
 
-def _found_by_alembic(connection: Connection, schema: str | None) -> list[tuple[str, Any]]:
+def _found_by_alembic(
+    connection: Connection, schema: str | None, tables: Collection[str]
+) -> list[tuple[str, Any]]:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    options = comparison_options(connection, schema)
+    options = comparison_options(connection, schema, tables)
     context = MigrationContext.configure(connection, opts=options)
     found: list[tuple[str, Any]] = []
     for difference in compare_metadata(context, options["target_metadata"]):
@@ -137,7 +165,8 @@ def _other_predicates(connection: Connection, schema: str | None) -> Iterable[st
 
 
 def _modifications(modification: Any, dialect: Dialect) -> Iterable[str]:
-    kind, _, _, column, _, found, wanted = modification
+    kind, _, table, name, _, found, wanted = modification
+    column = _of_table(name, table)
     if kind == "modify_nullable":
         yield f"column {column} is {'nullable' if found else 'NOT NULL'}"
     elif kind == "modify_type":
@@ -154,8 +183,14 @@ def _refuses_rows(column: Column[Any]) -> bool:
 
 
 def _described(kind: str, item: Any) -> str:
-    what = {"column": "column", "index": "index"}.get(kind.partition("_")[2], "constraint")
-    return f"{what} {_name(item)}"
+    what = kind.partition("_")[2]
+    if what == "column":
+        return f"column {_of_table(item.name, item.table.name)}"
+    return f"{what if what in ('table', 'index') else 'constraint'} {_name(item)}"
+
+
+def _of_table(column: str, table: str) -> str:
+    return column if table == TABLE_NAME else f"{table}.{column}"
 
 
 def _name(item: Any) -> str:
@@ -163,7 +198,13 @@ def _name(item: Any) -> str:
     return item.name or f"({', '.join(item.columns.keys())})"
 
 
-def _triggers(connection: Connection, schema: str | None) -> Iterable[str]:
+def _compare_triggers(
+    connection: Connection,
+    schema: str | None,
+    wanted: Collection[str],
+    differences: list[str],
+    additions: list[str],
+) -> None:
     dialect = connection.dialect
     own_schema = schema or dialect.default_schema_name or ""
     quoted = dialect.identifier_preparer.quote(own_schema)
@@ -171,4 +212,10 @@ def _triggers(connection: Connection, schema: str | None) -> Iterable[str]:
     parameters = {"table": TABLE_NAME}
     if dialect.name == "postgresql":
         parameters["schema"] = own_schema
-    return connection.scalars(statement, parameters).all()
+    found = {row[0]: row[1] for row in connection.execute(statement, parameters)}
+    for name in wanted:
+        damage = found.get(name, "is missing")
+        if damage is not None:
+            differences.append(f"trigger {name} {damage}")
+    ours = TRIGGERS[dialect.name]
+    additions += [f"trigger {name}" for name in found if name not in ours]

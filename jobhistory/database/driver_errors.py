@@ -135,6 +135,11 @@ def is_refusal(error: DBAPIError) -> bool:
     return sqlstate(error) in _REFUSAL_STATES or function in _REFUSING_FUNCTIONS
 
 
+def is_denied(error: DBAPIError) -> bool:
+    """Return whether the role lacks a privilege on a table of PostgreSQL."""
+    return sqlstate(error) == "42501"
+
+
 def _function(error: DBAPIError) -> str | None:
     """Return the name of the function that failed, in the server's source code."""
     # The server translates its messages, but not these names. psycopg and psycopg2 have them in

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -25,6 +24,14 @@ from jobhistory.database.deadlines import (
     guard_of,
 )
 from jobhistory.database.pools import AsyncPatientPool, PatientPool
+from jobhistory.database.urls import (
+    EXAMPLE,
+    IN_MEMORY,
+    SUPPORTED,
+    database_name,
+    not_supported,
+    shown_url,
+)
 from jobhistory.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -62,10 +69,6 @@ _GUARD = "jobhistory.guard"
 _LAST_USED = "jobhistory.last_used"
 _IDLE_SECONDS = 1
 
-_SUPPORTED = ("sqlite", "postgresql")
-
-_EXAMPLE = "write it like 'sqlite:///history.db' or 'postgresql://user@host/app'"
-
 
 def engine_from_url(
     url: str | URL,
@@ -97,7 +100,7 @@ def engine_from_url(
     parsed = _read(url)
     dialect = parsed.get_dialect()
     if dialect.is_async:
-        raise InvalidInput("bind", shown_url(url), f"names an asyncio driver; {_EXAMPLE}")
+        raise InvalidInput("bind", shown_url(url), f"names an asyncio driver; {EXAMPLE}")
     with _remedies():
         if parsed.get_backend_name() == "sqlite":
             return _set_up(create_engine(_file(parsed), **_SQLITE))
@@ -129,7 +132,7 @@ def async_engine_from_url(
         parsed = parsed.set(drivername="sqlite+aiosqlite")
     dialect = parsed.get_dialect(_is_async=True)
     if not dialect.is_async:
-        raise InvalidInput("bind", shown_url(url), f"names no asyncio driver; {_EXAMPLE}")
+        raise InvalidInput("bind", shown_url(url), f"names no asyncio driver; {EXAMPLE}")
     with _remedies():
         if parsed.get_backend_name() == "sqlite":
             engine = create_async_engine(_file(parsed), **_SQLITE)
@@ -167,27 +170,22 @@ def check_prepare(prepare: bool) -> None:
 
 
 def _check_dialect(name: str, url: URL, argument: str) -> None:
-    if name not in _SUPPORTED:
-        raise InvalidInput(
-            argument,
-            shown_url(url),
-            f"uses {name!r}, but jobhistory supports only PostgreSQL and SQLite; {_EXAMPLE}",
-        )
+    if name not in SUPPORTED:
+        raise InvalidInput(argument, shown_url(url), not_supported(name))
 
 
 def _read(url: str | URL) -> URL:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        raise InvalidInput("bind", shown_url(url), f"is not a database URL; {_EXAMPLE}") from None
+        raise InvalidInput("bind", shown_url(url), f"is not a database URL; {EXAMPLE}") from None
     if isinstance(url, str) and parsed.password is not None and url.count("@") > 1:
         # SQLAlchemy ends the password at the first @ and takes the rest for the host or database.
         raise InvalidInput(
             "bind", shown_url(url), "has an @ that is not encoded; write %40, as in 'p%40ssword'"
         )
     name, _, driver = parsed.drivername.partition("+")
-    if name == "postgres":  # hosting platforms write it so, and libpq accepts it
-        name = "postgresql"
+    name = database_name(name)
     if name == "postgresql":
         # Without a driver, SQLAlchemy 2.0 would use psycopg2.
         parsed = parsed.set(drivername=f"{name}+{driver or 'psycopg'}")
@@ -196,7 +194,7 @@ def _read(url: str | URL) -> URL:
         parsed.get_dialect()
     except NoSuchModuleError:
         raise InvalidInput(
-            "bind", shown_url(url), f"names a driver that SQLAlchemy does not know; {_EXAMPLE}"
+            "bind", shown_url(url), f"names a driver that SQLAlchemy does not know; {EXAMPLE}"
         ) from None
     return parsed
 
@@ -349,22 +347,9 @@ def _remedies() -> Iterator[None]:
         ) from error
 
 
-def shown_url(url: str | URL) -> str:
-    """Return the scheme of a URL, the only part that is safe in an error message."""
-    # The rest may contain a password. Text without a scheme may as well, as in libpq's
-    # "host=db password=...".
-    scheme = re.match(r"[\w+.-]+://", str(url))
-    return f"{scheme[0]}..." if scheme else "..."
-
-
 def _file(url: URL) -> URL:
     if url.database in (None, "", ":memory:"):
-        raise InvalidInput(
-            "bind",
-            str(url),
-            "is a database in memory, which vanishes with its connection; "
-            "name a file, as in 'sqlite:///history.db', or pass None for a store in memory",
-        )
+        raise InvalidInput("bind", str(url), f"{IN_MEMORY}, or pass None for a store in memory")
     return url
 
 

@@ -1,137 +1,113 @@
-"""Expiry in a database: batches of deletes, table by table, which skip rows that must stay."""
+"""Which rows expire, and the deletion of one batch of them."""
 
 from __future__ import annotations
 
-import logging
-from datetime import datetime
-from functools import partial
-from typing import Any
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Protocol
 
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy import Select
+from sqlalchemy.exc import DBAPIError
 
-from jobhistory._runtime.batches import Batches
 from jobhistory._runtime.clock import utc_now
-from jobhistory.database.driver_errors import is_missing_object, sqlstate
+from jobhistory.database import shards
+from jobhistory.database.archive_reading import Rows
+from jobhistory.database.driver_errors import is_missing_object
+from jobhistory.database.partitions.expiring import waiting_of
+from jobhistory.database.retention import (
+    Applied,
+    in_force,
+    numbers_covered,
+    read_applied,
+)
 from jobhistory.database.revision import quoted_table
 from jobhistory.database.statements import expire as statements
-from jobhistory.database.statements.expire import BEGINNING, Branch, Deleted, Expiry, Place
-from jobhistory.database.transaction import Purpose, RunsTransactions, Transaction
-from jobhistory.errors import UnsafeExpiry, reason
+from jobhistory.database.statements.expire import (
+    BEGINNING,
+    Branch,
+    Deleted,
+    Expiry,
+    Place,
+    newest_of,
+)
+from jobhistory.database.surplus import safely, surplus_of
+from jobhistory.database.transaction import (
+    Transaction,
+)
+from jobhistory.execution.retention import Retention
+from jobhistory.query.reports import WaitingForPartition
+from jobhistory.query.retention import RetentionCoverage, coverages
 
-logger = logging.getLogger(__name__)
 
-# The sqlstate classes of errors due to an app's trigger: "triggered data change violation", as when
-# it has updated the row; "unhandled user-defined exception"; errors of PL/pgSQL.
-_REFUSALS = ("27", "45", "P0")
-_SHRINK = 4
+class Target(Rows, Protocol):
+    """Rows to delete, in the order of a time."""
+
+    @property
+    def beginning(self) -> Place:
+        """The place from which the first batch starts."""
+        ...
+
+    def delete(self, transaction: Transaction, low: Place, batch_size: int) -> Deleted:
+        """Delete one batch, starting at a place, oldest first."""
+        ...
+
+    def first(self, transaction: Transaction, low: Place) -> Place | None:
+        """Return the place of the first row that a batch would delete."""
+        ...
+
+    def is_in(self, partitions: Collection[int]) -> bool:
+        """Return whether all rows are in one of some partitions, by their oids."""
+        ...
 
 
-def expire(history: RunsTransactions, now: datetime, batches: Batches) -> int:
-    """Delete expired rows in batches, oldest first, and return their number.
+@dataclass(frozen=True)
+class Expired:
+    """The rows of a branch that have expired, in the order of their expiry."""
 
-    Raises:
-        UnsafeExpiry: if a batch would delete more rows than it found. That batch deletes nothing.
+    branch: Branch | None
+    cutoff: datetime
+    beginning: Place = BEGINNING
+    moment: str = "expires_at"
+
+    def batch(self, *, exact: bool) -> Select[*tuple[Any, ...]]:
+        """Return the statement that selects and locks a batch, see `expired_batch`."""
+        return statements.expired_batch(self.branch, exact=exact)
+
+    def parameters(self, low: Place, batch_size: int) -> dict[str, Any]:
+        """Return the parameters of the statement."""
+        return _parameters(low, self.cutoff, batch_size)
+
+    def delete(self, transaction: Transaction, low: Place, batch_size: int) -> Deleted:
+        """Delete one batch, see `delete_expired`."""
+        return delete_expired(transaction, self.branch, self.cutoff, low, batch_size)
+
+    def first(self, transaction: Transaction, low: Place) -> Place | None:
+        """Return the place of the first row that a batch would delete."""
+        return first_expired(transaction, self.branch, self.cutoff, low)
+
+    def is_in(self, partitions: Collection[int]) -> bool:
+        """Return whether the branch is one of some partitions."""
+        return self.branch is not None and self.branch.oid in partitions
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The plan of one call of `expire()`.
+
+    Attributes:
+        cutoff: the earlier of the store's clock and the database's.
+        targets: the rows to delete, in this order.
+        has_policies: whether row-level security can hide rows from the connection.
     """
-    plan = history.run(Purpose.MAINTAIN, partial(plan_expiry, now=now))
-    expiring = Expiring(history, plan, batches.size)
-    deleted = batches.run(expiring.delete_batch)
-    expiring.report()
-    return deleted
 
+    cutoff: datetime
+    targets: Sequence[Target]
+    has_policies: bool
 
-class Expiring:
-    """One call of `expire()`, which deletes branch by branch and skips rows that cannot be deleted.
-
-    If a batch deletes every row that it finds, the next batch starts at the expiry time of its last
-    row. If rows remain, such a start could find the same rows again and again, because many rows
-    can expire at the same time. From then on the start is exact: a time and an id. It is not exact
-    from the beginning, because then each batch would have to sort all rows of one time.
-    """
-
-    def __init__(self, history: RunsTransactions, plan: Expiry, batch_size: int) -> None:
-        self._history = history
-        self._plan = plan
-        self._cutoff = plan.cutoff
-        self._batch_size = self._size = batch_size
-        self._branches = list(plan.branches)
-        self._low = BEGINNING
-        self._kept = 0
-        self._refused = 0
-        self._refusal = ""
-
-    def delete_batch(self) -> tuple[int, bool]:
-        """Delete one batch; return the number of deleted rows, and whether it was the last batch.
-
-        Errors because of a foreign key or a trigger make the batch smaller. Others propagate.
-        """
-        size = self._size
-        try:
-            batch = self._history.run(Purpose.MAINTAIN, self._delete)
-        except DBAPIError as error:
-            state = sqlstate(error) or ""
-            if not isinstance(error, IntegrityError) and not state.startswith(_REFUSALS):
-                raise
-            return 0, self._step_back(error)
-        self._size = min(self._batch_size, size * _SHRINK)
-        if batch.deleted < batch.found and self._low.id is None:
-            self._low = self._low.exact()  # this finds the remaining rows once more
-            return batch.deleted, False
-        self._kept += max(0, batch.found - batch.deleted)
-        self._low = batch.last or self._low
-        return batch.deleted, batch.found < size and self._next_branch()
-
-    def report(self) -> None:
-        """Log the number of expired rows that are left, and the likely reasons."""
-        kept = self._kept
-        if self._plan.has_policies and not self._branches:
-            # Policies may hide rows from a batch, which locks them, but show them to a read.
-            left = self._history.run(Purpose.READ, partial(count_expired, now=self._cutoff))
-            kept = max(kept, left - self._refused)
-        why = []
-        if self._refused:
-            why.append(
-                f"{self._refused} are in use ({self._refusal}): declare foreign keys to "
-                "job_history with ON DELETE CASCADE or ON DELETE SET NULL"
-            )
-        if kept:
-            why.append(
-                f"{kept} are kept by a trigger, or by row-level security without a policy for "
-                "UPDATE and DELETE"
-            )
-        if why:
-            logger.warning(
-                "expire() left %d of the expired rows: %s", self._refused + kept, "; ".join(why)
-            )
-
-    def _delete(self, transaction: Transaction) -> Deleted:
-        return delete_expired(transaction, self._branches[0], self._cutoff, self._low, self._size)
-
-    def _next_branch(self) -> bool:
-        """Continue with the next branch; return whether there is none."""
-        del self._branches[0]
-        self._low, self._size = BEGINNING, self._batch_size
-        return not self._branches
-
-    def _step_back(self, error: DBAPIError) -> bool:
-        """Make the next batch smaller, or skip a row that cannot be deleted even alone.
-
-        One such row makes its whole batch fail. Batches shrink until it is alone in one, and grow
-        again after it. Return whether there is nothing left to delete.
-        """
-        self._low = self._low.exact()
-        if self._size > 1:
-            self._size = max(1, self._size // _SHRINK)
-            return False
-        first = self._history.run(Purpose.MAINTAIN, self._first)
-        if first is None:  # another session has deleted or locked it
-            return self._next_branch()
-        self._low = first
-        self._refused += 1
-        self._refusal = self._refusal or reason(error)
-        return False
-
-    def _first(self, transaction: Transaction) -> Place | None:
-        return first_expired(transaction, self._branches[0], self._cutoff, self._low)
+    def without(self, partitions: Collection[int]) -> Plan:
+        """Return a plan that leaves the expired rows of some partitions, by their oids."""
+        return replace(self, targets=[each for each in self.targets if not each.is_in(partitions)])
 
 
 def earlier(transaction: Transaction, now: datetime) -> datetime:
@@ -145,13 +121,60 @@ def earlier(transaction: Transaction, now: datetime) -> datetime:
     return moment
 
 
-def plan_expiry(transaction: Transaction, now: datetime) -> Expiry:
-    """Return the tables to delete from, and the cutoff."""
-    if transaction.dialect != "postgresql":
-        return Expiry(earlier(transaction, now))
-    name = quoted_table(transaction.connection, transaction.schema)
-    tree = transaction.execute(statements.TREE, {"now": now, "name": name})
-    return statements.expiry_of(tree.all())
+def plan_expiry(transaction: Transaction, now: datetime, retention: Retention | None) -> Plan:
+    """Return which rows to delete, also of those that never expire but are too many for a rule."""
+    if transaction.dialect != "postgresql" or transaction.layout.is_distributed:
+        expiry = Expiry(earlier(transaction, now))
+    else:
+        name = quoted_table(transaction.connection, transaction.schema)
+        tree = transaction.execute(statements.TREE, {"now": now, "name": name})
+        expiry = statements.expiry_of(tree.all())
+    targets: list[Target] = [Expired(branch, expiry.cutoff) for branch in expiry.branches]
+    if retention is not None:
+        targets += surplus_of(transaction, retention)
+    return Plan(expiry.cutoff, targets, expiry.has_policies)
+
+
+def count_deleted(
+    transaction: Transaction,
+    declared: Retention | None,
+    now: datetime,
+    *,
+    by_partition: bool = False,
+) -> int:
+    """Return how many rows `expire` would delete, also after it has applied changed rules.
+
+    If rules have changed, it is not known yet which rows will wait for their partition.
+    """
+    applied = in_force(read_applied(transaction)[1], declared)
+    if applied is not None and applied.replaces:
+        cutoff = earlier(transaction, now)
+        numbers = numbers_covered(transaction, applied, cutoff)
+        return sum(deleted for _, _, deleted in numbers.values())
+    count = count_expired(transaction, now)
+    if by_partition:
+        count -= count_waiting(transaction, now).count
+    if applied is not None:
+        count += sum(each.count(transaction) for each in surplus_of(transaction, applied.retention))
+    return count
+
+
+def count_waiting(transaction: Transaction, now: datetime) -> WaitingForPartition:
+    """Return how many rows `expire` would leave until their partition can be dropped."""
+    return waiting_of(transaction, earlier(transaction, now))
+
+
+def coverage_of(
+    transaction: Transaction, declared: Retention | None, default: timedelta | None, now: datetime
+) -> list[RetentionCoverage]:
+    """Return how many rows each rule covers, and how many `expire` would change and delete.
+
+    Args:
+        default: the retention of the store without rules.
+    """
+    applied = in_force(read_applied(transaction)[1], declared) or Applied(Retention(default))
+    numbers = numbers_covered(transaction, applied, earlier(transaction, now))
+    return coverages(applied.retention, numbers)
 
 
 def count_expired(transaction: Transaction, now: datetime) -> int:
@@ -174,30 +197,37 @@ def delete_expired(
     """
     is_exact = low.id is not None
     parameters = _parameters(low, cutoff, batch_size)
+    if transaction.layout.is_distributed:
+        find, remove = statements.find_in_shards(exact=is_exact), statements.DELETE_IN_SHARDS
+        return shards.delete_found(transaction, find, remove, parameters, exact=is_exact)
     if transaction.dialect != "postgresql":
         find = statements.find_expired(exact=is_exact)
         found, *last = transaction.execute(find, parameters).one()
         delete = statements.delete_found(exact=is_exact)
-        deleted = transaction.execute(delete, parameters).rowcount if found else 0
+        starts = transaction.execute(delete, parameters).scalars().all() if found else []
+        deleted, newest = len(starts), newest_of(starts)
     else:
         statement = statements.delete_expired(branch, exact=is_exact)
         try:
-            found, deleted, *last = _execute(transaction, statement, parameters, branch).one()
+            with safely():
+                found, deleted, newest, *last = _execute(
+                    transaction, statement, parameters, branch
+                ).one()
         except DBAPIError as error:
-            if sqlstate(error) == statements.GUARD_STATE:
-                raise UnsafeExpiry from error
             if branch is None or branch.parent is None or not is_missing_object(error):
                 raise
             return Deleted(0, 0, None)  # another session has just dropped the partition
-    return Deleted(found, deleted, Place(*last) if found else None)
+    return Deleted(found, deleted, Place(*last) if found else None, newest)
 
 
 def first_expired(
     transaction: Transaction, branch: Branch | None, cutoff: datetime, low: Place
 ) -> Place | None:
     """Return the place of the first row that a batch would delete."""
-    statement = statements.first_expired(branch)
     parameters = _parameters(low.exact(), cutoff, 1)
+    if transaction.layout.is_distributed:
+        return shards.first_found(transaction, statements.find_in_shards(exact=True), parameters)
+    statement = statements.first_expired(branch)
     row = _execute(transaction, statement, parameters, branch).one_or_none()
     return row and Place(*row)
 

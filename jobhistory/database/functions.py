@@ -38,6 +38,31 @@ def _later_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
     return f"max({compiler.process(function.clauses, **options)})"
 
 
+class seconds_after(GenericFunction[datetime]):  # noqa: N801
+    """The time that is N seconds after another."""
+
+    type = UTCDateTime()
+    package = "jobhistory"  # keeps the name out of the app's own `func`
+    inherit_cache = True
+
+
+@compiles(seconds_after, "postgresql")
+def _seconds_after_on_postgresql(function: Any, compiler: Any, **options: Any) -> str:
+    moment, seconds = (compiler.process(each, **options) for each in function.clauses)
+    # Not added to the time itself, which depends on the time zone if the interval has days. Citus
+    # does not let an UPDATE set a column to what depends on a setting.
+    local = f"{moment} AT TIME ZONE 'UTC' + make_interval(secs => {seconds})"
+    return f"(({local}) AT TIME ZONE 'UTC')"
+
+
+@compiles(seconds_after)
+def _seconds_after_elsewhere(function: Any, compiler: Any, **options: Any) -> str:
+    moment, seconds = (compiler.process(each, **options) for each in function.clauses)
+    # SQLite computes with milliseconds, so the microseconds are added again as text.
+    whole = f"strftime('%Y-%m-%d %H:%M:%S', substr({moment}, 1, 19), '+{seconds} seconds')"
+    return f"({whole} || substr({moment}, 20))"
+
+
 class elapsed_ms(GenericFunction[int]):  # noqa: N801
     """The whole milliseconds from a start to an end; 0 if the end is before the start."""
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import delete, select
 
+from jobhistory.database.marks import DeletedRows
 from jobhistory.database.statements.pages import records_of
 from jobhistory.database.statements.read import POSITION, criteria_of, place_of
 from jobhistory.database.transaction import Purpose, RunsTransactions, Transaction
@@ -20,11 +22,19 @@ logger = logging.getLogger(__name__)
 
 
 class Purged(NamedTuple):
-    """The result of a batch: the number of rows found, the last of them, and the ids deleted."""
+    """The result of a batch.
+
+    Attributes:
+        found: the number of rows found.
+        last: the last of them.
+        ids: the ids of the deleted rows.
+        newest: the most recent start of these.
+    """
 
     found: int
     last: Cursor | None
     ids: frozenset[UUID]
+    newest: datetime | None = None
 
 
 class Purging:
@@ -48,11 +58,13 @@ class Purging:
         self._query = query
         self._forget = forget
         self._after: Cursor | None = None
+        self._deleted_rows = DeletedRows()
         self._kept = 0
 
     def delete_batch(self) -> tuple[int, bool]:
         """Delete one batch; return the number of deleted rows, and whether it was the last."""
-        purged = self._history.run(Purpose.MAINTAIN, self._delete)
+        purged = self._history.run(Purpose.MAINTAIN_AS_ONE, self._delete)
+        self._deleted_rows.keep()
         self._forget(purged.ids)
         self._after = purged.last
         self._kept += max(0, purged.found - len(purged.ids))
@@ -68,12 +80,14 @@ class Purging:
             )
 
     def _delete(self, transaction: Transaction) -> Purged:
-        return delete_batch(transaction, self._query, self._after)
+        purged = delete_batch(transaction, self._query, self._after)
+        self._deleted_rows.note(transaction, purged.newest)
+        return purged
 
 
 def delete_batch(transaction: Transaction, query: HistoryQuery, after: Cursor | None) -> Purged:
     """Delete the first rows that meet the criteria after a place, in the order of the query."""
-    statement, parameters = records_of(query, after)
+    statement, parameters = records_of(query, after, transaction.layout)
     page = statement.subquery()  # so that payloads and other large values are not read
     places = transaction.execute(select(page.c.started_at, page.c.id), parameters).all()
     if not places:
@@ -83,5 +97,7 @@ def delete_batch(transaction: Transaction, query: HistoryQuery, after: Cursor | 
     conditions = [*criteria_of(query), place_of(last) >= POSITION]
     if after is not None:
         conditions.append(place_of(after) < POSITION)
-    deleted = transaction.execute(delete(TABLE).where(*conditions).returning(COLUMNS.id))
-    return Purged(len(places), last, frozenset(deleted.scalars()))
+    remove = delete(TABLE).where(*conditions).returning(COLUMNS.id, COLUMNS.started_at)
+    deleted = transaction.execute(remove).all()
+    newest = max((started_at for _, started_at in deleted), default=None)
+    return Purged(len(places), last, frozenset(id_ for id_, _ in deleted), newest)

@@ -8,15 +8,30 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Engine, MetaData, String, Table, inspect, select
 
-from jobhistory.database.engines import shown_url
+from jobhistory.database.urls import shown_url
 from jobhistory.errors import InvalidInput, SchemaOutOfDate
 from jobhistory.schema import COLUMN_NAMES, TABLE_NAME
 
 VERSION_TABLE = "job_history_alembic_version"
 
 # A constant, because Alembic takes longer to import than the rest of the library.
-REVISIONS = ("jobhistory_0011", "jobhistory_0012")
+REVISIONS = (
+    "jobhistory_0011",
+    "jobhistory_0013",
+    "jobhistory_0015",
+    "jobhistory_0016",
+    "jobhistory_0017",
+)
 """The revisions that exist in this version of the library, oldest first."""
+
+BEFORE_ROLLUPS = REVISIONS[1]
+"""The revision that creates only the history table and its indexes."""
+
+BEFORE_EXPECTATIONS = REVISIONS[2]
+"""The revision that creates no tables of expectations and incidents, nor later ones."""
+
+BEFORE_ARCHIVE = REVISIONS[3]
+"""The revision that creates everything except the manifest of archives."""
 
 HEAD = REVISIONS[-1]
 """The revision that this version of the library requires."""
@@ -90,8 +105,13 @@ def has_table(connection: Connection, schema: str | None, name: str = TABLE_NAME
 
 def quoted_table(connection: Connection, schema: str | None) -> str:
     """Return the name of the history table for SQL, or as the value of a parameter."""
+    return quoted_name(connection, schema, TABLE_NAME)
+
+
+def quoted_name(connection: Connection, schema: str | None, table: str) -> str:
+    """Return the name of a table for SQL, or as the value of a parameter."""
     quote = connection.dialect.identifier_preparer.quote
-    name = ".".join(quote(each) for each in (schema, TABLE_NAME) if each is not None)
+    name = ".".join(quote(each) for each in (schema, table) if each is not None)
     # SQLAlchemy doubles percent signs for some drivers, and text() would double them again.
     return name.replace("%%", "%") if quote("%") == '"%%"' else name
 

@@ -2,63 +2,78 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from itertools import count
-from random import uniform
 from typing import Any, TypeVar
+from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InvalidRequestError, SQLAlchemyError
 from sqlalchemy.orm import Session
-from sqlalchemy.util import await_only
-from sqlalchemy.util.concurrency import in_greenlet
 
 from jobhistory._runtime.commit_hooks import CommitHooks, PendingWrite
+from jobhistory._runtime.randomness import random_number
 from jobhistory._runtime.ring import RingBuffer
 from jobhistory.database import binds, busy, revision
 from jobhistory.database.access import Access, EngineAccess, EngineSessions, through_session
+from jobhistory.database.changes import DatabaseChanges
 from jobhistory.database.circuit_breaker import CircuitBreaker, timed_out
 from jobhistory.database.deadlines import Deadline, TimeLimits, current_deadline
 from jobhistory.database.driver_errors import (
     is_conflict,
+    is_denied,
     is_in_aborted_transaction,
     is_missing_object,
     is_no_answer,
     is_outdated_plan,
     is_time_out,
 )
+from jobhistory.database.folding import OverdueFolding, fold_overdue
 from jobhistory.database.history import DatabaseHistory
+from jobhistory.database.layout import forget_outdated
+from jobhistory.database.notifier import Notifier
+from jobhistory.database.pausing import sleep
 from jobhistory.database.prepared import PreparedStatements
+from jobhistory.database.retries import Retries
+from jobhistory.database.statements.outcomes import OutcomeStatements
 from jobhistory.database.statements.read import WITH_IDS
 from jobhistory.database.transaction import Purpose, Transaction
 from jobhistory.errors import SchemaOutOfDate, hide_values, reason
 from jobhistory.execution.outcome import SURVIVE_ROLLBACK, ExecutionKey, Outcome
+from jobhistory.execution.retention import Retention
 from jobhistory.execution.status import Status
 from jobhistory.schema import HistoryRecord, record_from, values_of
+from jobhistory.statistics.keeping import Keeping
+from jobhistory.typing import Random
 
 T = TypeVar("T")
 Row = dict[str, Any]
 
-_MAX_ATTEMPTS = 10
-_FIRST_PAUSE = 0.005
-
 
 class OwnTransactions(DatabaseHistory):
-    """A history that runs each operation in a separate session and transaction."""
+    """A history that runs each operation in a separate session and transaction.
+
+    Attributes:
+        random: returns the random numbers of the pauses before retries.
+    """
 
     def __init__(
         self,
         session_factory: Callable[[], Session],
         ring: RingBuffer[Row],
         schema: str | None,
+        statements: OutcomeStatements,
+        declared: Retention | None,
+        keeping: Keeping,
+        *,
+        notify: bool = False,
     ) -> None:
-        super().__init__(ring, schema)
+        super().__init__(ring, schema, statements, declared, keeping)
+        self.notifier = Notifier(self.own_engine) if notify else None
         self.limits = TimeLimits()
         self.breaker = CircuitBreaker()
+        self.overdue = OverdueFolding()
+        self.random: Random = random_number
         self._session_factory = session_factory
         self._engines = binds.Engines(session_factory)
         self._prepared = (
@@ -81,17 +96,26 @@ class OwnTransactions(DatabaseHistory):
             SchemaOutOfDate: if the table is missing or outdated.
             OperationalError: if the call was aborted at its deadline.
         """
-        if purpose in (Purpose.READ, Purpose.MAINTAIN):
+        if purpose in (Purpose.READ, Purpose.MAINTAIN, Purpose.MAINTAIN_AS_ONE):
             return self._retry(purpose, operation)
         # Batches of a Recorder ignore the breaker, because only the Recorder's thread waits.
         if self.breaker.is_open and purpose is not Purpose.RECORD_LATER:
             self.breaker.check()
+        rows = 0
+
+        def counted(transaction: Transaction) -> T:
+            nonlocal rows
+            result = operation(transaction)
+            rows = len(transaction.ended) + transaction.counted
+            return result
+
         begun = self.breaker.clock()
         # Engines of the library enforce the deadline. Those of an app follow its driver's settings.
-        deadline = Deadline(self.limits.call if purpose is Purpose.RECORD else self.limits.bulk)
+        is_call = purpose in (Purpose.RECORD, Purpose.RECORD_AS_ONE)
+        deadline = Deadline(self.limits.call if is_call else self.limits.bulk)
         token = current_deadline.set(deadline)
         try:
-            result = self._retry(purpose, operation)
+            result = self._retry(purpose, counted)
         except Exception as error:
             self._update_breaker(error, deadline, self.breaker.clock() - begun)
             raise
@@ -99,7 +123,32 @@ class OwnTransactions(DatabaseHistory):
             current_deadline.reset(token)
         if self.breaker.is_open:
             self.breaker.close()
+        if self.overdue.is_to_be_tried(rows):
+            self.overdue.attempt(self._fold_overdue)
         return result
+
+    @property
+    def commits(self) -> bool:
+        """Whether each operation is committed at its end; not if sessions share a transaction."""
+        with self._access(binds.WRITING) as access:
+            return not isinstance(access.bind, Connection)
+
+    def _fold_overdue(self) -> None:
+        """Fold a batch if too much waits, unless sessions are in a transaction of the app."""
+        if not self.commits:
+            return
+        token = current_deadline.set(Deadline(self.limits.call))
+        try:
+            self._retry(Purpose.FOLD_OVERDUE, fold_overdue)
+        finally:
+            current_deadline.reset(token)
+
+    def _busy_seconds(self, purpose: Purpose) -> float:
+        """Return the time limit for retries while SQLite is busy."""
+        if purpose is Purpose.FOLD_OVERDUE:
+            return 0
+        is_maintenance = purpose in (Purpose.MAINTAIN, Purpose.MAINTAIN_AS_ONE)
+        return self.limits.busy_maintenance if is_maintenance else self.limits.busy
 
     def refuse_wrong_schema(
         self, error: DBAPIError, transaction: Transaction | None = None
@@ -147,14 +196,14 @@ class OwnTransactions(DatabaseHistory):
     def _retry(self, purpose: Purpose, operation: Callable[[Transaction], T]) -> T:
         """Run an operation, with retries after conflicts and while SQLite is busy."""
         is_writer = purpose is not Purpose.READ
-        as_one = purpose in (Purpose.RECORD_MANY, Purpose.RECORD_LATER)
-        is_maintenance = purpose is Purpose.MAINTAIN
-        seconds = self.limits.busy_maintenance if is_maintenance else self.limits.busy
+        as_one = purpose not in (Purpose.RECORD, Purpose.READ, Purpose.MAINTAIN)
+        seconds = self._busy_seconds(purpose)
         prepared = self._prepared
         if purpose is not Purpose.RECORD or not (prepared and prepared.are_usable):
             prepared = None
         wait: busy.Wait | None = None
-        for attempt in count(1):
+        retries = Retries(self.random)
+        while True:
             try:
                 with self._access(binds.WRITING if is_writer else binds.READING) as access:
                     wait = wait or busy.Wait(access.bind, seconds, is_writer=is_writer)
@@ -162,15 +211,38 @@ class OwnTransactions(DatabaseHistory):
                     with wait.turn(), begun as connection:
                         transaction = self._transaction(access, connection, prepared)
                         result = _result(operation, transaction, access.bind, wait)
+                        changed = transaction.changed if self.notifies(transaction) else []
                     # Done before the connection is returned, which may fail.
-                    if transaction.ended:
-                        self.ring.extend(transaction.ended)
+                    self.note_committed(transaction.ended, changed)
                     return result
             except DBAPIError as error:
-                longest = self._longest_pause(error, wait, attempt)
-            # A random pause, so that sessions that conflicted do not collide again.
-            _sleep(uniform(0, longest))  # noqa: S311
-        raise AssertionError("unreachable")
+                pause = self._pause_after(error, wait, retries)
+            sleep(pause)
+
+    def notifies(self, transaction: Transaction) -> bool:
+        """Return whether followers are notified of what a transaction changes."""
+        return self.notifier is not None and transaction.dialect == "postgresql"
+
+    def note_committed(self, ended: list[Row], changed: list[UUID]) -> None:
+        """Append ended executions to the ring buffer, and notify followers of changed ones."""
+        if ended:
+            self.ring.extend(ended)
+        if changed and self.notifier is not None:
+            self.notifier.add(changed)
+
+    def changes(self) -> DatabaseChanges:
+        """Return the history as a source of changes."""
+        return DatabaseChanges(self)
+
+    def close(self) -> None:
+        """Send notifications that wait, within a second, and end their sender."""
+        if self.notifier is not None:
+            self.notifier.close()
+
+    def own_engine(self, route: dict[str, Any] = binds.WRITING) -> tuple[Engine, dict[str, Any]]:
+        """Return the engine for an `OwnConnection`, and the execution options of statements."""
+        with self._access(route) as access:
+            return access.bind.engine, {**access.options, **self.options}
 
     def _access(self, route: dict[str, Any]) -> AbstractContextManager[Access]:
         factory = self._session_factory
@@ -183,8 +255,8 @@ class OwnTransactions(DatabaseHistory):
     ) -> Transaction:
         return Transaction(connection, {**access.options, **self.options}, prepared)
 
-    def _longest_pause(self, error: DBAPIError, wait: busy.Wait | None, attempt: int) -> float:
-        """Return the maximum pause before a retry, in seconds.
+    def _pause_after(self, error: DBAPIError, wait: busy.Wait | None, retries: Retries) -> float:
+        """Return the pause before a retry, in seconds.
 
         Raises:
             DBAPIError: the given error, if the operation should not be retried.
@@ -192,11 +264,11 @@ class OwnTransactions(DatabaseHistory):
         """
         hide_values(error)
         self.refuse_wrong_schema(error)
-        if wait is not None and wait.should_retry(error):
-            return busy.LONGEST_PAUSE
-        has_dropped_plan = is_outdated_plan(error) and error.connection_invalidated
-        if (is_conflict(error) or has_dropped_plan) and attempt < _MAX_ATTEMPTS:
-            return _FIRST_PAUSE * attempt**2
+        pause = None if wait is None else retries.pause_after(error, wait)
+        if pause is not None:
+            return pause
+        if is_denied(error):
+            error.add_note("'jobhistory db check', run as this role, prints the grants it lacks")
         raise error
 
 
@@ -209,9 +281,14 @@ class CallersTransaction(DatabaseHistory):
     """
 
     def __init__(self, session: Session, own: OwnTransactions) -> None:
-        super().__init__(own.ring, own.schema)
+        super().__init__(own.ring, own.schema, own.statements, own.declared, own.keeping)
         self._session = session
         self._own = own
+
+    @property
+    def commits(self) -> bool:
+        """Whether each operation is committed at its end: the caller commits."""
+        return False
 
     def insert(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
         """Write a new row, and remember it in case the transaction fails."""
@@ -240,7 +317,9 @@ class CallersTransaction(DatabaseHistory):
                 and outcome.values["status"] in SURVIVE_ROLLBACK
                 and _can_be_written_later_only(error)
             ):
-                return self._record_later(outcome._replace(row=row).ended_row())
+                return self._record_later(
+                    outcome._replace(row=row).ended_row(self.statements.retention)
+                )
             raise
 
     @property
@@ -256,17 +335,21 @@ class CallersTransaction(DatabaseHistory):
             with _savepoint(connection):
                 result = operation(transaction)
         except DBAPIError as error:
+            forget_outdated(connection.dialect, error)
             hide_values(error)
             self._own.refuse_wrong_schema(error, transaction)
             raise
-        if transaction.ended:
-            self._follow(connection, transaction.ended, survives=transaction.survives)
+        changed = transaction.changed if self._own.notifies(transaction) else []
+        if transaction.ended or changed:
+            self._follow(connection, transaction.ended, changed, survives=transaction.survives)
         return result
 
-    def _follow(self, connection: Connection, rows: list[Row], *, survives: bool) -> None:
-        """Append rows to the ring buffer after the commit, or record failures after a rollback."""
+    def _follow(
+        self, connection: Connection, rows: list[Row], changed: list[UUID], *, survives: bool
+    ) -> None:
+        """Note rows and changes after the commit, or record failures after a rollback."""
         if not _is_in_transaction(connection):
-            self.ring.extend(rows)
+            self._own.note_committed(rows, changed)
             return
 
         def on_rollback() -> None:
@@ -275,9 +358,9 @@ class CallersTransaction(DatabaseHistory):
                     self._record_later(row)
 
         write = PendingWrite(
-            on_commit=lambda: self.ring.extend(rows),
+            on_commit=lambda: self._own.note_committed(rows, changed),
             on_rollback=on_rollback,
-            is_committed=lambda: self._later().holds(rows),
+            is_committed=lambda: not rows or self._later().holds(rows),
         )
         self._hooks.add(connection, write)
 
@@ -303,8 +386,12 @@ class LaterTransactions(OwnTransactions):
             lambda: Session(bind, join_transaction_mode="create_savepoint"),
             own.ring,
             own.schema,
+            own.statements,
+            own.declared,
+            own.keeping,
         )
-        self.limits, self.breaker = own.limits, own.breaker
+        self.limits, self.breaker, self.notifier = own.limits, own.breaker, own.notifier
+        self.overdue = OverdueFolding(is_on=False)  # the bind may be in the caller's transaction
 
     def holds(self, rows: list[Row]) -> bool:
         """Return whether the history contains these rows with the same `completed_at`."""
@@ -371,11 +458,3 @@ def _can_be_written_later_only(error: SQLAlchemyError) -> bool:
         or is_conflict(error)
         or is_time_out(error)
     )
-
-
-def _sleep(seconds: float) -> None:
-    # A store for asyncio must not block the event loop. Without greenlet, in_greenlet() raises.
-    if sys.modules.get("greenlet") is not None and in_greenlet():
-        await_only(asyncio.sleep(seconds))
-    else:
-        time.sleep(seconds)

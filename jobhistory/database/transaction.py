@@ -6,10 +6,12 @@ from collections.abc import Callable
 from enum import Enum, auto
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
+from uuid import UUID
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
+from jobhistory.database.layout import Layout, layout_of
 from jobhistory.database.prepared import PreparedStatements
 from jobhistory.sanitize.json_text import decoded
 from jobhistory.schema import HistoryRecord, loaded_record
@@ -26,6 +28,9 @@ class Purpose(Enum):
     RECORD = auto()
     """A recording call. The job that makes it must not wait long."""
 
+    RECORD_AS_ONE = auto()
+    """A recording call whose statements must be one transaction."""
+
     RECORD_MANY = auto()
     """A call that records many rows, and for which the caller waits."""
 
@@ -37,6 +42,12 @@ class Purpose(Enum):
 
     MAINTAIN = auto()
     """A batch of expiry, or of the search for lost workers."""
+
+    MAINTAIN_AS_ONE = auto()
+    """A batch of maintenance whose statements must be one transaction."""
+
+    FOLD_OVERDUE = auto()
+    """A batch of folding by a recording call, which must not wait for a busy database."""
 
 
 class Transaction:
@@ -54,9 +65,11 @@ class Transaction:
             appended to the ring buffer.
         survives: whether failures among these are recorded even if the caller's transaction is
             rolled back.
+        counted: the number of executions that are only counted.
+        started: the ids of executions that started in this transaction.
     """
 
-    __slots__ = ("_options", "_prepared", "connection", "ended", "survives")
+    __slots__ = ("_options", "_prepared", "connection", "counted", "ended", "started", "survives")
 
     def __init__(
         self,
@@ -68,7 +81,14 @@ class Transaction:
         self._options = options
         self._prepared = prepared
         self.ended: list[Row] = []
+        self.started: list[UUID] = []
         self.survives = False
+        self.counted = 0
+
+    @property
+    def changed(self) -> list[UUID]:
+        """The ids of executions that started or ended in this transaction."""
+        return [*self.started, *(row["id"] for row in self.ended)]
 
     @property
     def dialect(self) -> str:
@@ -86,6 +106,11 @@ class Transaction:
         options = {**self.connection.get_execution_options(), **self._options}
         schema: str | None = (options.get("schema_translate_map") or {}).get(None)
         return schema
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of the table, which the first call on an engine reads."""
+        return layout_of(self.connection, self.schema)
 
     def execute(self, statement: Any, parameters: Any = None, **options: Any) -> Any:
         """Execute a statement; `options` replace its execution options."""
@@ -125,6 +150,15 @@ class RunsTransactions(Protocol):
 
     def run(self, purpose: Purpose, operation: Callable[[Transaction], T]) -> T:
         """Run an operation in a transaction and return its result."""
+        ...
+
+
+class CommitsTransactions(RunsTransactions, Protocol):
+    """Such an object that knows who commits."""
+
+    @property
+    def commits(self) -> bool:
+        """Whether each operation is committed at its end, and not by the caller."""
         ...
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from jobhistory._runtime.clock import in_utc, utc_now
+from jobhistory._runtime.randomness import GENERATOR
 from jobhistory.errors import InvalidInput
 from jobhistory.sanitize.truncate import NAME_LENGTH, storable_text, truncate_name
-from jobhistory.typing import Id
+
+if TYPE_CHECKING:  # it imports asyncio, and `jobhistory run` starts its command without it
+    from jobhistory.typing import Id
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TOLERANCE = timedelta(days=1)
@@ -21,12 +22,7 @@ _VERSION_AND_VARIANT = 7 << 76 | 0b10 << 62
 _COUNTER_BITS = 30
 _RANDOM_BITS = 32
 
-# A separate generator, because an app may seed that of the `random` module. Ids are not secrets.
-_random = Random()  # noqa: S311
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_random.seed)
-
-_counter = count(_random.getrandbits(_COUNTER_BITS - 1))
+_counter = count(GENERATOR.getrandbits(_COUNTER_BITS - 1))
 """A counter that orders the ids that one process makes for the same microsecond."""
 
 
@@ -62,7 +58,7 @@ def id_at(moment: datetime) -> UUID:
         | (rest * 4096 // 1000) << 64
         | _VERSION_AND_VARIANT
         | counted << _RANDOM_BITS
-        | _random.getrandbits(_RANDOM_BITS)
+        | GENERATOR.getrandbits(_RANDOM_BITS)
     )
 
 

@@ -13,6 +13,7 @@ from jobhistory.execution.status import Status
 from jobhistory.typing import Id
 
 if TYPE_CHECKING:
+    from jobhistory.execution.retention import Retention
     from jobhistory.schema import HistoryRecord
 
 _MILLISECOND = timedelta(milliseconds=1)
@@ -118,13 +119,15 @@ class Outcome(NamedTuple):
         moment: datetime = self.values["completed_at"]
         return max(moment, started_at)
 
-    def ended_row(self) -> dict[str, Any]:
-        """Return the complete row with this outcome. Requires `row`."""
+    def ended_row(self, retention: Retention) -> dict[str, Any]:
+        """Return the complete row with this outcome, kept as its store does. Requires `row`."""
         assert self.row is not None
         row: dict[str, Any] = self.row | dict.fromkeys(OUTCOME_COLUMNS) | self.values
         row["completed_at"] = self.completed_at(row["started_at"])
         if row["execution_time_ms"] is None:
             row["execution_time_ms"] = elapsed_ms(row["started_at"], row["completed_at"])
+        if retention.rules:
+            row["expires_at"] = retention.expiry_after(self.row, row["status"])
         return row
 
     def agrees_with(self, record: HistoryRecord) -> bool:

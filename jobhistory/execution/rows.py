@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,7 @@ from uuid import UUID
 from jobhistory._runtime.clock import in_utc
 from jobhistory._runtime.durations import parse_retention
 from jobhistory._runtime.log_tail import LogTail
+from jobhistory._runtime.randomness import random_number
 from jobhistory.errors import InvalidInput
 from jobhistory.execution.ids import (
     check_uuid,
@@ -24,6 +25,7 @@ from jobhistory.execution.ids import (
 from jobhistory.execution.job import PartialResults, check_keys, job_fields, partial_fields
 from jobhistory.execution.labels import merged_labels, read_labels
 from jobhistory.execution.outcome import ExecutionKey, Outcome, Which, elapsed_ms
+from jobhistory.execution.retention import Retention
 from jobhistory.execution.status import Status, read_status
 from jobhistory.execution.times import complete_times, expiry
 from jobhistory.execution.trace import (
@@ -41,7 +43,7 @@ from jobhistory.execution.values import (
 from jobhistory.failure import CANCELLATIONS, Failure
 from jobhistory.sanitize.json_values import TEXT_ERROR_TYPE, Sanitizer
 from jobhistory.sanitize.tracebacks import safe_text
-from jobhistory.typing import Clock, Duration, ErrorLike, Id, Milliseconds
+from jobhistory.typing import Clock, Duration, ErrorLike, Id, Milliseconds, Random
 
 _ERROR_COLUMNS = ("error_type", "error_message", "error_stack")
 _IDS_THAT_EVENTS_LACK = ("worker_id", "correlation_id")
@@ -50,15 +52,16 @@ _REQUIRED = ("job_id", "correlation_id", "task_identifier", "worker_id", "status
 
 @dataclass(frozen=True)
 class RowBuilder:
-    """A builder of rows and outcomes, with the clock, the retention and the sanitizer of a store.
+    """A builder of rows and outcomes, with the clock, the retention and other settings of a store.
 
     Each method raises `InvalidInput` if an argument is invalid.
     """
 
     clock: Clock
-    retention: timedelta | None
+    retention: Retention
     sanitizer: Sanitizer
     labels: Mapping[str, str] = field(default_factory=dict)
+    random: Random = random_number
 
     def started(
         self,
@@ -73,17 +76,13 @@ class RowBuilder:
     ) -> dict[str, Any]:
         """Return the row of an execution that starts now.
 
-        A retention of `None` means the store's retention. Columns that few executions use are
-        absent, because each one makes the INSERT slower.
+        A retention of `None` means the store's retention for a completion. Columns that few
+        executions use are absent, because each one makes the INSERT slower.
         """
         given = job_fields(job)
         key = ExecutionKey.of(given["id"], worker_id, correlation_id, job_id_from="job.id")
         now = self.now()
-        retention = (
-            self.retention
-            if history_retention is None
-            else parse_retention(history_retention, now=now)
-        )
+        kept = None if history_retention is None else parse_retention(history_retention, now=now)
         attempts, run_at = given["attempts"], given["run_at"]
         payload, payload_is_exact = self.sanitizer.payload(given["payload"])
         row = {
@@ -104,10 +103,13 @@ class RowBuilder:
             "queue_time_ms": None
             if run_at is None
             else elapsed_ms(in_utc(run_at, "job.run_at"), now),
-            "expires_at": expiry(now, retention),
+            "expires_at": expiry(now, kept),
         }
         if given["labels"] is not None or self.labels:
             row["labels"] = self._labels(given["labels"], "job.labels")
+        if history_retention is None:
+            # That of a completion: changing it would make completions slower.
+            row["expires_at"] = self.retention.expiry(row, Status.COMPLETED)
         if parent_id is not None:
             row["parent_id"] = read_parent_id(parent_id, "parent_id")
         trace = trace_of(traceparent, "traceparent")
@@ -220,7 +222,7 @@ class RowBuilder:
         else:
             read_execution_id(row["id"], "id", started_at=row["started_at"])
         if "expires_at" not in given:
-            row["expires_at"] = expiry(row["started_at"], self.retention)
+            row["expires_at"] = self.retention.expiry(row, row["status"])
         return row
 
     def with_log_tail(self, outcome: Outcome, log: LogTail) -> Outcome:
@@ -238,6 +240,10 @@ class RowBuilder:
         missing = [name for name in _IDS_THAT_EVENTS_LACK if given.get(name) in (None, "")]
         row = self.ended({**given, **dict.fromkeys(missing, "unknown")}, argument="record")
         return row | dict.fromkeys(missing, "")
+
+    def is_chosen(self, share: float | None) -> bool | None:
+        """Return whether an execution belongs to a random share of all; `None` without a share."""
+        return None if share is None else self.random() < share
 
     def now(self) -> datetime:
         """Return the current time in UTC.
@@ -368,7 +374,8 @@ class RowBuilder:
 
 def has_id(execution: Mapping[str, Any] | None, fields: Mapping[str, Any]) -> bool:
     """Return whether a caller chose the id of an ended execution."""
-    return any(given is not None and given.get("id") is not None for given in (execution, fields))
+    given = (each for each in (execution, fields) if isinstance(each, Mapping))  # checked later
+    return any(each.get("id") is not None for each in given)
 
 
 def _refuse_error(row: Mapping[str, Any]) -> None:

@@ -37,6 +37,22 @@ def read_share(value: Any, argument: str) -> float:
     return float(value)
 
 
+def read_recorded(value: Any, argument: str) -> float | None:
+    """Return the share of completed executions to store; `None` to store all from their start."""
+    if value == "all":
+        return None
+    if value == "failures":
+        return 0.0
+    try:
+        return read_share(value, argument)
+    except InvalidInput:
+        raise InvalidInput(
+            argument,
+            value,
+            "is neither 'all', nor 'failures', nor a share from 0 to 1; write it like 0.01",
+        ) from None
+
+
 def read_attempt_number(value: Any, argument: str) -> int:
     """Return the number of an attempt."""
     check_count(value, argument, least=0, most=_LARGEST_ATTEMPT, example=1)

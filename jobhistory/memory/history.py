@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import operator
+from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
@@ -18,7 +19,7 @@ from jobhistory._runtime.batches import Batches
 from jobhistory._runtime.commit_hooks import CommitHooks, PendingWrite
 from jobhistory._runtime.ring import RingBuffer
 from jobhistory.errors import ExecutionAlreadyFinished, ExecutionNotFound, InvalidInput
-from jobhistory.execution.batch import Batch, BatchResult
+from jobhistory.execution.batch import Batch, BatchResult, Counted
 from jobhistory.execution.outcome import (
     OUTCOME_COLUMNS,
     SURVIVE_ROLLBACK,
@@ -28,15 +29,35 @@ from jobhistory.execution.outcome import (
     lost_outcome,
     not_found,
 )
+from jobhistory.execution.retention import Retention
 from jobhistory.execution.status import Status
-from jobhistory.memory.reports import failures_of, stats_of
+from jobhistory.memory.changes import MemoryChanges
+from jobhistory.memory.expectations import MemoryExpectations
+from jobhistory.memory.reports import failures_of, stats_of, workers_of
+from jobhistory.memory.retention import coverage_of, to_delete
 from jobhistory.memory.rows import Rows, newest_first
 from jobhistory.query.criteria import HistoryQuery
 from jobhistory.query.cursor import Cursor
 from jobhistory.query.lost import LostQuery
-from jobhistory.query.reports import Count, FailureGroup, TaskStats
-from jobhistory.sanitize.truncate import ascii_lower
+from jobhistory.query.matching import matches
+from jobhistory.query.overlap import Claim, Overlap
+from jobhistory.query.reports import (
+    Count,
+    FailureGroup,
+    TaskStats,
+    WaitingForPartition,
+    WorkerActivity,
+    before_window,
+)
+from jobhistory.query.retention import RetentionCoverage
+from jobhistory.query.rollups import Key, Question, count_of, is_of_known
+from jobhistory.query.rollups import stats_of as stats_of_rollups
 from jobhistory.schema import HistoryRecord, record_from, values_of
+from jobhistory.statistics.cover import Cover
+from jobhistory.statistics.ever import TaskMeasures
+from jobhistory.statistics.keeping import Keeping
+from jobhistory.statistics.measures import Measures
+from jobhistory.typing import Clock
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +67,7 @@ STARTED_LIMIT = 10_000
 Row = dict[str, Any]
 
 
-class MemoryHistory:
+class MemoryHistory(MemoryExpectations):
     """Started executions, and the ring buffer of ended ones. Thread-safe.
 
     With a session, writes belong to the session's transaction. Reads see them at once, but the
@@ -54,18 +75,26 @@ class MemoryHistory:
     records failures again, as a history in a database does.
     """
 
-    def __init__(self, rows: Rows, session: Session | None = None) -> None:
-        self._rows = rows
+    def __init__(self, rows: Rows, retention: Retention, session: Session | None = None) -> None:
+        super().__init__(rows)
+        self._retention = retention
         self._session = session
 
     @classmethod
-    def on(cls, ring: RingBuffer[Row]) -> MemoryHistory:
-        """Return a history that appends ended executions to a ring buffer."""
-        return cls(Rows(ring))
+    def on(
+        cls, ring: RingBuffer[Row], retention: Retention, clock: Clock, keeping: Keeping
+    ) -> MemoryHistory:
+        """Return a history that appends ended executions to a ring buffer.
+
+        Args:
+            clock: returns the current time.
+            keeping: how long statistics are kept.
+        """
+        return cls(Rows(ring, clock, keeping), retention)
 
     def in_session(self, session: Session) -> MemoryHistory:
         """Return a view of this history that writes in the transaction of a caller's session."""
-        return MemoryHistory(self._rows, session)
+        return MemoryHistory(self._rows, self._retention, session)
 
     def insert(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
         """Add a new row and return its record.
@@ -85,6 +114,26 @@ class MemoryHistory:
         if self._session is not None and record.status is Status.STARTED:
             self._hooks.remember(ExecutionKey.of_row(row), row["id"], value=values_of(record))
         return record
+
+    def claim(self, row: Row, rivals: Overlap, now: datetime) -> Claim:
+        """Add a new row, unless another execution of its task runs; end those that are lost."""
+        with self._rows.lock:
+            claim = self._cleared(rivals, now)
+            if claim.holder is None:
+                self.insert(row)
+        return claim
+
+    def end_lost(self, rivals: Overlap, now: datetime) -> list[HistoryRecord]:
+        """End the executions of a task that are lost, the oldest first, and return them."""
+        with self._rows.lock:
+            return self._cleared(rivals, now).lost
+
+    def _cleared(self, rivals: Overlap, now: datetime) -> Claim:
+        def end(found: list[HistoryRecord]) -> list[HistoryRecord]:
+            searches = rivals.lost_among(found, now)
+            return [record_from(row) for lost in searches for row in self._end(lost, now)]
+
+        return rivals.cleared(lambda: self.find(rivals.query), end)
 
     def insert_ended(self, row: Row, *, may_exist: bool = False) -> HistoryRecord:
         """Add the row of an ended execution and return its record.
@@ -108,6 +157,20 @@ class MemoryHistory:
                 self._record_later(row)
         return record_from(row)
 
+    def count_only(self, row: Row) -> HistoryRecord:
+        """Count an ended execution in the statistics, without its row. Return its record."""
+        self._count(Counted.of(row))
+        return record_from(row)
+
+    def _count(self, execution: Counted) -> None:
+        """Count an execution; in a session, after the commit."""
+        count = partial(self._rows.count_only, execution)
+        if self._session is None:
+            count()
+        else:
+            write = PendingWrite(count, on_rollback=lambda: None, is_committed=lambda: False)
+            self._hooks.add(self._connection(), write)
+
     def insert_many_ended(self, rows: list[Row]) -> None:
         """Add the rows of ended executions.
 
@@ -125,14 +188,20 @@ class MemoryHistory:
             for row in rows:
                 self._put(row, None, connection, survives=False)
 
-    def heartbeat(self, id_: UUID, values: Row) -> bool:
+    def observe(self, row: Row) -> None:
+        """Add an execution that ended elsewhere to the ring buffer."""
+        self._rows.append(row)
+
+    def heartbeat(self, id_: UUID, job_id: str, values: Row) -> bool:
         """Write signs of life of a started execution, and return whether there is one.
 
         Ended executions stay as they are.
         """
         return self._rows.update(id_, values)
 
-    def exchange_label(self, id_: UUID, name: str, old: str | None, new: str | None) -> bool:
+    def exchange_label(
+        self, id_: UUID, job_id: str, name: str, old: str | None, new: str | None
+    ) -> bool:
         """Replace one label of an ended execution, and return whether it was the old one.
 
         `None` stands for no label.
@@ -170,8 +239,8 @@ class MemoryHistory:
                     if not outcome.agrees_with(record):
                         raise ExecutionAlreadyFinished(record)
                     return record
-                self._rows.discard(lambda row: bool(row["id"] == record.id))
-            row = outcome._replace(row=found).ended_row()
+                self._rows.take(found)
+            row = outcome._replace(row=found).ended_row(self._retention)
             self._put(row, found, connection)
         return record_from(row)
 
@@ -182,6 +251,9 @@ class MemoryHistory:
         before_commit()
         result = BatchResult([], [])
         for operation in batch.operations:
+            if isinstance(operation, Counted):
+                self._count(operation)
+                continue
             try:
                 if isinstance(operation, Outcome):
                     result.ended.append(values_of(self.end(operation)))
@@ -212,48 +284,174 @@ class MemoryHistory:
             rows = [row for row in rows if is_after((row["started_at"], row["id"]), end)]
         return [record_from(row) for row in rows[: query.limit]]
 
-    def count(self, query: HistoryQuery, cap: int | None) -> Count:
-        """Return the number of executions that match the criteria, up to a cap."""
+    def count(self, query: HistoryQuery, cap: int | None, now: datetime | None = None) -> Count:
+        """Return the number of executions that match the criteria, up to a cap.
+
+        With the current time, executions that are no longer in memory count as well.
+        """
+        if now is not None:
+            known = self._counted(Question(query, None, now))
+            if known is not None:
+                return Count.up_to(known, cap)
         return Count.up_to(len(self._matching(query)), cap)
 
-    def stats(self, query: HistoryQuery, bucket: timedelta | None) -> list[TaskStats]:
-        """Return the statistics of each task, one per bucket of time if `bucket` is given."""
+    def stats(
+        self, query: HistoryQuery, bucket: timedelta | None, now: datetime | None = None
+    ) -> list[TaskStats]:
+        """Return the statistics of each task, one per bucket of time if `bucket` is given.
+
+        With the current time, rollups are used where possible.
+        """
+        if now is not None and is_of_known(query):
+            question = Question(query, bucket, now)
+            with self._rows.lock:
+                marks = self._rows.rollups.marks
+                read = partial(self._measures, question)
+                holds_unstored = partial(self._holds_unstored, question)
+                known = stats_of_rollups(question, marks, read, holds_unstored)
+            if known is not None:
+                return known
         return stats_of(self._matching(query), bucket)
 
-    def failure_groups(self, query: HistoryQuery) -> list[FailureGroup]:
-        """Return the groups of failures, the most frequent group first."""
-        return failures_of(self._matching(query), query.limit)
+    def measures(self) -> dict[str, TaskMeasures]:
+        """Return the measures of all executions, forgotten ones included, by task."""
+        return self._rows.measures()
 
-    def count_expired(self, now: datetime) -> int:
-        """Return the number of records that have expired."""
-        return sum(_has_expired(row, now) for row in self._rows.all())
+    def failure_groups(
+        self, query: HistoryQuery, known_for: timedelta | None = None
+    ) -> list[FailureGroup]:
+        """Return the groups of failures, the most frequent group first.
 
-    def expire(self, now: datetime, batches: Batches) -> int:
+        `known_for` is how long before the window to search for the same failures.
+        """
+        before = before_window(query, known_for)
+        earlier = None
+        if before is not None:
+            rows = self._matching(before)
+            earlier = [row for row in rows if row["started_at"] != query.from_]
+        return failures_of(self._matching(query), query.limit, earlier)
+
+    def workers(self, query: HistoryQuery) -> list[WorkerActivity]:
+        """Return what each worker did, last seen first."""
+        return workers_of(self._matching(query), query.limit)
+
+    def count_expired(self, now: datetime, *, by_partition: bool = False) -> int:
+        """Return the number of records that `expire` would remove."""
+        return len(to_delete(self._rows.all(), self._retention, now))
+
+    def retention(self, now: datetime) -> list[RetentionCoverage]:
+        """Return how many records each rule covers, and how many `expire` would delete."""
+        return coverage_of(self._rows.all(), self._retention, now)
+
+    def applied_retention(self) -> Retention | None:
+        """Return the retention that the history keeps for other stores: none."""
+        return None
+
+    def waiting_for_partition(self, now: datetime) -> WaitingForPartition:
+        """Return that nothing waits, because there are no partitions."""
+        return WaitingForPartition(0, None)
+
+    def expire(
+        self,
+        now: datetime,
+        batches: Batches,
+        *,
+        by_partition: bool = False,
+        archive: Any = None,
+    ) -> int:
         """Remove expired records and return their number.
 
         One batch does all the work, because no other process waits for it.
+
+        Raises:
+            InvalidInput: if an archive is to get them.
         """
-        return batches.run(lambda: (self._rows.discard(lambda row: _has_expired(row, now)), True))
+        if archive is not None:
+            remedy = "needs a database; a store in memory has nothing to archive"
+            raise InvalidInput("archive", archive.location, remedy)
+
+        def do_batch() -> tuple[int, bool]:
+            with self._rows.lock:
+                ids = to_delete(self._rows.all(), self._retention, now)
+                return self._rows.discard(lambda row: row["id"] in ids), True
+
+        return batches.run(do_batch)
+
+    def count_waiting(self) -> int:
+        """Return 0, as for `fold`."""
+        return 0
+
+    def fold_once(self, batch_size: int) -> bool:
+        """Return whether more may wait."""
+        return False
+
+    def fold(self, now: datetime, batches: Batches) -> int:
+        """Forget old statistics, and return 0: they are up to date."""
+        self._rows.fold()
+        return batches.run(lambda: (0, True))
+
+    def recount(self, from_: datetime, to: datetime) -> int:
+        """Return 0: nothing can have been missed."""
+        return 0
 
     def purge(self, query: HistoryQuery, batches: Batches) -> int:
         """Remove the records that meet the criteria, in one batch, and return their number."""
-        return batches.run(lambda: (self._rows.discard(lambda row: _matches(row, query)), True))
+        return batches.run(lambda: (self._rows.discard(lambda row: matches(row, query)), True))
+
+    def changes(self) -> MemoryChanges:
+        """Return the history as a source of changes."""
+        return MemoryChanges(self._rows)
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to close."""
 
     def reap_lost(self, lost: LostQuery, now: datetime, batches: Batches) -> int:
         """End the executions of lost workers in batches and return their number."""
         return batches.run(partial(self._reap, lost.at(now), now))
 
     def _reap(self, lost: LostQuery, now: datetime) -> tuple[int, bool]:
-        limit = lost.query.limit
+        ended = len(self._end(lost, now))
+        return ended, ended < (lost.query.limit or 0)
+
+    def _end(self, lost: LostQuery, now: datetime) -> list[Row]:
+        """End the oldest executions that are lost, up to the limit, and return their rows."""
         with self._rows.lock:
             found = newest_first(row for row in self._rows.started() if _is_lost(row, lost))
-            oldest = found[::-1][:limit]
-            for row in oldest:
-                self._rows.put(row | lost_outcome(row, now, lost.heartbeat_before is not None))
-        return len(oldest), len(oldest) < (limit or 0)
+            ended = []
+            for row in found[::-1][: lost.query.limit]:
+                outcome = lost_outcome(row, now, lost.heartbeat_before is not None)
+                outcome["expires_at"] = self._retention.expiry_after(row, Status.FAILED)
+                ended.append(row | outcome)
+                self._rows.put(ended[-1])
+        return ended
+
+    def _counted(self, question: Question) -> int | None:
+        wanted = question.query.status
+        statuses = tuple(Status) if wanted is None else wanted
+
+        def read(cover: Cover) -> int:
+            found = self._measures(question, cover).values()
+            return sum(each.number_of(status) for each in found for status in statuses)
+
+        with self._rows.lock:
+            marks = self._rows.rollups.marks
+            return count_of(question, marks, read, partial(self._holds_unstored, question))
+
+    def _holds_unstored(self, question: Question, cover: Cover) -> bool:
+        return self._rows.rollups.holds_unstored(cover, question.query.task_identifier)
+
+    def _measures(self, question: Question, cover: Cover) -> dict[Key, Measures]:
+        tasks = question.query.task_identifier
+        found: defaultdict[Key, Measures] = defaultdict(Measures)
+        for task, bucket, measures in self._rows.rollups.read(cover, tasks):
+            found[question.key_of(task, bucket)].add(measures)
+        for each in self._rows.measured(cover):
+            if tasks is None or each.task_identifier in tasks:
+                found[question.key_of(each.task_identifier, each.started_at)].count(each)
+        return found
 
     def _matching(self, query: HistoryQuery) -> list[Row]:
-        return [row for row in self._rows.all() if _matches(row, query)]
+        return [row for row in self._rows.all() if matches(row, query)]
 
     def _same(self, row: Row) -> Row | None:
         """Return the existing row with the id of `row`, which must have the same job and task."""
@@ -277,13 +475,17 @@ class MemoryHistory:
         self, row: Row, earlier: Row | None, connection: Connection | None, *, survives: bool = True
     ) -> None:
         """Write a row. If the session's transaction is rolled back, restore the earlier row."""
-        self._rows.put(row, is_pending=self._session is not None)
+        had_ended = earlier is not None and earlier["status"].is_outcome
+        replaced = earlier if had_ended else None
+        self._rows.put(row, replaced, is_pending=self._session is not None)
         if self._session is None:
             return
 
         def undo() -> None:
             self._rows.remove(row["id"])
-            if earlier is not None:
+            if replaced is not None:
+                self._rows.restore(replaced)
+            elif earlier is not None:
                 self._rows.put(earlier)
             if survives and row["status"] in SURVIVE_ROLLBACK:
                 self._record_later(row)
@@ -300,12 +502,12 @@ class MemoryHistory:
         row = outcome.row or self._hooks.recall(outcome.id or outcome.key)
         if row is None or outcome.values["status"] not in SURVIVE_ROLLBACK:
             raise error
-        row = outcome._replace(row=row).ended_row()
+        row = outcome._replace(row=row).ended_row(self._retention)
         self._record_later(row)
         return record_from(row)
 
     def _record_later(self, row: Row) -> None:
-        own = MemoryHistory(self._rows)
+        own = MemoryHistory(self._rows, self._retention)
         self._hooks.at_end(lambda: own.insert_ended(row, may_exist=True))
 
     def _connection(self) -> Connection | None:
@@ -317,55 +519,10 @@ class MemoryHistory:
         return CommitHooks.of(self._session)
 
 
-def _has_expired(row: Row, cutoff: datetime) -> bool:
-    return row["expires_at"] is not None and row["expires_at"] <= cutoff
-
-
 def _is_lost(row: Row, lost: LostQuery) -> bool:
-    if not _matches(row, lost.query):
+    if not matches(row, lost.query) or (lost.ids is not None and row["id"] not in lost.ids):
         return False
     if lost.heartbeat_before is None:
         return True
     heartbeat: datetime | None = row.get("heartbeat_at")
     return heartbeat is not None and heartbeat <= lost.heartbeat_before
-
-
-def _matches(row: Row, query: HistoryQuery) -> bool:
-    return (
-        (query.from_ is None or row["started_at"] >= query.from_)
-        and (query.to is None or row["started_at"] <= query.to)
-        and (query.task_identifier is None or row["task_identifier"] in query.task_identifier)
-        and (query.status is None or row["status"] in query.status)
-        and (query.job_id is None or row["job_id"] == query.job_id)
-        and (query.correlation_id is None or row["correlation_id"] == query.correlation_id)
-        and (query.worker_id is None or row["worker_id"] in query.worker_id)
-        and (query.worker_id_starts_with is None or _is_worker(row, query.worker_id_starts_with))
-        and (query.min_attempt is None or row["attempt_number"] >= query.min_attempt)
-        and (query.labels is None or _has_labels(row, query.labels))
-        and (query.parent_id is None or row.get("parent_id") == query.parent_id)
-        and (query.trace_id is None or row.get("trace_id") == query.trace_id)
-        and (query.error_type is None or row.get("error_type") == query.error_type)
-        and (query.error_contains is None or _has_error(row, query.error_contains))
-        and (query.min_execution_time_ms is None or _took(row, query.min_execution_time_ms))
-    )
-
-
-def _is_worker(row: Row, prefix: str) -> bool:
-    return str(row["worker_id"]).startswith(prefix)
-
-
-def _has_labels(row: Row, labels: tuple[tuple[str, str], ...]) -> bool:
-    given = row.get("labels") or {}
-    return all(given.get(name) == value for name, value in labels)
-
-
-def _took(row: Row, at_least: int) -> bool:
-    milliseconds = row.get("execution_time_ms")
-    return milliseconds is not None and milliseconds >= at_least
-
-
-def _has_error(row: Row, text: str) -> bool:
-    if row.get("error_type") is None:
-        return False
-    error = f"{row['error_type']}: {row.get('error_message') or ''}"
-    return ascii_lower(text) in ascii_lower(error)

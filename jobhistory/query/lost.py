@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from jobhistory._runtime.clock import before, in_utc
 from jobhistory._runtime.durations import parse_duration
@@ -26,12 +27,14 @@ class LostQuery:
         heartbeat_older_than: the least time since the last heartbeat; `None` for any, also without
             heartbeats.
         heartbeat_before: the latest time of the last heartbeat, once it is known; see `at`.
+        ids: the ids of the executions to search; `None` for all.
     """
 
     query: HistoryQuery
     older_than: timedelta | None
     heartbeat_older_than: timedelta | None
     heartbeat_before: datetime | None = None
+    ids: frozenset[UUID] | None = None
 
     @classmethod
     def of(

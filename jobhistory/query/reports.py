@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from jobhistory._runtime.durations import parse_duration
 from jobhistory._runtime.plain_json import plain_json
 from jobhistory.errors import InvalidInput
+from jobhistory.query.criteria import HistoryQuery, replace
 from jobhistory.typing import Duration
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 FIRST_BUCKET = datetime.min.replace(tzinfo=UTC)
 """The start of the first bucket: a Monday at midnight in UTC, before anything started."""
 
-PERCENTILES = (50, 95, 99)
+PERCENTILES = (5, 50, 95, 99)
 
 Row = Mapping[str, Any]
 
@@ -67,9 +68,11 @@ class Count:
 class Percentiles:
     """Percentiles of times in milliseconds, by nearest rank; `None` if there are no times.
 
-    Of `n` times in ascending order, `p95` is number `ceil(0.95 * n)`.
+    Of `n` times in ascending order, `p95` is number `ceil(0.95 * n)`. Nine of ten times are between
+    `p5` and `p95`, so these tell whether a time is usual.
     """
 
+    p5: int | None
     p50: int | None
     p95: int | None
     p99: int | None
@@ -91,10 +94,13 @@ class TaskStats:
         started, completed, failed, partial_success, cancelled: the number of executions with each
             status.
         final_failures: the number of failures after which the job was not to be tried again.
+        lost: the number of failures that are presumed, because the worker was lost.
         execution_time_ms: percentiles of the execution times, where they are known.
         queue_time_ms: percentiles of the queue times, where they are known.
         last_start: the time of the last start.
         last_success, last_failure: the time of the last end as `completed` and as `failed`.
+        is_exact: whether percentiles are exact, and nothing before or after the window counts.
+            Otherwise they are within 2 % of the exact ones; see `HistoryStore.stats`.
     """
 
     task_identifier: str
@@ -106,11 +112,13 @@ class TaskStats:
     partial_success: int
     cancelled: int
     final_failures: int
+    lost: int
     execution_time_ms: Percentiles
     queue_time_ms: Percentiles
     last_start: datetime
     last_success: datetime | None
     last_failure: datetime | None
+    is_exact: bool
 
     @property
     def failure_rate(self) -> float | None:
@@ -154,6 +162,8 @@ class FailureGroup:
         first_seen, last_seen: the times of the first and of the last failure.
         example: the failure that ended last, at `last_seen`; of several, the one with the greatest
             id.
+        is_new: whether there was none of them in the time before the window; `None` if that was not
+            asked for, or the window has no beginning.
     """
 
     task_identifier: str
@@ -163,11 +173,63 @@ class FailureGroup:
     first_seen: datetime
     last_seen: datetime
     example: HistoryRecord
+    is_new: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields, for JSON; the example as a dict, and times as texts in ISO 8601."""
         values = {name: plain_json(value) for name, value in vars(self).items()}
         return values | {"example": self.example.to_dict()}
+
+
+@dataclass(frozen=True)
+class WorkerActivity:
+    """What a worker did in a window.
+
+    Attributes:
+        worker_id: the worker.
+        executions: the number of executions that started in the window.
+        running: the number of these that have not ended.
+        failed: the number of failures, including those that are presumed.
+        lost: the number of failures that are presumed, because the worker was lost.
+        first_seen: the time of the first start.
+        last_seen: the last sign of life: a start, a heartbeat, or an end that was not presumed.
+    """
+
+    worker_id: str
+    executions: int
+    running: int
+    failed: int
+    lost: int
+    first_seen: datetime
+    last_seen: datetime
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields, for JSON. Times are texts in ISO 8601."""
+        return {name: plain_json(value) for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class WaitingForPartition:
+    """Expired executions that wait until all of their partition can be dropped.
+
+    Attributes:
+        count: their number.
+        until: when the last of them are deleted, if `expire` runs then; `None` if none waits.
+    """
+
+    count: int
+    until: datetime | None
+
+
+def before_window(query: HistoryQuery, length: timedelta | None) -> HistoryQuery | None:
+    """Return the query for the time before its window; `None` if there is none.
+
+    That time ends at the beginning of the window, which it includes.
+    """
+    if query.from_ is None or length is None:
+        return None
+    from_ = query.from_ - min(length, query.from_ - FIRST_BUCKET)
+    return replace(query, from_=from_, to=query.from_)
 
 
 def parse_bucket(bucket: Duration | None) -> timedelta | None:

@@ -12,10 +12,10 @@ from typing import Any, Literal, Self
 
 from sqlalchemy.util import await_only
 
+from jobhistory._runtime.at_exit import AT_EXIT_SECONDS
 from jobhistory.aio import AsyncHistoryStore
 from jobhistory.errors import InvalidInput
 from jobhistory.execution.batch import Operation
-from jobhistory.recorder.at_exit import AT_EXIT_SECONDS
 from jobhistory.recorder.event_loop import OnEventLoop
 from jobhistory.recorder.intake import RecorderCounts
 from jobhistory.recorder.options import MIB, RecorderOptions
@@ -83,6 +83,9 @@ class AsyncRecorder(RecordingMethods[Coroutine[Any, Any, None]], AsyncTrackingMe
                 when_full=when_full,
                 spool=spool,
             ),
+            store.internals.rows.retention,
+            # On the event loop it would keep the tasks of the app waiting.
+            fold=history.fold_once if self._loop is None else None,
         )
         heartbeat: Callable[..., bool] = history.heartbeat
         if self._loop is None:  # its driver would block the event loop

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from jobhistory.execution.batch import Operation
+from jobhistory.execution.batch import Counted, Operation
 from jobhistory.execution.outcome import ExecutionKey, Outcome
 from jobhistory.execution.status import Status
 from jobhistory.sanitize.json_text import JsonText
@@ -104,6 +104,8 @@ class StartedRows:
                 return operation, size
             row, its_size = self._forget(key, id_)
             return Outcome(key, operation.values, row), size + its_size
+        if isinstance(operation, Counted):
+            return operation, size
         if operation["status"] is Status.STARTED:
             self._remember(operation, size)
         elif (key := self._keys.get(operation["id"])) is not None:
@@ -137,6 +139,8 @@ class StartedRows:
 
 def memory_of(operation: Operation) -> int:
     """Return about how much memory an operation takes, in bytes."""
+    if isinstance(operation, Counted):
+        return _SMALL
     if isinstance(operation, Outcome):
         values = operation.values
         return _SMALL if len(values) == _PLAIN_OUTCOME else _SMALL + _memory_of(values)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from threading import Condition
 from time import monotonic
 
 from jobhistory.errors import NotWritten, RecorderClosed, RecorderFull
-from jobhistory.execution.batch import Operation
+from jobhistory.execution.batch import Counted, Operation
+from jobhistory.execution.ids import new_execution_id
 from jobhistory.recorder.backlog import Backlog, StartedRows, memory_of
 from jobhistory.recorder.options import RecorderOptions
 
@@ -69,6 +70,8 @@ class Intake:
         self.last_error: BaseException | None = None
         self.spooled = 0
 
+        self._id = new_execution_id()
+        self._counted = 0
         self._options = options
         self._ensure_thread = ensure_thread
         self._futures: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
@@ -156,6 +159,9 @@ class Intake:
             self._is_room_wanted = True
             self._notify()
             return False
+        if isinstance(operation, Counted):
+            self._counted += 1
+            operation = replace(operation, recorder=self._id, number=self._counted)
         bytes_before = backlog.bytes
         backlog.add(*self._started.joined(operation, size))
         self._accepted += 1
@@ -233,6 +239,13 @@ class Intake:
             lost = len(self._backlog) - in_doubt
             if lost or in_doubt:
                 raise NotWritten(lost, self.last_error, in_doubt)
+
+    def is_idle(self, seconds: float) -> bool:
+        """Wait until there is work or the recorder closes; return whether neither came in time."""
+        with self.condition:
+            return not self.condition.wait_for(
+                lambda: self.spooled or self._backlog or self.is_closed, seconds
+            )
 
     def wait_for_work(self) -> bool:
         """Wait until a batch is due, and return whether there is something to write."""

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Boolean, Enum, Float, Integer, String
 
-from jobhistory.execution.batch import Operation
+from jobhistory.execution.batch import Counted, Operation
 from jobhistory.execution.outcome import ExecutionKey, Outcome
 from jobhistory.execution.status import Status
 from jobhistory.sanitize.json_text import JsonText, decoded
@@ -19,6 +19,7 @@ from jobhistory.schema import HistoryRecord, PlainUuid, UTCDateTime
 _TABLE = HistoryRecord.__table__
 _REQUIRED_IN_ROWS = frozenset(column.name for column in _TABLE.c if not column.nullable)
 _REQUIRED_IN_OUTCOMES = frozenset({"status", "completed_at"})
+_REQUIRED_IN_COUNTED = frozenset({"task_identifier", "status", "started_at"})
 
 
 class UnreadableError(Exception):
@@ -27,12 +28,19 @@ class UnreadableError(Exception):
 
 def to_text(operation: Operation) -> str:
     """Return an operation as JSON text."""
+    body: dict[str, Any]
     if isinstance(operation, Outcome):
         body = {
             "key": operation.key,
             "values": _plain(operation.values),
             "row": None if operation.row is None else _plain(operation.row),
             "execution_id": operation.execution_id,
+        }
+    elif isinstance(operation, Counted):
+        body = {
+            "counted": operation.values,
+            "recorder": operation.recorder,
+            "number": operation.number,
         }
     else:
         body = {"row": _plain(operation)}
@@ -55,6 +63,8 @@ def from_text(text: object) -> Operation:
         body = json.loads(text)
         if not isinstance(body, dict):
             raise UnreadableError("it is not a JSON object")
+        if "counted" in body:
+            return _counted(body)
         if "key" not in body:
             return _values(body.get("row"), _REQUIRED_IN_ROWS)
         return Outcome(
@@ -68,6 +78,14 @@ def from_text(text: object) -> Operation:
         RecursionError,
     ) as error:  # their messages quote the text
         raise UnreadableError("it is not JSON text") from error
+
+
+def _counted(body: dict[str, Any]) -> Counted:
+    values = _values(body["counted"], _REQUIRED_IN_COUNTED)
+    try:
+        return Counted(values, UUID(body["recorder"]), _integer(body["number"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UnreadableError("it has no number") from error
 
 
 def _key(ids: object) -> ExecutionKey:

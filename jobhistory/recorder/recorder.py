@@ -9,10 +9,10 @@ from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
 from uuid import UUID
 
+from jobhistory._runtime.at_exit import AT_EXIT_SECONDS
 from jobhistory.errors import InvalidInput
-from jobhistory.execution.batch import Operation
+from jobhistory.execution.batch import Counted, Operation
 from jobhistory.execution.outcome import Outcome
-from jobhistory.recorder.at_exit import AT_EXIT_SECONDS
 from jobhistory.recorder.intake import RecorderCounts
 from jobhistory.recorder.options import MIB, RecorderOptions
 from jobhistory.recorder.writer import Writer
@@ -99,6 +99,8 @@ class Recorder(RecordingMethods[None], TrackingMethods):
                 when_full=when_full,
                 spool=spool,
             ),
+            store.internals.rows.retention,
+            fold=store.internals.history.fold_once,
         )
         rows = store.internals.rows
         accepting = AcceptingTracked(self._accept, store.internals.history.heartbeat)
@@ -166,6 +168,10 @@ class Accepting(Generic[R_co]):
         """Accept the row of an ended execution."""
         return self._accept(row)
 
+    def count_only(self, row: dict[str, Any]) -> R_co:
+        """Accept an ended execution that is only counted."""
+        return self._accept(Counted.of(row))
+
     def end(self, outcome: Outcome) -> R_co:
         """Accept an outcome."""
         return self._accept(outcome)
@@ -180,7 +186,7 @@ class AcceptingTracked(Accepting[None]):
     def __init__(
         self,
         accept: Callable[[Operation], None],
-        write_heartbeat: Callable[[UUID, dict[str, Any]], bool],
+        write_heartbeat: Callable[[UUID, str, dict[str, Any]], bool],
     ) -> None:
         super().__init__(accept)
         self.heartbeat = write_heartbeat

@@ -14,12 +14,14 @@ from typing import Protocol
 
 from sqlalchemy.exc import DBAPIError
 
+from jobhistory._runtime.at_exit import close_at_exit, forget
 from jobhistory._runtime.fork import register_for_fork
-from jobhistory.database.driver_errors import is_refusal
+from jobhistory.database.driver_errors import is_denied, is_refusal
 from jobhistory.errors import InvalidInput, NotWritten, quoted, reason
-from jobhistory.execution.batch import Batch, BatchResult, Operation
+from jobhistory.execution.batch import Batch, BatchResult, Counted, Operation
 from jobhistory.execution.outcome import Outcome
-from jobhistory.recorder.at_exit import close_at_exit, forget
+from jobhistory.execution.retention import Retention
+from jobhistory.recorder.idle_folding import IdleFolding
 from jobhistory.recorder.intake import GivenUp, Intake
 from jobhistory.recorder.options import RecorderOptions
 from jobhistory.recorder.spool import Spool, keep_open
@@ -51,14 +53,25 @@ class NothingCanBeWritten(Exception):
 
 
 class Writer:
-    """Writes the operations of its intake, in a thread.
+    """Writes the operations of its intake, in a thread, and folds while there are none.
 
     Thread-safe. One lock guards the spool, another one the intake. Code that needs both takes the
     lock of the spool first.
+
+    Args:
+        retention: that of the store.
     """
 
-    def __init__(self, history: BatchHistory, options: RecorderOptions) -> None:
+    def __init__(
+        self,
+        history: BatchHistory,
+        options: RecorderOptions,
+        retention: Retention,
+        fold: Callable[[int], bool] | None = None,
+    ) -> None:
         self._history = history
+        self._retention = retention
+        self._idle_folding = IdleFolding(fold)
         self._options = options
         self._spool: Spool | None = None
         self._reset(is_closed=False)
@@ -156,7 +169,7 @@ class Writer:
         try:
             with self._using_spool():
                 self._has_spool()  # a forked child has no spool yet
-            while self.intake.wait_for_work():
+            while self._wait_for_work():
                 try:
                     if failures:
                         self._pause(failures)
@@ -175,6 +188,13 @@ class Writer:
                 if self._thread is current_thread():
                     self._thread = None
                     self.intake.note_thread_end()
+
+    def _wait_for_work(self) -> bool:
+        """Fold when nothing comes, and return whether there is something to write."""
+        folding = self._idle_folding
+        while folding.is_wanted and self.intake.is_idle(folding.seconds):
+            folding.fold()
+        return self.intake.wait_for_work()
 
     def _was_last_try(self, error: Exception) -> bool:
         """Note a failure, and return whether the thread must end."""
@@ -210,6 +230,7 @@ class Writer:
         refused = self._write(operations, may_exist=is_again)
         if refused is not None:
             self.intake.note_written(len(operations), refused, was_spooled=False)
+            self._idle_folding.note_written()
 
     def _write_spooled(self) -> None:
         with self._using_spool():
@@ -226,15 +247,18 @@ class Writer:
             spool.remove(stretch)
         refused += len(stretch.unreadable)
         self.intake.note_written(len(stretch), refused, was_spooled=True)
+        self._idle_folding.note_written()
 
     def _write(self, operations: list[Operation], *, may_exist: bool) -> int | None:
         """Write operations; return the number refused, or `None` to write them one by one."""
         try:
             written = self._history.write(
-                Batch.of(operations), may_exist=may_exist, before_commit=self.intake.before_commit
+                Batch.of(operations, self._retention),
+                may_exist=may_exist,
+                before_commit=self.intake.before_commit,
             )
         except DBAPIError as error:
-            if not is_refusal(error):
+            if not is_refusal(error) and not _is_uncountable(error, operations):
                 raise
             # A row may be in history already, which only the second try expects.
             if len(operations) > 1 or not may_exist:
@@ -317,10 +341,17 @@ class Writer:
                 logger.error("the spool %s cannot be closed: %s", spool.file, error)
 
 
+def _is_uncountable(error: DBAPIError, operations: list[Operation]) -> bool:
+    """Return whether the role may not count executions, which must not keep others waiting."""
+    return is_denied(error) and any(isinstance(each, Counted) for each in operations)
+
+
 def _shown(operation: Operation) -> str:
     if isinstance(operation, Outcome):
         status, job_id = operation.values["status"], quoted(operation.key.job_id)
         if not status.is_outcome:
             return f"start of job {job_id}"
         return f"outcome {status.value} of job {job_id}"
+    if isinstance(operation, Counted):
+        return f"count of an execution of {quoted(operation.values['task_identifier'])}"
     return f"execution of job {quoted(operation['job_id'])}"

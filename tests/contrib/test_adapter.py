@@ -240,6 +240,26 @@ def test_tasks_are_left_out_on_request(store):
     assert store.query() == []
 
 
+def test_tasks_may_be_stored_only_if_they_do_not_complete(store):
+    options = {"record": {"ping": "failures"}, "heartbeat": "10s"}
+    adapter = adapter_for(store, **options)
+    for task in ("ping", "resize"):
+        adapter.begin(attempt(task_identifier=task)).end()
+        adapter.begin(attempt(task_identifier=task)).end("no answer")
+        adapter.record(attempt(task_identifier=task), WorkerLost("gone"))
+    stored = [(record.task_identifier, str(record.status)) for record in store.recent()]
+    assert stored == [
+        ("ping", "failed"),
+        ("ping", "failed"),
+        ("resize", "completed"),
+        ("resize", "failed"),
+        ("resize", "failed"),
+    ]
+
+    adapter_for(store, record="failures").begin(attempt()).end()
+    assert len(store.recent()) == 5
+
+
 @pytest.mark.parametrize(
     ("options", "argument"),
     [
@@ -256,6 +276,9 @@ def test_tasks_are_left_out_on_request(store):
         ({"heartbeat": "1 ms"}, "heartbeat"),
         ({"log_tail": "-1"}, "log_tail"),
         ({"worker_id": ""}, "worker_id"),
+        ({"record": "some"}, "record"),
+        ({"record": {"ping": 2}}, r"record\['ping'\]"),
+        ({"record": 0.1, "heartbeat": "10s"}, "heartbeat"),
     ],
     ids=repr,
 )

@@ -395,6 +395,16 @@ def test_the_result_is_stored_if_wanted(app, huey, store):
     assert one(rows(store)).result == 42
 
 
+def test_frequent_tasks_are_stored_only_if_they_do_not_complete(app, huey, store):
+    tasks = {f"{__name__}.{name}": "failures" for name in ("twice", "fail")}
+    record_tasks(huey, store, record=tasks)
+    app.double(21)
+    app.fail()
+    app.work()
+
+    assert one(rows(store)).error_type == "ValueError"
+
+
 def test_setting_it_up_twice_records_once_and_closing_stops(app, huey, store):
     record_tasks(huey, create_store())
     history = record_tasks(huey, store)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ from jobhistory import (
     HistoryStore,
     Job,
     Limits,
+    LogContext,
     NotReplayable,
     Page,
     PartialResults,
@@ -55,9 +57,11 @@ from jobhistory import (
     TaskStats,
     TimedOut,
     TrackedExecution,
+    WorkerActivity,
     create_async_store,
     create_store,
     current_execution,
+    log_context,
 )
 from jobhistory.contrib.replay import (
     Replayed,
@@ -128,6 +132,13 @@ class Message(NamedTuple):
 
 store.record_start(Order(id=1, task_identifier="t"), 7, 8)
 store.begin(QueuedJob(uuid.uuid4(), "t"), 7)
+for share in (0, 1, 0.01):
+    store.begin(Job(1, "t"), 7, record=share)
+store.track(Job(1, "t"), 7, record="failures")
+store.begin(Job(1, "t"), 7, record="some")  # type: ignore[arg-type]
+store.record_execution(job_id=1, error="no answer", record="failures")
+create_store(random=lambda: 0.5)
+create_store(random=lambda: "0.5")  # type: ignore[arg-type, return-value]
 store.track(Message("1", "t"), 7)
 store.record_start(17, 7, 8)  # type: ignore[arg-type]
 store.begin("nightly", 7)  # type: ignore[arg-type]
@@ -183,6 +194,9 @@ assert_type(store.count().value, int)
 assert_type(int(store.count()), int)
 store.count() + 1  # type: ignore[operator]
 assert_type(store.stats(bucket=timedelta(hours=1)), list[TaskStats])
+assert_type(store.stats(exact=True)[0].is_exact, bool)
+assert_type(store.stats()[0].lost, int)
+assert_type(store.count(expired=True, status="failed"), Count)
 assert_type(store.stats()[0].failure_rate, float | None)
 assert_type(store.stats()[0].attempt_failure_rate, float | None)
 assert_type(store.stats()[0].to_dict(), dict[str, Any])
@@ -192,7 +206,10 @@ assert_type(page.to_dict(), dict[str, Any])
 assert_type(store.stats()[0].execution_time_ms, Percentiles)
 assert_type(store.failure_groups(from_=datetime.now(UTC)), list[FailureGroup])
 assert_type(store.failure_groups()[0].example, HistoryRecord)
+assert_type(store.failure_groups(known_for="7 days")[0].is_new, bool | None)
 assert_type(store.running(), list[HistoryRecord])
+assert_type(store.workers(from_=datetime.now(UTC), limit=5), list[WorkerActivity])
+assert_type(store.workers()[0].last_seen, datetime)
 HistoryQuery(order="oldest", error_contains="x", min_execution_time_ms=5, job_id=uuid.uuid4())
 HistoryQuery(order="sideways")  # type: ignore[arg-type]
 store.query({"from": datetime.now(UTC)})
@@ -205,10 +222,14 @@ store.query(statsu="failed")  # type: ignore[call-arg]
 store.query(limit="5")  # type: ignore[arg-type]
 store.page(worker=5)  # type: ignore[call-arg]
 store.iterate(limit=5)  # type: ignore[call-arg]
+with store.follow(status="failed", last=10, interval="1s") as changes:
+    assert_type(next(changes), HistoryRecord)
+store.follow(limit=5)  # type: ignore[call-arg]
 store.count(order="oldest")  # type: ignore[call-arg]
 store.stats(limit=5)  # type: ignore[call-arg]
 store.failure_groups(status="failed")  # type: ignore[call-arg]
 store.running(order="newest")  # type: ignore[call-arg]
+store.workers(status="failed")  # type: ignore[call-arg]
 
 
 def failed(**criteria: Unpack[Criteria]) -> list[HistoryRecord]:
@@ -318,9 +339,14 @@ async def use_asyncio() -> None:
         await history.query(statsu="failed")  # type: ignore[call-arg]
         await history.record_execution(jobb_id=3)  # type: ignore[call-arg]
         history.iterate(limit=5)  # type: ignore[call-arg]
+        async with history.follow(task_identifier="a") as changes:
+            async for change in changes:
+                assert_type(change, HistoryRecord)
         assert_type(await history.expire(), int)
         assert_type(await history.purge(job_id=1), int)
         begun = await history.begin(Job(1, "t"), "w", on_history_error="raise")
+        with log_context(begun):
+            logging.getLogger().addFilter(LogContext(missing=None))
         assert_type(begun, AsyncExecution)
         await begun.end("no file")
         async with history.track(Job(1, "t"), "w") as execution:
@@ -334,6 +360,7 @@ async def use_asyncio() -> None:
         assert_type(history.recent(3), list[HistoryRecord])
         history.observe({"job_id": "1"})
         async with AsyncRecorder(history, when_full="raise") as recorder:
+            assert_type(await history.metrics(recorder=recorder, max_tasks=10), str)
             await recorder.record_start(Job(1, "t"), "w", "c", execution_id=uuid.uuid4())
             assert_type(await recorder.begin(Job(1, "t"), "w"), AsyncExecution)
         AsyncRecorder(store)
@@ -342,6 +369,7 @@ async def use_asyncio() -> None:
 
 
 with Recorder(store, when_full="raise", spool="spool.db", max_delay=0.1) as recorder:
+    assert_type(store.metrics(recorder=recorder), str)
     recorder.record_start(Job(1, "t"), "w", "c", history_retention="1 day")
     recorder.record_failure(1, "w", "c", 12.5, ValueError(), will_retry=False)
     recorder.record_cancellation(1, "w", "c", 12.5, reason="revoked")

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterable, Iterator
-from importlib import import_module
-from operator import attrgetter
 from typing import Annotated, Any
 from uuid import UUID
 
 import typer
-from rich.console import Console
 
-from jobhistory.cli import output, render
+from jobhistory.cli import output
 from jobhistory.cli.criteria_options import takes_criteria
 from jobhistory.cli.database import open_store
-from jobhistory.cli.options import OPTIONS, Json, Schema, Url, read_uuid
+from jobhistory.cli.imported_app import imported_app
+from jobhistory.cli.options import OPTIONS, Json, Schema, Url
+from jobhistory.cli.screens.replays import print_replay_headings, print_replays, replay_cells
+from jobhistory.cli.screens.screen import Screen
 from jobhistory.contrib.enqueuing import Enqueuer, adapter_of
 from jobhistory.contrib.replay import replaying
 from jobhistory.contrib.replayer import Replayed, Replayer
-from jobhistory.errors import ExecutionNotFound, InvalidInput, NotReplayable, reason
+from jobhistory.errors import ExecutionNotFound, InvalidInput, NotReplayable
+from jobhistory.query.criteria import coerce
+from jobhistory.query.terms import read_uuid
 from jobhistory.store import HistoryStore
 
 
@@ -46,7 +46,9 @@ def replay(
     ] = False,
     *,
     criteria: dict[str, Any],
-    limit: Annotated[int, typer.Option(help="Maximum number of jobs to enqueue.")] = 100,
+    limit: Annotated[
+        int, typer.Option(help="Maximum number of jobs to enqueue.", metavar="N")
+    ] = 100,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print what would be enqueued.")
     ] = False,
@@ -70,7 +72,8 @@ def replay(
     named = (UUID(str(read_uuid(text, "EXECUTION_ID"))) for text in execution_id or ())
     ids = list(dict.fromkeys(named))
     _check_choice(ids, criteria)
-    imported = _imported(app)
+    coerce(criteria, {"limit": limit})  # an error comes before the headings
+    imported = imported_app(app)
     _check_app(app, imported)
     options: dict[str, Any] = {"force": force, "dry_run": dry_run}
     results: Iterable[Replayed | NotReplayable]
@@ -97,24 +100,6 @@ def _check_choice(ids: list[UUID], criteria: dict[str, Any]) -> None:
     if not ids and criteria["status"] is None:
         output.say("nothing is chosen; pass --failed, --status, or the ids of executions")
         raise typer.Exit(2)
-
-
-def _imported(place: str) -> Any:
-    """Import the app that a text such as `module:attribute` names."""
-    module_name, _, attribute = place.partition(":")
-    if not module_name or not attribute:
-        raise InvalidInput("--app", place, "is not a place; write it like 'myapp.tasks:app'")
-    sys.path.insert(0, os.getcwd())
-    try:
-        module = import_module(module_name)
-    except (Exception, SystemExit) as error:
-        output.fail(f"--app {place}: {type(error).__name__}: {reason(error)}")
-    try:
-        return attrgetter(attribute)(module)
-    except AttributeError as error:
-        raise InvalidInput("--app", place, f"cannot be found: {error}") from None
-    except Exception as error:  # a property may raise anything
-        output.fail(f"--app {place}: {type(error).__name__}: {reason(error)}")
 
 
 def _check_app(place: str, app: Any) -> None:
@@ -146,19 +131,20 @@ def _print(
 ) -> list[Replayed | NotReplayable]:
     """Print the results and return them. In a pipe, each is printed before the next is made."""
     shown: list[Replayed | NotReplayable] = []
-    as_table = not json and Console().is_terminal
+    screen = Screen()
+    as_table = not json and screen.is_terminal
     if not as_table and not json:
-        render.print_replay_headings()
+        print_replay_headings()
     try:
         for result in results:
             shown.append(result)
             if json:
                 output.print_json(_as_json(result))
             elif not as_table:
-                output.print_tabbed([render.replay_cells(result)])
+                output.print_tabbed([replay_cells(result)])
     finally:  # an error must not hide what was enqueued before
         if as_table:
-            render.print_replays(shown)
+            print_replays(screen, shown)
     return shown
 
 

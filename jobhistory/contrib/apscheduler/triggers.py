@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -24,6 +24,7 @@ from jobhistory.contrib.apscheduler.jobs import task_of
 
 _CRON_FIELDS = ("minute", "hour", "day", "month", "day_of_week")
 _MAXIMUM = {"minute": 59, "hour": 23, "day": 31, "month": 12, "day_of_week": 6}
+_DEFAULT_MISFIRE_SECONDS = 1
 _RANGES = (RangeExpression, MonthRangeExpression, WeekdayRangeExpression)
 
 
@@ -54,7 +55,15 @@ def _schedule(job: Any) -> Schedule:
         cron=_cron(trigger) if isinstance(trigger, CronTrigger) else None,
         every=trigger.interval if isinstance(trigger, IntervalTrigger) else None,
         timezone=_zone(getattr(trigger, "timezone", None)),
+        delay=_delay(job),
     )
+
+
+def _delay(job: Any) -> timedelta:
+    """Return how late a job may start: by its jitter, and within its grace time for misfires."""
+    late = getattr(job, "misfire_grace_time", None) or 0  # a job has it once the scheduler starts
+    jitter = getattr(job.trigger, "jitter", None) or 0
+    return timedelta(seconds=jitter + (late if late > _DEFAULT_MISFIRE_SECONDS else 0))
 
 
 def _zone(timezone: Any) -> str | None:

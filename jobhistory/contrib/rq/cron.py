@@ -8,6 +8,7 @@ from typing import Any
 from rq.version import VERSION
 
 from jobhistory.contrib.adapter import Schedule
+from jobhistory.contrib.jobs import cron_of_croniter
 from jobhistory.errors import InvalidInput
 
 
@@ -36,11 +37,10 @@ def schedules(app: Any) -> list[Schedule]:
 
 def _schedule(job: Any) -> Schedule:
     text = getattr(job, "cron", None)
-    cron = text if text and len(text.split()) == 5 else None
     return Schedule(
         name=getattr(job, "name", job.func_name),
         task_identifier=job.func_name,
         description=text or f"every {job.interval} seconds",
-        cron=cron,
+        cron=cron_of_croniter(text) if text else None,
         every=timedelta(seconds=job.interval) if job.interval else None,
     )

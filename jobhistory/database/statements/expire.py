@@ -7,7 +7,7 @@ such a tree is a separate branch, with its own batches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -35,8 +35,11 @@ from sqlalchemy import (
     text,
     true,
     tuple_,
+    type_coerce,
 )
+from sqlalchemy.sql.dml import ReturningDelete
 
+from jobhistory.database.statements.shards import delete_listed
 from jobhistory.schema import TABLE, UTCDateTime
 
 
@@ -90,11 +93,18 @@ class Expiry:
 
 
 class Deleted(NamedTuple):
-    """The result of a batch: the numbers of rows found and deleted, and the last row found."""
+    """The result of a batch.
+
+    Attributes:
+        found, deleted: the numbers of rows found and deleted.
+        last: the place of the last row found.
+        newest: the most recent start of the deleted rows.
+    """
 
     found: int
     deleted: int
     last: Place | None
+    newest: datetime | None = None
 
 
 _earlier = func.least(bindparam("now", type_=UTCDateTime), func.now(), type_=UTCDateTime)
@@ -156,28 +166,56 @@ def delete_expired(branch: Branch | None, *, exact: bool) -> Select[*tuple[Any, 
     It selects the number of rows found, the number of rows deleted, the time at which the last row
     expired, and with `exact` the id of that row.
     """
-    rows, address = _rows(branch)
+    rows, address = rows_of(branch)
     # Some plans run a plain subquery several times, which would delete more than one batch.
     # A CTE runs once.
-    batch = _expired_batch(branch, rows, address, exact=exact).cte("expired_batch")
-    addresses = func.array(select(batch.c.address).scalar_subquery())
-    deleted = _only(delete(rows), rows, branch).where(address == any_(addresses))
+    batch = expired_batch(branch, exact=exact).cte("expired_batch")
+    deleted = only(delete(rows), rows, branch)
     if branch is None or not branch.is_table:
         # Several rows may have the same address here, so check that no live row is deleted. An
         # ordinary table does without the check, which is slow: expires_at is a row's last column.
         deleted = deleted.where(rows.c.expires_at <= bindparam("cutoff"))
-    deleted = deleted.returning(literal_column("1")).cte("deleted")
-    search = _found(batch, exact=exact).subquery("search")
-    result = select(func.count().label("deleted")).select_from(deleted).subquery("result")
+    return delete_batch(batch, deleted, address, exact=exact)
+
+
+def delete_batch(
+    batch: CTE, delete_: Delete, address: ColumnElement[Any], *, exact: bool
+) -> Select[*tuple[Any, ...]]:
+    """Return the statement that deletes a batch of rows on PostgreSQL, see `delete_expired`.
+
+    Args:
+        batch: the `address` of each row, the `moment` that orders the rows, and with `exact` the
+            `id`.
+        delete_: the statement that deletes rows; it gets the condition that they are in the batch.
+        address: the column that it compares with the addresses.
+    """
+    addresses = func.array(select(batch.c.address).scalar_subquery())
+    is_in_batch = address == any_(addresses)
+    started_at = literal_column("started_at", UTCDateTime)
+    deleted = delete_.where(is_in_batch).returning(started_at.label("started_at")).cte("deleted")
+    search = found_in(batch, exact=exact).subquery("search")
+    newest = func.max(deleted.c.started_at).label("newest")
+    result = select(func.count().label("deleted"), newest).select_from(deleted).subquery("result")
     found, *last = search.c
     # The division by zero makes the statement fail, which rolls back what it has deleted.
     zero, one = (literal_column(each, Integer) for each in "01")
     guarded = found.op("/")(case((result.c.deleted > found, zero), else_=one))
-    return select(guarded, result.c.deleted, *last).select_from(search.join(result, true()))
+    return select(guarded, *result.c, *last).select_from(search.join(result, true()))
 
 
 GUARD_STATE = "22012"
 """The sqlstate of `delete_expired` if it deletes more rows than it finds: division by zero."""
+
+
+STARTED_AT_TEXT: ColumnElement[str] = type_coerce(TABLE.c.started_at, String)
+"""What a deletion returns on other databases: starts as texts, of which only one is converted."""
+
+
+def newest_of(texts: Collection[str]) -> datetime | None:
+    """Return the most recent of the starts that a deletion on other databases returns."""
+    if not texts:
+        return None
+    return datetime.fromisoformat(max(texts)).replace(tzinfo=UTC)
 
 
 @lru_cache
@@ -186,26 +224,39 @@ def find_expired(*, exact: bool) -> Select[*tuple[Any, ...]]:
 
     It selects the number of rows found and the last row, as `delete_expired` does.
     """
-    return _found(_expired_batch(None, *_rows(None), exact=exact).cte("expired_batch"), exact=exact)
+    return found_in(expired_batch(None, exact=exact).cte("expired_batch"), exact=exact)
 
 
 @lru_cache
-def delete_found(*, exact: bool) -> Delete:
+def find_in_shards(*, exact: bool) -> Select[*tuple[Any, ...]]:
+    """Return the statement that finds one batch where Citus distributes the table.
+
+    It selects the address, the time of expiry and the job of each row, and locks none.
+    """
+    return _expired(None, exact=exact).add_columns(TABLE.c.job_id)
+
+
+DELETE_IN_SHARDS = delete_listed(_EXPIRED)
+"""Deletes the rows that `find_in_shards` has found, if they have still expired."""
+
+
+@lru_cache
+def delete_found(*, exact: bool) -> ReturningDelete[str]:
     """Return the statement that deletes the rows that `find_expired` finds."""
     # A subquery suffices, because SQLite runs it once. With a CTE, Python's driver would not begin
     # a transaction.
-    batch = _expired_batch(None, *_rows(None), exact=exact).subquery()
-    return delete(TABLE).where(TABLE.c.id.in_(select(batch.c.address)))
+    batch = expired_batch(None, exact=exact).subquery()
+    return delete(TABLE).where(TABLE.c.id.in_(select(batch.c.address))).returning(STARTED_AT_TEXT)
 
 
 @lru_cache(maxsize=64)
 def first_expired(branch: Branch | None) -> Select[*tuple[Any, ...]]:
     """Return the statement that selects the first row of a batch: its time of expiry and its id."""
-    batch = _expired_batch(branch, *_rows(branch), exact=True).subquery()
-    return select(batch.c.expires_at, batch.c.id)
+    batch = expired_batch(branch, exact=True).subquery()
+    return select(batch.c.moment, batch.c.id)
 
 
-def _rows(branch: Branch | None) -> tuple[Any, ColumnElement[Any]]:
+def rows_of(branch: Branch | None) -> tuple[Any, ColumnElement[Any]]:
     """Return a table, and the column that addresses its rows."""
     if branch is None:
         return TABLE, TABLE.c.id
@@ -214,7 +265,7 @@ def _rows(branch: Branch | None) -> tuple[Any, ColumnElement[Any]]:
     return rows, rows.c.ctid
 
 
-def _only(statement: Any, rows: Any, branch: Branch | None) -> Any:
+def only(statement: Any, rows: Any, branch: Branch | None) -> Any:
     """Restrict a statement to the branch, because its descendants are separate branches."""
     if branch is None:
         return statement
@@ -223,21 +274,30 @@ def _only(statement: Any, rows: Any, branch: Branch | None) -> Any:
     return statement.with_hint(rows, "ONLY", "postgresql")
 
 
-def _expired_batch(
-    branch: Branch | None, rows: Any, address: ColumnElement[Any], *, exact: bool
-) -> Select[*tuple[Any, ...]]:
+def expired_batch(branch: Branch | None, *, exact: bool) -> Select[*tuple[Any, ...]]:
+    """Return the statement that selects and locks a batch of rows.
+
+    It selects the `address` of each row, the `moment` that orders the rows, and with `exact` the
+    `id`.
+    """
     # SQLite has no SKIP LOCKED, and SQLAlchemy omits it there. It is not needed, as only one
     # connection writes at a time.
+    return _expired(branch, exact=exact).with_for_update(skip_locked=True)
+
+
+def _expired(branch: Branch | None, *, exact: bool) -> Select[*tuple[Any, ...]]:
+    rows, address = rows_of(branch)
     expires_at, id_ = rows.c.expires_at, rows.c.id
     low = bindparam("low_moment", type_=UTCDateTime)
-    columns: list[Any] = [address.label("address"), expires_at] + ([id_] if exact else [])
+    columns: list[Any] = [address.label("address"), expires_at.label("moment")] + (
+        [id_] if exact else []
+    )
     found: Select[*tuple[Any, ...]] = (
-        _only(select(*columns), rows, branch)
+        only(select(*columns), rows, branch)
         # Without the place, each batch would scan the dead index entries that earlier ones left.
         .where(expires_at <= bindparam("cutoff"), expires_at >= low)
         .order_by(expires_at)
         .limit(bindparam("batch_size"))
-        .with_for_update(skip_locked=True)
     )
     if exact:
         low_id = bindparam("low_id", type_=Uuid)
@@ -261,11 +321,11 @@ def _is_attached(branch: Branch, parent: int) -> ColumnElement[bool]:
     )
 
 
-def _found(batch: CTE, *, exact: bool) -> Select[*tuple[Any, ...]]:
+def found_in(batch: CTE, *, exact: bool) -> Select[*tuple[Any, ...]]:
     """Return the statement that counts the rows of a batch and selects the place of the last."""
-    last: list[ColumnElement[Any]] = [func.max(batch.c.expires_at)]
+    last: list[ColumnElement[Any]] = [func.max(batch.c.moment)]
     if exact:
-        order = (batch.c.expires_at.desc(), batch.c.id.desc())
+        order = (batch.c.moment.desc(), batch.c.id.desc())
         last_id = select(batch.c.id).order_by(*order).limit(literal_column("1"))
         last.append(last_id.scalar_subquery())
     return select(func.count().label("found"), *last).select_from(batch)

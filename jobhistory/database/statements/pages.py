@@ -31,6 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from jobhistory.database.functions import is_among, is_present, unforeseen
+from jobhistory.database.layout import PLAIN, Layout
 from jobhistory.database.statements.read import (
     NOT_NULL_IF,
     criteria_of,
@@ -60,32 +61,42 @@ _ONE: ColumnElement[int] = literal_column("1")
 
 
 def records_of(
-    query: HistoryQuery, after: Cursor | None = None
+    query: HistoryQuery, after: Cursor | None = None, layout: Layout = PLAIN
 ) -> tuple[Select[HistoryRecord], Parameters]:
     """Return the statement for the records that meet the criteria, and its parameters.
 
     Args:
         after: the position after which the records start; `None` for the first ones.
+        layout: that of the table. Citus does not take statements that choose the plan: it adds
+            the limit and the order to what each shard executes.
     """
-    values, parts = _parts(query)
+    values, parts = _parts(query, layout)
     if not parts:
         return planned_records_of(query, after), {}
     limits, parameters = _limits(query, after)
     return _records(parts, limits), parameters | values
 
 
-def count_of(query: HistoryQuery, cap: int | None) -> tuple[Select[int], Parameters]:
+def count_of(
+    query: HistoryQuery, cap: int | None, layout: Layout = PLAIN
+) -> tuple[Select[int], Parameters]:
     """Return the statement that counts up to one more than the cap, and its parameters."""
     if cap is None or cap == LARGEST_LIMIT:  # no limit can be one more
         found = select(func.count()).select_from(HistoryRecord).where(*criteria_of(query))
         return found, {}
     query = replace(query, limit=cap + 1)
-    values, parts = _parts(query)
+    values, parts = _parts(query, layout)
     if not parts:
         matching = select(_ONE).select_from(HistoryRecord).where(*criteria_of(query))
         return select(func.count()).select_from(matching.limit(cap + 1).subquery()), {}
     limits, parameters = _limits(query, None)
     return _count(parts, limits), parameters | values
+
+
+def reads_one_page(query: HistoryQuery) -> bool:
+    """Return whether a page of the query reads about as many rows as it holds, in any history."""
+    _, parts = _parts(query)
+    return bool(parts) and not any(part.has_other_criteria for part in parts)
 
 
 class _Limits(NamedTuple):
@@ -149,6 +160,17 @@ class _Part(NamedTuple):
         leading = getattr(columns, self.column.key)
         return [leading.asc() if self.others.order == "oldest" else leading.desc(), *order]
 
+    @property
+    def has_other_criteria(self) -> bool:
+        """Whether there are criteria that the index does not answer."""
+        others = replace(self.others, order=None)
+        if self.only is not None and others.status and self._has_only(others.status):
+            others = replace(others, status=None)
+        return others != HistoryQuery(order=None, limit=None)
+
+    def _has_only(self, status: tuple[Status, ...]) -> bool:
+        return all(NOT_NULL_IF.get(each) is self.only for each in status)
+
     def _place(self, name: str) -> ColumnElement[Any]:
         moment = bindparam(f"{name}_moment", type_=HistoryRecord.started_at.type)
         id_ = bindparam(f"{name}_id", type_=HistoryRecord.id.type)
@@ -157,12 +179,13 @@ class _Part(NamedTuple):
         return unforeseen(bindparam(f"value_{self.number}", type_=self.column.type), moment, id_)
 
 
-def _parts(query: HistoryQuery) -> tuple[Parameters, tuple[_Part, ...]]:
+def _parts(query: HistoryQuery, layout: Layout = PLAIN) -> tuple[Parameters, tuple[_Part, ...]]:
     """Return a query as parts of one index each, none if the planner should choose a plan.
 
     Before them, return the parameters for the values of their first columns.
     """
-    if query.limit is None or query.order is None or query.status == (Status.STARTED,):
+    is_planned = query.limit is None or query.order is None or query.status == (Status.STARTED,)
+    if is_planned or layout.is_distributed:
         return {}, ()
     name = next((each for each in _INDEXED if getattr(query, each) is not None), None)
     others = replace(query, from_=None, to=None, limit=None)

@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import InstrumentedAttribute
 
-from jobhistory.database.functions import contains
+from jobhistory.database.functions import contains, unforeseen
 from jobhistory.execution.status import Status
 from jobhistory.query.criteria import HistoryQuery, replace
 from jobhistory.query.cursor import Cursor
@@ -36,7 +36,7 @@ NEWEST_OF_ONE = (HistoryRecord.started_at.desc().nulls_last(), HistoryRecord.id.
 # Running executions started recently. In the order of an index, the database would read most of
 # history before it reaches them, so this is an order that no index has.
 RUNNING_SINCE = case((HistoryRecord.status == STARTED, HistoryRecord.started_at))
-_RUNNING_LONGEST_FIRST = (RUNNING_SINCE.asc(), HistoryRecord.id.asc())
+RUNNING_LONGEST_FIRST = (RUNNING_SINCE.asc(), HistoryRecord.id.asc())
 
 NOT_NULL_IF: dict[Status, InstrumentedAttribute[Any]] = {
     Status.FAILED: HistoryRecord.error_type,
@@ -49,6 +49,11 @@ POSITION = tuple_(HistoryRecord.started_at, HistoryRecord.id)
 
 Compared as a whole: with OR, the database would read all earlier pages.
 """
+
+WITH_ID = select(HistoryRecord).where(
+    HistoryRecord.id == unforeseen(bindparam("key_id", type_=HistoryRecord.id.type))
+)
+"""The execution with this id, by one plan for all ids also where the table has partitions."""
 
 WITH_IDS = select(HistoryRecord).where(HistoryRecord.id.in_(bindparam("key_ids", expanding=True)))
 """The executions with these ids."""
@@ -64,7 +69,7 @@ def planned_records_of(query: HistoryQuery, after: Cursor | None) -> Select[Hist
         is_after = place_of(after) < POSITION if is_oldest_first else place_of(after) > POSITION
         statement = statement.where(is_after)
     is_running = is_oldest_first and query.status == (Status.STARTED,)
-    order = _RUNNING_LONGEST_FIRST if is_running else order_of(HistoryRecord, query)
+    order = RUNNING_LONGEST_FIRST if is_running else order_of(HistoryRecord, query)
     return statement.order_by(*order)
 
 
@@ -98,7 +103,7 @@ def criteria_of(query: HistoryQuery) -> list[ColumnElement[bool]]:
     if query.to is not None:
         criteria.append(HistoryRecord.started_at <= query.to)
     if query.status is not None:
-        is_one_of = _one_of(HistoryRecord.status, query.status)
+        is_one_of = one_of(HistoryRecord.status, query.status)
         # Only for what runs, the index on the status is worth reading.
         is_running = Status.STARTED in query.status
         criteria.append(is_one_of if is_running else deemed_frequent(is_one_of))
@@ -113,16 +118,16 @@ def other_criteria_of(query: HistoryQuery) -> list[ColumnElement[bool]]:
     """Return the conditions of the criteria that are given, except those of the window."""
     criteria: list[ColumnElement[bool]] = []
     if query.task_identifier is not None:
-        criteria.append(_one_of(HistoryRecord.task_identifier, query.task_identifier))
+        criteria.append(one_of(HistoryRecord.task_identifier, query.task_identifier))
     if query.status is not None:
         # The planner would multiply the frequency of failures with that of error types.
-        criteria.append(deemed_frequent(_one_of(HistoryRecord.status, query.status)))
+        criteria.append(deemed_frequent(one_of(HistoryRecord.status, query.status)))
     if query.job_id is not None:
         criteria.append(HistoryRecord.job_id == query.job_id)
     if query.correlation_id is not None:
         criteria.append(HistoryRecord.correlation_id == query.correlation_id)
     if query.worker_id is not None:
-        criteria.append(_one_of(HistoryRecord.worker_id, query.worker_id))
+        criteria.append(one_of(HistoryRecord.worker_id, query.worker_id))
     if query.worker_id_starts_with is not None:
         # Not LIKE, which ignores case on SQLite.
         start = func.substr(HistoryRecord.worker_id, 1, len(query.worker_id_starts_with))
@@ -136,7 +141,7 @@ def other_criteria_of(query: HistoryQuery) -> list[ColumnElement[bool]]:
     if query.trace_id is not None:
         criteria.append(HistoryRecord.trace_id == query.trace_id)
     if query.error_type is not None:
-        criteria.append(_one_of(HistoryRecord.error_type, (query.error_type,)))
+        criteria.append(one_of(HistoryRecord.error_type, (query.error_type,)))
     if query.error_contains is not None:
         error = HistoryRecord.error_type + ": " + func.coalesce(HistoryRecord.error_message, "")
         criteria.append(contains(error, literal(ascii_lower(query.error_contains), String)))
@@ -153,7 +158,10 @@ def deemed_frequent(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
     return case((and_(*conditions), literal_column("1"))).is_not(None)
 
 
-def _one_of(column: InstrumentedAttribute[Any], values: tuple[Any, ...]) -> ColumnElement[bool]:
+def one_of(
+    column: InstrumentedAttribute[Any] | ColumnElement[Any], values: tuple[Any, ...]
+) -> ColumnElement[bool]:
+    """Return the condition that a column has one of these values."""
     if not values:
         return false()
     # Written into the SQL, quoted by SQLAlchemy. With a parameter, a prepared statement's generic

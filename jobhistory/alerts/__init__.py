@@ -1,0 +1,1 @@
+"""Alerts: news of incidents, sent once to people and programs."""

@@ -1,0 +1,1 @@
+"""Archives: Parquet files with the rows that `expire` has deleted, in a folder or object store."""

@@ -1,0 +1,1 @@
+"""Schedules that are found elsewhere, such as in a crontab, as expectations."""

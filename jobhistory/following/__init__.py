@@ -1,0 +1,1 @@
+"""Following a history: what starts and ends in it, as it happens."""
