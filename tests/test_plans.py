@@ -266,12 +266,13 @@ def test_the_search_for_earlier_failures_of_a_group_ends_at_the_first_one(databa
 def test_the_last_executions_of_a_task_are_found_by_the_index_of_tasks(database, is_analyzed):
     rules = [RetentionRule(task_identifier="task-3", keep_last=10)]
     store = create_store(database.engine, retention_rules=rules, history_retention="never")
+    payload = {"text": "x" * 1000}  # a table of few pages is rightly read as a whole
     store.expire()  # applies the rules, for which it reads all of history
     with database.engine.begin() as connection:
         if database.name == "postgresql":
             # Autovacuum may have seen the table empty. Then all rows look like few to read.
             connection.execute(text("TRUNCATE job_history"))
-        rows = [row(n) | {"expires_at": None} for n in range(2000)]
+        rows = [row(n) | {"expires_at": None, "payload": payload} for n in range(2000)]
         connection.execute(insert(HistoryRecord.__table__), rows)
         if is_analyzed:
             connection.execute(text("ANALYZE"))
