@@ -37,6 +37,12 @@ def declared(plain_url):
     return declared
 
 
+def test_an_expectation_without_options_says_what_it_expects(run, url):
+    added = run("expect", "add", "nightly", "--url", url)
+    assert added == (0, "nightly: does not fail\n", "")
+    assert "limits       does not fail\n" in run("expect", "show", "nightly", "--url", url)[1]
+
+
 def test_what_is_added_is_listed_and_removed(run, url):
     added = ["expect", "add", "nightly", "--every", "1d", "--label", "tenant=acme", "--url", url]
     assert run(*added) == (0, "nightly{tenant=acme}: every 1 day\n", "")

@@ -80,8 +80,12 @@ def next_text(expectation: Expectation, screen: Screen) -> str:
 
 
 def limits_text(expectation: Expectation) -> str:
-    """Return everything but the schedule, in words."""
-    return ", ".join(_limits(expectation))
+    """Return everything but the schedule, in words.
+
+    That each failure is a problem goes without saying, unless nothing else is expected.
+    """
+    limits = ", ".join(_limits(expectation))
+    return limits or ("does not fail" if expectation.schedule is None else "")
 
 
 def _limits(expectation: Expectation) -> Iterator[str]:
