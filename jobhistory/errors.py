@@ -29,6 +29,8 @@ import reprlib
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from jobhistory._runtime.shell import quoted_for_shell
+
 if TYPE_CHECKING:
     from jobhistory.schema import HistoryRecord
 
@@ -187,50 +189,67 @@ class SchemaOutOfDate(JobHistoryError, RuntimeError):
         current: the revision of the table; `None` if it has none.
         head: the revision that this version of the library needs.
         differences: how the table differs from the model, such as `"column x is missing"`.
+        schema: the schema of the table; `None` if the database chooses it.
     """
 
-    def __init__(self, current: str | None, head: str, differences: tuple[str, ...] = ()) -> None:
-        super().__init__(current, head, differences)
+    def __init__(
+        self,
+        current: str | None,
+        head: str,
+        differences: tuple[str, ...] = (),
+        schema: str | None = None,
+    ) -> None:
+        super().__init__(current, head, differences, schema)
         self.current = current
         self.head = head
         self.differences = differences
+        self.schema = schema
 
     def __str__(self) -> str:
         differences = "; ".join(self.differences)
+        table = f"the history table{self._place}"
+        upgrade = self._command("db upgrade")
         if differences and self.current == self.head:
             return (
-                f"the history table is damaged: {differences}; "
-                "repair it with the statements that 'jobhistory db sql' prints"
+                f"{table} is damaged: {differences}; "
+                f"repair it with the statements that {self._command('db sql')} prints"
             )
         if differences and self.current is None:
             return (
-                "the history table was not made by 'jobhistory db upgrade', and is not up to date: "
+                f"{table} was not made by {upgrade}, and is not up to date: "
                 f"{differences}; upgrade it with the tool that made it, or repair it with the "
-                "statements that 'jobhistory db sql' prints"
+                f"statements that {self._command('db sql')} prints"
             )
         if differences:
             return (
-                f"the history table is at revision {self.current}, which no longer exists: save "
+                f"{table} is at revision {self.current}, which no longer exists: save "
                 "the rows that you need, drop all tables whose names begin with job_history, and "
-                "run 'jobhistory db upgrade'"
+                f"run {upgrade}"
             )
+        call = "engine" if self.schema is None else f"engine, schema={self.schema!r}"
+        remedy = f"{upgrade} or jobhistory.migrate.upgrade({call})"
         if self.current is None:
-            return (
-                "this database has no history table; create it with 'jobhistory db upgrade' "
-                "or jobhistory.migrate.upgrade(engine)"
-            )
+            return f"this database has no history table{self._place}; create it with {remedy}"
         # Revision ids end in numbers padded with zeros, so they compare as texts.
         if self.current > self.head:
             return (
-                f"the history table is at revision {self.current}, which is newer than the "
+                f"{table} is at revision {self.current}, which is newer than the "
                 f"{self.head} of this version of jobhistory; upgrade the library with "
                 "'pip install --upgrade jobhistory'"
             )
         return (
-            f"the history table is at revision {self.current}, but this version of jobhistory "
-            f"needs {self.head}; upgrade the table with 'jobhistory db upgrade' or "
-            "jobhistory.migrate.upgrade(engine)"
+            f"{table} is at revision {self.current}, but this version of jobhistory "
+            f"needs {self.head}; upgrade the table with {remedy}"
         )
+
+    @property
+    def _place(self) -> str:
+        return "" if self.schema is None else f" in schema {quoted(self.schema)}"
+
+    def _command(self, command: str) -> str:
+        if self.schema is None:
+            return f"'jobhistory {command}'"
+        return f"'jobhistory {command} --schema {quoted_for_shell(self.schema)}'"
 
 
 class LayoutNotChanged(JobHistoryError, RuntimeError):

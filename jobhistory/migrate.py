@@ -128,14 +128,14 @@ def check(bind: Engine | Connection, *, schema: str | None = None) -> tuple[str,
     with connected(bind) as connection:
         if not has_table(connection, schema):
             _refuse_no_schema(connection, schema)
-            raise SchemaOutOfDate(None, HEAD)
+            raise SchemaOutOfDate(None, HEAD, schema=schema)
         _refuse_newer(connection, schema)
         found = version_of(connection, schema)
         if found != HEAD and found in _known(_scripts()):
-            raise SchemaOutOfDate(found, HEAD)
+            raise SchemaOutOfDate(found, HEAD, schema=schema)
         differences, additions = compare(connection, schema)
         if differences:
-            raise SchemaOutOfDate(found, HEAD, differences)
+            raise SchemaOutOfDate(found, HEAD, differences, schema)
         return additions
 
 
@@ -179,7 +179,7 @@ def maintain(
         if is_ours:
             connection.execution_options(isolation_level="AUTOCOMMIT")
         if not has_table(connection, schema):
-            raise SchemaOutOfDate(None, HEAD)
+            raise SchemaOutOfDate(None, HEAD, schema=schema)
         table = quoted_table(connection, schema)
         if not running_index.is_supported(connection):
             if read_layout(connection, schema) is not None:
@@ -305,7 +305,7 @@ def _refuse_no_schema(connection: Connection, schema: str | None) -> None:
 def _refuse_newer(connection: Connection, schema: str | None) -> None:
     found = version_of(connection, schema)
     if found is not None and found > HEAD:
-        raise SchemaOutOfDate(found, HEAD)
+        raise SchemaOutOfDate(found, HEAD, schema=schema)
 
 
 def _adopt(connection: Connection, schema: str | None, scripts: ScriptDirectory) -> None:
@@ -332,7 +332,7 @@ def _adopt(connection: Connection, schema: str | None, scripts: ScriptDirectory)
             tables = (TABLE_NAME, *(table.name for table in others))
         differences, _ = compare(connection, schema, tables=tables)
         if differences:
-            raise SchemaOutOfDate(found, HEAD, differences)
+            raise SchemaOutOfDate(found, HEAD, differences, schema)
     if found is not None:
         connection.execute(delete(version_table(schema)))
     if exists:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import partial
 from types import SimpleNamespace
 
@@ -284,8 +285,10 @@ def test_a_store_works_in_another_schema(bare_database, way, request):
         with pytest.raises(SchemaOutOfDate):
             create_store(engine).query()
     migrate.downgrade(engine, "base", schema=schema)
-    with pytest.raises(SchemaOutOfDate):
+    with pytest.raises(SchemaOutOfDate) as caught:
         store.query()
+    assert caught.value.schema == schema
+    assert f"--schema {shlex.quote(schema)}" in str(caught.value)
 
 
 def test_a_session_of_the_app_reads_records_like_any_model(database):

@@ -43,6 +43,12 @@ def already_finished():
         (already_finished(), RuntimeError, "job '1' has already ended as 'completed'"),
         (SchemaOutOfDate(None, "0002"), RuntimeError, "jobhistory db upgrade"),
         (
+            SchemaOutOfDate(None, "0002", schema="audit"),
+            RuntimeError,
+            "in schema 'audit'; create it with 'jobhistory db upgrade --schema audit' "
+            "or jobhistory.migrate.upgrade(engine, schema='audit')",
+        ),
+        (
             SchemaOutOfDate("0001", "0002"),
             RuntimeError,
             "at revision 0001, but this version of jobhistory needs 0002",

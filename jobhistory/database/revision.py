@@ -59,13 +59,13 @@ def refuse_outdated(connection: Connection, *, schema: str | None = None) -> Non
     has_known_revision = found in REVISIONS or (found is not None and found > HEAD)
     if has_known_revision or not has_table(connection, schema):
         if found != HEAD:
-            raise SchemaOutOfDate(found, HEAD)
+            raise SchemaOutOfDate(found, HEAD, schema=schema)
         return
     columns = inspect(connection).get_columns(TABLE_NAME, schema=schema)
     missing = [name for name in COLUMN_NAMES if name not in {each["name"] for each in columns}]
     if missing:
         differences = tuple(f"column {name} is missing" for name in missing)
-        raise SchemaOutOfDate(found, HEAD, differences)
+        raise SchemaOutOfDate(found, HEAD, differences, schema)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, inspect
 from sqlalchemy.exc import DBAPIError
 
 from jobhistory import distribution, migrate
+from jobhistory._runtime.shell import quoted_for_shell
 from jobhistory.cli import output
 from jobhistory.cli.database import open_engine
 from jobhistory.cli.options import Json, Schema, Url, Verbose
@@ -94,7 +95,8 @@ def check(json: Json = False, url: Url = None, schema: Schema = None) -> None:
         if partitions.count:
             print(partitions)
         for warning in partitions.warnings:
-            print(output.one_line(f"warning: {warning}; run: jobhistory db partition"))
+            option = "" if schema is None else f" --schema {quoted_for_shell(schema)}"
+            print(output.one_line(f"warning: {warning}; run: jobhistory db partition{option}"))
         for addition in additions:
             print(f"addition: {output.one_line(addition)}")
         if grants:
