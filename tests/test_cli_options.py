@@ -346,6 +346,12 @@ def test_reap_says_which_options_choose_executions(run):
         ("list --limit x", "--limit 'x' is not a whole number; write it like 100"),
         ("list --limit=1.5", "--limit '1.5' is not a whole number; write it like 100"),
         ("list --min-attempt x", "--min-attempt 'x' is not a whole number; write it like 2"),
+        ("list --limit x --limit 5y", "--limit '5y' is not a whole number; write it like 100"),
+        ("list --task --limit --limit 3x", "--limit '3x' is not a whole number; write it like 100"),
+        ("list --min-attempt \u0663", "--min-attempt '\u0663' is not a whole number; write it like "
+         "2"),
+        (f"list --limit {'9' * 5_000}", f"--limit '{'9' * 57}...{'9' * 58}' is too large; write it "
+         "like 100"),
         ("web --port 65536", "--port 65536 is not a whole number from 0 to 65535; write it like "
          "8642"),
         ("completion tcsh", "SHELL 'tcsh' is not one of 'bash', 'zsh', 'fish'"),

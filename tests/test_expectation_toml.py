@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -47,3 +48,10 @@ def test_any_name_is_written_without_what_a_terminal_obeys(tmp_path_factory, nam
         return
     assert all(char.isprintable() or char == "\n" for char in written_as_toml(expectation))
     assert read_back(tmp_path_factory.mktemp("toml"), [expectation]) == [expectation]
+
+
+def test_a_file_nested_too_deeply_is_refused_like_any_other_that_is_not_toml(tmp_path):
+    path = tmp_path / "deep.toml"
+    path.write_text("a = " + "[" * 5_000)
+    with pytest.raises(InvalidInput, match=r"is not TOML: .*; write tables such as"):
+        load_expectations(path)

@@ -31,7 +31,7 @@ def load_tables(
     file = os.fspath(path)
     try:
         values = tomllib.loads(Path(file).read_text(encoding="utf-8"))
-    except ValueError as error:  # of TOML, or of UTF-8
+    except (ValueError, RecursionError) as error:  # of TOML, or of UTF-8; too deep
         raise InvalidInput("file", file, f"is not TOML: {error}; {example}") from None
     for key in values:
         if key != name:

@@ -93,23 +93,22 @@ def _invalid_value(error: Exception, words: Sequence[str]) -> InvalidInput | Non
         is_option = parameter.param_type_name == "option"
         name = parameter.opts[0] if is_option else parameter.metavar or parameter.name.upper()
         return InvalidInput(name, choice[1], f"is not one of {choice[2]}")
-    if "valid integer" not in message:
+    if "an integer" not in message and "valid integer" not in message:
         return None
+    typed = _typed(error, parameter, words)
+    if typed is None:
+        return None
+    is_long = typed.isdecimal() and len(typed) > 4_000  # Python refuses to read it
+    problem = "is too large" if is_long else "is not a whole number"
     example = parameter.default if isinstance(parameter.default, int) else 2
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        name, attached, value = word.partition("=")
-        typed = value if attached else following
-        if name in parameter.opts and not _is_whole(typed):
-            return InvalidInput(name, typed, f"is not a whole number; write it like {example}")
-    return None
+    return InvalidInput(parameter.opts[0], typed, f"{problem}; write it like {example}")
 
 
-def _is_whole(text: str) -> bool:
-    try:
-        int(text)
-    except ValueError:
-        return False
-    return True
+def _typed(error: Any, parameter: Any, words: Sequence[str]) -> str | None:
+    """Return the value that Typer read from the words: the last one, if an option is repeated."""
+    values, _, _ = error.ctx.command.make_parser(error.ctx).parse_args([*words])
+    typed = values.get(parameter.name)
+    return typed if isinstance(typed, str) else None
 
 
 def _command_lines(command: Any, context: Any) -> Iterator[str]:

@@ -67,6 +67,24 @@ def test_suggestions_of_a_slow_server_are_those_of_the_last_text(browser, site):
         assert visit.complaints == []
 
 
+def test_suggestions_that_come_after_the_viewer_typed_on_are_not_offered(browser, site):
+    """They would replace what the viewer has typed since."""
+    with visiting(browser, site(""), prepare=lambda page: page.clock.install()) as visit:
+        page, held = visit.page, []
+        page.route("**/suggest*", lambda each: held.append(each))
+        with page.expect_request("**/suggest*"):
+            page.keyboard.press("/")
+        page.keyboard.type("status:")
+        page.clock.run_for(1_000)
+        with page.expect_request("**/suggest*"):  # once the first one is answered
+            held[0].continue_()
+        page.clock.run_for(1_000)
+        assert page.get_by_role("option").count() == 0
+        held[1].continue_()
+        page.get_by_role("option", name="status:failed").wait_for()
+        assert visit.complaints == []
+
+
 def test_keys_turn_pages(page):
     first = page.url
     page.keyboard.press("[")

@@ -76,6 +76,10 @@ if (box) {
     show(false);
     box.dispatchEvent(new Event("input", { bubbles: true }));
   };
+  list.addEventListener("htmx:beforeSwap", (event) => {
+    // They would replace what the viewer has typed since; htmx asks for those of that next.
+    if (event.detail.requestConfig.parameters.q !== box.value) event.detail.shouldSwap = false;
+  });
   list.addEventListener("htmx:afterSwap", () => {
     show(document.activeElement === box && list.children.length > 0);
   });
