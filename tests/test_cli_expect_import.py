@@ -158,6 +158,13 @@ def test_what_is_not_recorded_can_be_imported_as_well(imports, crontab):
     assert imports("--crontab", crontab, "--unrecorded")[0]["weekly.sh"] == "add"
 
 
+def test_a_folder_may_have_what_cron_does_not_read(imports, tmp_path):
+    (tmp_path / "app").write_text("0 1 * * * jobhistory run --task app -- true\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
+    assert imports("--crontab", tmp_path)[0] == {"app": "add"}
+
+
 def test_a_folder_has_the_crontabs_that_cron_reads(imports, tmp_path):
     folder = tmp_path / "cron.d"
     folder.mkdir()

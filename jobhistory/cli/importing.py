@@ -118,4 +118,6 @@ def _crontabs_in(path: Path) -> list[Path]:
     """Return a file, or the files in a folder that cron would read."""
     if not path.is_dir():
         return [path]
-    return sorted(file for file in path.iterdir() if _CRON_READS.fullmatch(file.name))
+    return sorted(
+        file for file in path.iterdir() if _CRON_READS.fullmatch(file.name) and file.is_file()
+    )
