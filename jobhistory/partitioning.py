@@ -24,7 +24,7 @@ from jobhistory.database.partitions import conversion, extension, undoing
 from jobhistory.database.partitions.attributes import validate_keys
 from jobhistory.database.partitions.catalog import Layout, read_layout
 from jobhistory.database.partitions.cuts import drop_leftovers, leftovers
-from jobhistory.database.partitions.leaves import newest_moment
+from jobhistory.database.partitions.leaves import NewLeaf, newest_moment
 from jobhistory.database.partitions.settings import Settings, read_settings, write_settings
 from jobhistory.database.partitions.spans import Every as Every
 from jobhistory.database.partitions.spans import moment_of, next_start
@@ -235,6 +235,11 @@ def _describe(
         f"{identifier(each.schema, each.name)} is half detached, which hides its executions"
         for each in layout.pending
     ]
+    warnings += [
+        f"executions that start {_range_of(gap)} have no partition, and are refused"
+        for gap in extension.gaps_of(layout.leaves)
+        if not layout.pending  # which leave gaps, too
+    ]
     table_name = identifier(layout.schema, layout.name)
     newest = newest_moment(connection, table_name)
     if until is None or (newest is not None and newest >= until):
@@ -248,6 +253,13 @@ def _describe(
         created,
         (*warnings, *_warnings_of_leftovers(leftovers(connection, layout.oid))),
     )
+
+
+def _range_of(gap: NewLeaf) -> str:
+    lower, upper = (each and f"{moment_of(each):%Y-%m-%d}" for each in (gap.lower, gap.upper))
+    if lower is None:
+        return "at any time" if upper is None else f"before {upper}"
+    return f"from {lower} on" if upper is None else f"from {lower} to {upper}"
 
 
 def _warnings_of_leftovers(tables: list[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from threading import Event
 import pytest
 from sqlalchemy import select, text
 
-from jobhistory import Archive, ArchiveError
+from jobhistory import Archive, ArchiveError, InvalidInput
 from jobhistory.archive_schema import ARCHIVE
 from jobhistory.database import archived_partitions
 from jobhistory.database.partitions.detached import detached_tables
@@ -67,6 +67,19 @@ def test_a_partition_is_archived_before_it_is_dropped(history, folder, monkeypat
     check_each_is_somewhere_once(history, folder, ids)
     assert len(published(folder)) == len(manifest(history)) >= 14
     assert store.expire(archive=folder, by_partition=True) == 0
+
+
+def test_a_partition_is_no_table_to_restore_into(history, folder):
+    store = store_at(history, week(4))
+    assert store.expire(archive=folder) == 16
+    with history.connect() as connection:
+        leaf = connection.scalar(
+            text("SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r' LIMIT 1")
+        )
+    with pytest.raises(InvalidInput, match=f"'{leaf}' is a part of job_history and would count"):
+        Archive(folder).restore(store, into=leaf)
+    assert remaining(history) == 7
+    assert Archive(folder).restore(store) == 16
 
 
 def failing(folder):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import sys
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -98,6 +100,37 @@ def test_a_place_that_is_no_folder_is_refused(tmp_path, run, kind):
     status, out, err = run(str(path), "SELECT count(*) FROM job_history")
     assert (status, out) == (2, "")
     assert err.startswith(f"jobhistory: ARCHIVE {path.as_uri()!r} does not exist, or")
+
+
+@pytest.mark.parametrize("name", ["day=2015-11-02", "."])
+def test_a_folder_that_cannot_be_listed_is_an_error_and_not_empty(
+    run, folder, ids, monkeypatch, name
+):
+    """Tests may run as root, which may list any folder."""
+    closed = (Path(folder) / name).resolve()
+    scandir = os.scandir
+
+    def refusing(path):
+        if Path(path).resolve() == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert run(folder, "SELECT count(*) FROM job_history") == (
+        1,
+        "",
+        f"jobhistory: the archive {Path(folder).as_uri()} cannot be listed: Permission denied\n",
+    )
+
+
+def test_a_damaged_file_is_named(run, folder, ids):
+    damaged = next(Path(folder).glob("day=*/*.parquet"))
+    damaged.write_bytes(b"")
+    status, out, err = run(folder, "SELECT count(*) FROM job_history")
+    assert (status, out) == (1, "")
+    assert err.startswith(f"jobhistory: the archive {Path(folder).as_uri()} cannot be read: ")
+    assert damaged.name in err
+    assert err.count("\n") == 1
 
 
 def test_a_scheme_that_nobody_knows_is_refused(run):

@@ -11,7 +11,9 @@ from sqlalchemy import (
     Index,
     MetaData,
     PrimaryKeyConstraint,
+    String,
     Table,
+    bindparam,
     column,
     inspect,
     select,
@@ -37,6 +39,16 @@ DEFAULT_NAME = f"{TABLE_NAME}_restored"
 _COPIED = f"{TABLE_NAME}_copied"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")  # leaves room for the name of the index
 _COUNTED = {"preserve_rowcount": True}
+_WHY_NOT = (
+    "would count its executions in the statistics once more, and expire would remove them again; "
+    f"restore into a table of its own, such as {DEFAULT_NAME!r}"
+)
+_IS_PART = text("""
+SELECT EXISTS (
+    SELECT FROM pg_inherits
+    WHERE inhrelid = to_regclass(:name) AND inhparent = to_regclass(:history)
+)
+""").bindparams(bindparam("name", type_=String), bindparam("history", type_=String))
 
 
 class RestoredTable:
@@ -65,8 +77,11 @@ class RestoredTable:
         """Create the table if there is none, with the columns that the app has added to history.
 
         Raises:
-            InvalidInput: if there is one that lacks a column of the history, or a unique key.
+            InvalidInput: if there is one that lacks a column of the history, or a unique key, or
+                that is a part of the history.
         """
+        if _is_part_of_history(transaction, self._name):
+            raise InvalidInput("into", self._name, f"is a part of {TABLE_NAME} and {_WHY_NOT}")
         found = inspect(transaction.connection)
         exists = found.has_table(self._name, schema=transaction.schema)
         types = types_of(transaction, self._name if exists else TABLE_NAME)
@@ -144,12 +159,19 @@ def _is_unique(found: Any, name: str, schema: str | None) -> bool:
     return ["id"] in keys
 
 
+def _is_part_of_history(transaction: Transaction, name: str) -> bool:
+    """Return whether a table is a partition of the history, or inherits from it."""
+    if transaction.dialect != "postgresql":
+        return False
+    schema = () if transaction.schema is None else (transaction.schema,)
+    names = {"name": identifier(*schema, name), "history": identifier(*schema, TABLE_NAME)}
+    found: bool = transaction.execute(_IS_PART, names).scalar_one()
+    return found
+
+
 def _why_not(name: str) -> str:
     if name.lower() == TABLE_NAME:
-        return (
-            "would count its executions in the statistics once more, and expire would remove them "
-            f"again; restore into a table of its own, such as {DEFAULT_NAME!r}"
-        )
+        return _WHY_NOT
     return f"is a table of the library; restore into another, such as {DEFAULT_NAME!r}"
 
 

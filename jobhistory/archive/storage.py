@@ -127,13 +127,22 @@ class LocalFolder:
 
     def pending(self) -> list[str]:
         """Return the names in `_pending/`."""
-        folder = self._folder / PENDING
-        return sorted(os.listdir(folder)) if folder.exists() else []
+        return sorted(each.name for each in self._entries(self._folder / PENDING))
 
     def files(self) -> list[str]:
-        """Return the paths of the published files, sorted."""
-        found = self._folder.glob("day=*/*.parquet")
-        return sorted(path.relative_to(self._folder).as_posix() for path in found)
+        """Return the paths of the published files, sorted.
+
+        Raises:
+            ArchiveError: if this user may not list a folder, whose files a pattern would leave out.
+        """
+        days = [day for day in self._entries(self._folder) if day.name.startswith("day=")]
+        return sorted(
+            f"{day.name}/{each.name}"
+            for day in days
+            if day.is_dir()
+            for each in self._entries(day.path)
+            if each.name.endswith(".parquet")
+        )
 
     def delete(self, path: str) -> None:
         """Delete a file, if it exists, and flush its folder to the disk."""
@@ -141,6 +150,16 @@ class LocalFolder:
         with suppress(FileNotFoundError):
             target.unlink()
             _flush(target.parent)
+
+    def _entries(self, folder: str | Path) -> list[os.DirEntry[str]]:
+        """Return what is in a folder; nothing if there is none."""
+        try:
+            with os.scandir(folder) as entries:
+                return list(entries)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise ArchiveError(self.location, f"cannot be listed: {error.strerror}") from error
 
     def _pending(self, name: str) -> Path:
         return self._folder / PENDING / name

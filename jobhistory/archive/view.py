@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from jobhistory.archive.location import EXAMPLE
 from jobhistory.archive.storage import Storage, storage_at
 from jobhistory.database.archived_rows import OWN_COLUMNS, Kind
-from jobhistory.errors import ArchiveError, InvalidInput, JobHistoryError
+from jobhistory.errors import ArchiveError, InvalidInput, JobHistoryError, reason
 
 if TYPE_CHECKING:
     import duckdb
@@ -81,7 +81,8 @@ def _without_secrets(storage: Storage) -> Iterator[None]:
     except (JobHistoryError, ModuleNotFoundError):
         raise
     except Exception as error:  # a file system of fsspec may raise anything
-        raise ArchiveError(storage.location, f"cannot be read: {type(error).__name__}") from None
+        why = reason(error) if storage.filesystem is None else type(error).__name__
+        raise ArchiveError(storage.location, f"cannot be read: {why}") from None
 
 
 def _duckdb() -> duckdb.DuckDBPyConnection:
@@ -99,6 +100,8 @@ def _duckdb() -> duckdb.DuckDBPyConnection:
 def _statements(connection: duckdb.DuckDBPyConnection, storage: Storage) -> list[str]:
     pattern = _quoted(f"{glob.escape(storage.root.rstrip('/'))}/{_FILES}")
     find = f"SELECT file FROM glob({pattern}) LIMIT 1"  # noqa: S608 - it is quoted
+    if storage.filesystem is None:
+        storage.files()  # fails for a folder that may not be listed, which DuckDB leaves out
     first = connection.execute(find).fetchone()
     if not first and not storage.files() and not storage.exists():
         raise InvalidInput(

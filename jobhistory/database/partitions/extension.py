@@ -61,7 +61,7 @@ def is_incomplete(layout: Layout, settings: Settings | None, now: datetime) -> b
     """Return whether `finalize` or `extend` has something to do."""
     if layout.pending or settings is None:
         return bool(layout.pending)
-    if _gaps(layout.leaves):
+    if gaps_of(layout.leaves):
         return True
     lower = layout.leaves[-1].lower
     return lower is None or moment_of(lower) < end_of_ahead(now, settings.every, settings.ahead)
@@ -83,7 +83,7 @@ def extend(bind: Engine | Connection, schema: str | None, settings: Settings, no
     for _ in range(_TRIES):
         with exclusive.transaction(bind) as connection:
             layout = _layout(connection, schema)
-            gaps = _gaps(layout.leaves)
+            gaps = gaps_of(layout.leaves)
         if gaps:
             created += _fill(bind, layout, gaps)
             continue
@@ -102,7 +102,7 @@ def _layout(connection: Connection, schema: str | None) -> Layout:
     return layout
 
 
-def _gaps(leaves: Sequence[Leaf]) -> list[NewLeaf]:
+def gaps_of(leaves: Sequence[Leaf]) -> list[NewLeaf]:
     """Return the partitions without which some ids have none."""
     gaps = []
     at: UUID | None = None
