@@ -21,6 +21,7 @@ import jobhistory.cli.app
 import jobhistory.cli.program
 import jobhistory.cli.wrapper.run  # noqa: F401 - lest each fork imports them
 from jobhistory.cli import main
+from tests.forking import close_engines
 
 SCRIPT = os.path.join(sysconfig.get_path("scripts"), "jobhistory")
 
@@ -32,6 +33,7 @@ def start(*arguments, env, program=main, **options):
     exit of the interpreter.
     """
     arguments = [os.fsdecode(each) for each in arguments]
+    close_engines()
     with warnings.catch_warnings():
         # Python 3.12 warns of forks beside threads; the child uses nothing that a thread may hold.
         warnings.simplefilter("ignore", DeprecationWarning)

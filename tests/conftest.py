@@ -28,6 +28,7 @@ from jobhistory.partitioning import partition
 from jobhistory.rollup_schema import ROLLUP_TABLES
 from tests import citus
 from tests.facades import AsyncInSession, EventLoop, InSession, Synchronous
+from tests.forking import close_before_forks
 from tests.servers import Server, running_postgres
 
 # A database is slow to a fuzzer, and shared by the examples of one test.
@@ -161,6 +162,7 @@ def _do_not_wait_for_the_disk(engine: Engine) -> None:
 def _opened(url: URL) -> Iterator[Database]:
     engine = create_engine(url)
     _do_not_wait_for_the_disk(engine)
+    close_before_forks(engine)
     yield Database(url, engine)
     checked_out = engine.pool.checkedout()
     engine.dispose()

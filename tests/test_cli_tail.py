@@ -82,7 +82,9 @@ def test_json_lines_and_criteria(tail, store):
     process = tail("--json", "--status", "completed", "--task", "import", "-n", "5")
     record(store, "bad", error="x")
     record(store, "good")
-    found = json.loads(process.stdout.readline())
+    line = process.stdout.readline()
+    assert line, process.communicate()  # it has ended
+    found = json.loads(line)
     assert (found["job_id"], found["status"]) == ("good", "completed")
 
 

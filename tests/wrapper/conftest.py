@@ -24,12 +24,10 @@ def url(database):
 
 
 @pytest.fixture
-def run(environment, url, database):
+def run(environment, url):
     """Runs a command under `jobhistory run` on the database."""
 
     def run(*arguments, variables=(), **options):
-        # A fork closes its copies of open files, but SQLite would still know them.
-        database.engine.dispose()
         env = environment | dict(variables)
         return command_line.run("run", "--url", url, *arguments, env=env, **options)
 
