@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from jobhistory._runtime.shell import quoted_for_shell
+from jobhistory._runtime.url_passwords import redact_urls
 
 if TYPE_CHECKING:
     from jobhistory.schema import HistoryRecord
@@ -38,12 +39,21 @@ _QUOTED_DRIVER_ERROR = re.compile(r": \(\w+(?:\.\w+)+\) ")
 
 _NO_LIMIT = 2**31 - 1  # what a database holds limits nobody
 
-_short = reprlib.Repr()
+
+class _Short(reprlib.Repr):
+    def repr_str(self, x: str, level: int) -> str:
+        return super().repr_str(redact_urls(x), level)
+
+
+_short = _Short()
 _short.maxstring = _short.maxother = _short.maxlong = 120
 
 
 def quoted(value: object) -> str:
-    """Return a value as error messages show it: its repr, cut to about 120 characters."""
+    """Return a value as error messages show it: its repr, cut to about 120 characters.
+
+    URLs in it have no passwords.
+    """
     try:
         return _short.repr(value)
     except Exception:  # a repr may raise anything, and that of an integer of 5,000 digits does
@@ -90,7 +100,7 @@ class JobHistoryError(Exception):
 
 
 class InvalidInput(JobHistoryError, ValueError):
-    """An argument cannot be used. The message quotes its value and shows a valid one.
+    """An argument cannot be used. The message quotes its value, if any, and shows a valid one.
 
     Attributes:
         argument: the name of the argument, as the caller writes it.
@@ -105,7 +115,8 @@ class InvalidInput(JobHistoryError, ValueError):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.argument} {quoted(self.value)} {self.remedy}"
+        quote = "" if self.remedy.startswith("is missing") else f" {quoted(self.value)}"
+        return f"{self.argument}{quote} {self.remedy}"
 
 
 class ExecutionNotFound(JobHistoryError, LookupError):
@@ -423,7 +434,8 @@ def check_count(
         InvalidInput: if it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        end = f"to {most}" if most < _NO_LIMIT else "up"
+        is_bounded = most < _NO_LIMIT or (isinstance(value, int) and value > most)
+        end = f"to {most}" if is_bounded else "up"
         raise InvalidInput(
             argument, value, f"is not a whole number from {least} {end}; write it like {example}"
         )

@@ -86,6 +86,12 @@ def test_what_has_expired_moves_to_a_file_for_each_day(history, database, folder
     assert list((folder / "_pending").iterdir()) == []
 
 
+def test_a_file_in_place_of_the_folder_is_an_error_before_anything_expires(history, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ArchiveError, match="/file is not a folder; name one"):
+        history.expire(archive=tmp_path / "file")
+
+
 def test_the_manifest_describes_each_file(history, database, folder):
     ids = record(history, 2, apart=timedelta(seconds=1))
     history.expire(archive=Archive(folder))

@@ -158,6 +158,13 @@ def test_what_is_not_recorded_can_be_imported_as_well(imports, crontab):
     assert imports("--crontab", crontab, "--unrecorded")[0]["weekly.sh"] == "add"
 
 
+@pytest.mark.parametrize("option", ["--crontab", "--systemd"])
+def test_an_empty_path_is_not_the_current_folder(run, url, option):
+    status, out, err = run("expect", "import", option, "", "--url", url)
+    assert (status, out) == (2, "")
+    assert "FILE '' names no file or folder; write its path" in err
+
+
 def test_a_folder_may_have_what_cron_does_not_read(imports, tmp_path):
     (tmp_path / "app").write_text("0 1 * * * jobhistory run --task app -- true\n")
     (tmp_path / "folder").mkdir()

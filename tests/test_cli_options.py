@@ -332,6 +332,16 @@ def test_a_url_that_cannot_be_used_gets_a_sentence(run, url, says):
     assert "hunter2" not in err
 
 
+@pytest.mark.parametrize(
+    "words", ["list {}", "{}", "db {}", "list --{}", "list --limit {}", "check {}", "run --{} -- x"]
+)
+def test_a_url_in_the_wrong_place_is_shown_without_its_password(run, words):
+    status, out, err = run(*words.format("postgresql://u:hunter2@h/d").split())
+    assert status != 0
+    assert "postgresql://u:[redacted]@h" in out + err
+    assert "hunter2" not in out + err
+
+
 def test_reap_says_which_options_choose_executions(run):
     assert run("reap") == (
         2,
@@ -352,6 +362,8 @@ def test_reap_says_which_options_choose_executions(run):
          "2"),
         (f"list --limit {'9' * 5_000}", f"--limit '{'9' * 57}...{'9' * 58}' is too large; write it "
          "like 100"),
+        ("list --limit 99999999999999999999", "--limit 99999999999999999999 is not a whole number "
+         "from 1 to 9223372036854775807; write it like 100"),
         ("web --port 65536", "--port 65536 is not a whole number from 0 to 65535; write it like "
          "8642"),
         ("completion tcsh", "SHELL 'tcsh' is not one of 'bash', 'zsh', 'fish'"),

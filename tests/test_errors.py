@@ -79,6 +79,23 @@ def test_a_message_quotes_no_more_of_a_value_than_a_reader_wants():
     assert len(str(InvalidInput("n", "x" * 10_000, "is long"))) < 200
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "postgresql://app:hunter2@db/shop",
+        "x" * 500 + " postgresql://app:hunter2@db/shop " + "x" * 500,
+        {"url": ["redis://:hunter2@cache/0"]},
+    ],
+)
+def test_a_message_shows_no_password_of_a_url(value):
+    assert "hunter2" not in str(InvalidInput("n", value, "is wrong"))
+    assert "app:[redacted]@db" in str(InvalidInput("n", "a://app:hunter2@db/shop", "is wrong"))
+
+
+def test_what_is_missing_has_no_value_to_quote():
+    assert str(InvalidInput("n", None, "is missing; pass it")) == "n is missing; pass it"
+
+
 CARD = "-".join(["4111"] * 4)
 
 

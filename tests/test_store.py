@@ -712,7 +712,7 @@ def test_a_worker_that_starts_ends_what_it_left_behind(store, clock):
 
 
 def test_reaping_needs_a_time(plain_store):
-    with pytest.raises(InvalidInput, match="older_than None is missing"):
+    with pytest.raises(InvalidInput, match="older_than is missing"):
         plain_store.reap_lost(worker_id="w")
     with pytest.raises(InvalidInput, match="started_before"):
         plain_store.reap_lost(started_before=datetime(2026, 1, 1))

@@ -126,7 +126,13 @@ class LocalFolder:
         _flush(source.parent)
 
     def pending(self) -> list[str]:
-        """Return the names in `_pending/`."""
+        """Return the names in `_pending/`.
+
+        Raises:
+            ArchiveError: if this is no folder, so that a mistake shows before something expires.
+        """
+        if self._folder.exists() and not self._folder.is_dir():
+            raise ArchiveError(self.location, "is not a folder; name one")
         return sorted(each.name for each in self._entries(self._folder / PENDING))
 
     def files(self) -> list[str]:

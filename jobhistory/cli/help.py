@@ -11,6 +11,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from jobhistory._runtime.url_passwords import redact_urls
 from jobhistory.errors import InvalidInput
 
 _MOST_WIDTH = 100
@@ -35,6 +36,7 @@ class Command(TyperCommand):
         except Exception as error:
             invalid = _invalid_value(error, words)
             if invalid is None:
+                _hide_passwords(error)
                 raise
         raise invalid
 
@@ -52,6 +54,14 @@ class Command(TyperCommand):
 
 class Group(TyperGroup):
     """A command that has others, which its help lists in groups."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that was typed."""
+        try:
+            return super().resolve_command(ctx, args)
+        except Exception as error:
+            _hide_passwords(error)
+            raise
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help."""
@@ -102,6 +112,12 @@ def _invalid_value(error: Exception, words: Sequence[str]) -> InvalidInput | Non
     problem = "is too large" if is_long else "is not a whole number"
     example = parameter.default if isinstance(parameter.default, int) else 2
     return InvalidInput(parameter.opts[0], typed, f"{problem}; write it like {example}")
+
+
+def _hide_passwords(error: Any) -> None:
+    """Remove passwords from Typer's message about a URL that was typed in the wrong place."""
+    if isinstance(getattr(error, "message", None), str):
+        error.message = redact_urls(error.message)
 
 
 def _typed(error: Any, parameter: Any, words: Sequence[str]) -> str | None:

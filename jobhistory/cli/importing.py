@@ -64,12 +64,12 @@ class Importer:
 
     def timers(self, files: Sequence[str]) -> Iterator[tuple[str, list[Found]]]:
         """Yield timers of systemd: of files and folders, or of this machine and the user."""
-        known = [folder for folder in UNIT_FOLDERS if folder.is_dir()]
+        known = [str(folder) for folder in UNIT_FOLDERS if folder.is_dir()]
         reading = Timers(read_run, self.timezone, self.grace, self.with_unrecorded)
-        for path in map(Path, files) if files else known:
-            with _reading(str(path)):
-                jobs = [job for timer in read_timers(path) for job in reading.jobs(timer)]
-            yield _here(f"systemd:{path.absolute()}"), jobs
+        for name in files or known:
+            with _reading(name):
+                jobs = [job for timer in read_timers(Path(name)) for job in reading.jobs(timer)]
+            yield _here(f"systemd:{Path(name).absolute()}"), jobs
 
     def app(self, place: str) -> Iterator[tuple[str, list[Found]]]:
         """Yield the schedules of an app such as `shop.tasks:app`."""
@@ -107,6 +107,8 @@ def _own_crontab() -> str:
 @contextmanager
 def _reading(name: str) -> Iterator[None]:
     """Name a file that cannot be read as it was typed, or the file in a folder that was typed."""
+    if not name:  # a path without a name is the current folder
+        raise InvalidInput("FILE", name, "names no file or folder; write its path")
     try:
         yield
     except OSError as error:

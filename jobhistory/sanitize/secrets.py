@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from jobhistory._runtime.url_passwords import REDACTED as REDACTED
+from jobhistory._runtime.url_passwords import redact_urls
 from jobhistory.sanitize.secret_names import looks_secret
-
-REDACTED = "[redacted]"
 
 
 def redact_secrets(name: str, value: Any) -> Any:
@@ -33,7 +33,7 @@ def redact_text(text: str) -> str:
     tracebacks, only literals count: `password = get_password()` shows no secret.
     """
     if "@" in text and "://" in text:
-        text = _redact_urls(text)
+        text = redact_urls(text)
     if "-" in text and (" -" in text or "'-" in text or text[0] == "-"):
         text = _OPTION.sub(_redacted_option, text)
         text = _ATTACHED_OPTION.sub(_redacted_option, text)
@@ -73,46 +73,6 @@ def redact_arguments(arguments: Sequence[Any]) -> list[Any]:
         option = text if secret is None and _IS_OPTION.fullmatch(text) else ""
         before = f"{before} {text[:_COMMAND_LENGTH]}"[-_COMMAND_LENGTH:]
     return shown
-
-
-_SCHEME_LENGTH = 40
-_SCHEME = re.compile(r"[\w+.\-]+\Z")
-_URL_END = re.compile(r"[\s\"'<>`]|\Z")
-_AUTHORITY = re.compile(r"[^/?#]*")
-_PORT = re.compile(r"[^:]*:\d*")
-_PLACEHOLDER = re.compile(r"\{[^{}]*\}|\*+")
-
-
-def _redact_urls(text: str) -> str:
-    before, *rest = text.split("://")
-    shown = [before]
-    for url in rest:
-        scheme = _SCHEME.search(before[-_SCHEME_LENGTH:])
-        is_web = scheme is not None and scheme[0].lower().endswith(("http", "https"))
-        shown.append(_without_password(url, is_web=is_web))
-        before = url
-    return "://".join(shown)
-
-
-def _without_password(url: str, *, is_web: bool) -> str:
-    """Return the part of a URL after `://`, without its password."""
-    end = _found(_URL_END.search(url)).start()
-    authority = _found(_AUTHORITY.match(url, 0, end))[0]
-    user, at, _ = authority.rpartition("@")
-    if at:
-        has_password = ":" in user
-    else:  # "user:pass/word@host" looks like a host and a port up to the slash
-        has_password = ":" in authority and not (is_web and _PORT.fullmatch(authority))
-    if has_password:  # it may contain @, so it ends at the last one
-        user_end, host_at = url.index(":"), url.rfind("@", 0, end)
-        if host_at < 0 or _PLACEHOLDER.fullmatch(url, user_end + 1, host_at):
-            return url
-    elif at and is_web:  # a token: https://TOKEN@github.com
-        user_end, host_at = 0, len(user)
-    else:
-        return url
-    # The user of a web address may be a token, whether a password follows or not.
-    return (REDACTED if is_web else f"{url[:user_end]}:{REDACTED}") + url[host_at:]
 
 
 def _found(match: re.Match[str] | None) -> re.Match[str]:
