@@ -6,6 +6,9 @@ from sqlalchemy import BigInteger, Column, Date, Index, String, Table, Text, tex
 
 from jobhistory.schema import TABLE, TABLE_NAME, Base, UTCDateTime
 
+RESTORED_NAME = f"{TABLE_NAME}_restored"
+"""The table into which `archive restore` writes, unless it is told another one."""
+
 ARCHIVE = Table(
     f"{TABLE_NAME}_archive",
     Base.metadata,

@@ -33,7 +33,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateSchema
 
-from jobhistory.archive_schema import ARCHIVE
+from jobhistory.archive_schema import ARCHIVE, RESTORED_NAME
 from jobhistory.database import exclusive, grants, running_index
 from jobhistory.database.differences import compare
 from jobhistory.database.exclusive import transaction as transaction
@@ -250,7 +250,7 @@ def include_object(
     Pass it to `context.configure(include_object=...)` in the app's `env.py`.
     """
     ours = type_ == "table" and (
-        name in (*Base.metadata.tables, VERSION_TABLE) or is_name_of_leaf(name or "")
+        name in (*Base.metadata.tables, VERSION_TABLE, RESTORED_NAME) or is_name_of_leaf(name or "")
     )
     return not (ours and reflected and compare_to is None)
 

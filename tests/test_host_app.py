@@ -236,6 +236,7 @@ def test_the_helper_hides_nothing_of_the_hosts():
     assert migrate.include_object(Table, theirs, "table", True, None)
     assert not migrate.include_object(Table, ours, "table", True, None)
     assert not migrate.include_object(Table, migrate.VERSION_TABLE, "table", True, None)
+    assert not migrate.include_object(Table, "job_history_restored", "table", True, None)
     assert migrate.include_object(Table, ours, "table", False, None), "its own model of that name"
     assert migrate.include_object(Table, ours, "column", True, None)
 

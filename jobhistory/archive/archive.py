@@ -14,6 +14,7 @@ from uuid import UUID
 from jobhistory._runtime.clock import utc_now
 from jobhistory.archive.storage import PENDING, Storage, storage_at
 from jobhistory.archive.verified import VerifiedArchive
+from jobhistory.archive_schema import RESTORED_NAME
 from jobhistory.database.archived_rows import RawRows
 from jobhistory.database.manifest import Entry
 from jobhistory.database.transaction import RunsTransactions
@@ -187,7 +188,7 @@ class Archive:
         from_: datetime | None = None,
         to: datetime | None = None,
         *,
-        into: str = "job_history_restored",
+        into: str = RESTORED_NAME,
         batch_size: int = 10_000,
         progress: Callable[[int], None] | None = None,
     ) -> int:

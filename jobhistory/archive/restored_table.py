@@ -24,6 +24,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from jobhistory.archive.app_columns import AppType, types_of
+from jobhistory.archive_schema import RESTORED_NAME
 from jobhistory.database.csv_copy import DRIVERS, copy_csv
 from jobhistory.database.partitions.sql import identifier
 from jobhistory.database.running_index import escaped
@@ -35,13 +36,12 @@ from jobhistory.schema import COLUMN_NAMES, COLUMNS, JSON_COLUMNS, TABLE_NAME, B
 if TYPE_CHECKING:
     import pyarrow as pa
 
-DEFAULT_NAME = f"{TABLE_NAME}_restored"
 _COPIED = f"{TABLE_NAME}_copied"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")  # leaves room for the name of the index
 _COUNTED = {"preserve_rowcount": True}
 _WHY_NOT = (
     "would count its executions in the statistics once more, and expire would remove them again; "
-    f"restore into a table of its own, such as {DEFAULT_NAME!r}"
+    f"restore into a table of its own, such as {RESTORED_NAME!r}"
 )
 _IS_PART = text("""
 SELECT EXISTS (
@@ -66,7 +66,7 @@ class RestoredTable:
     def __init__(self, name: str) -> None:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidInput(
-                "into", name, f"is not the name of a table; write it like {DEFAULT_NAME!r}"
+                "into", name, f"is not the name of a table; write it like {RESTORED_NAME!r}"
             )
         if name.lower() in Base.metadata.tables:
             raise InvalidInput("into", name, _why_not(name))
@@ -172,7 +172,7 @@ def _is_part_of_history(transaction: Transaction, name: str) -> bool:
 def _why_not(name: str) -> str:
     if name.lower() == TABLE_NAME:
         return _WHY_NOT
-    return f"is a table of the library; restore into another, such as {DEFAULT_NAME!r}"
+    return f"is a table of the library; restore into another, such as {RESTORED_NAME!r}"
 
 
 def _count(inserted: Any) -> int:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 
 from jobhistory._runtime.clock import utc_now
+from jobhistory.archive_schema import RESTORED_NAME
 from jobhistory.cli import output, sql_prompt
 from jobhistory.cli.criteria_options import takes_criteria
 from jobhistory.cli.database import open_existing_store
@@ -175,7 +176,7 @@ def restore(
     ] = None,
     into: Annotated[
         str, typer.Option(help="The table. If there is none, it is created.", metavar="TABLE")
-    ] = "job_history_restored",
+    ] = RESTORED_NAME,
     batch_size: BatchSize = 10_000,
     json: Json = False,
     url: Url = None,
