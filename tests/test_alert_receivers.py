@@ -42,7 +42,7 @@ INCIDENT = Incident(
     expectation="nightly",
     task_identifier="nightly",
     problem=Problem.FAILING,
-    summary="failed 1 time in a row",
+    summary="the last run failed",
     slots=(),
     executions=(UUID(int=2),),
     opened_at=NOW,
@@ -51,7 +51,7 @@ INCIDENT = Incident(
 )
 ALERT = Alert(
     "opened",
-    "nightly: failed 1 time in a row ☃",
+    "nightly: the last run failed ☃",
     Severity.CRITICAL,
     INCIDENT,
     link="https://app.example.org/history/execution?id=2&x=1",
@@ -64,7 +64,7 @@ ALERT = Alert(
 def test_an_alert_is_printed(capsys):
     print_alert(ALERT)
     assert capsys.readouterr().out.splitlines() == [
-        "nightly: failed 1 time in a row ☃",
+        "nightly: the last run failed ☃",
         "    Problem: failing (critical), since 2026-11-28 02:32 UTC",
         "    Task: nightly",
         "    Error: ValueError: <!channel> & <@U1> @here",
@@ -80,7 +80,7 @@ def test_an_alert_is_printed_in_any_encoding(monkeypatch):
     output = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr("sys.stdout", output)
     print_alert(ALERT)
-    assert output.buffer.getvalue().startswith(b"nightly: failed 1 time in a row \\u2603\n")
+    assert output.buffer.getvalue().startswith(b"nightly: the last run failed \\u2603\n")
 
 
 # Commands
@@ -239,7 +239,7 @@ def test_slack_gets_a_text_that_calls_nobody():
         WebhookAlert(hook.url, "slack")(ALERT)
     text = hook.requests[0][2]["text"]
     assert hook.requests[0][2].keys() == {"text"}
-    assert text.startswith("*nightly: failed 1 time in a row ☃*\n")
+    assert text.startswith("*nightly: the last run failed ☃*\n")
     assert "&lt;!channel&gt; &amp; &lt;@U1&gt;" in text
     assert "@here" not in text
     assert "execution?id=2&amp;x=1" in text

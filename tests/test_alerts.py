@@ -123,7 +123,7 @@ def test_a_failure_comes_with_its_error_frame_log_lines_and_page(alerting, clock
     alerting.check()
     alerting.send_alerts(receiver, page_url=f"{PAGE}/")
     (alert,) = receiver.alerts
-    assert alert.title == "nightly: failed 1 time in a row"
+    assert alert.title == "nightly: the last run failed"
     assert (alert.error_type, alert.error_message) == ("ValueError", "cannot read the report")
     assert alert.frame.splitlines()[0] == 'File "/app/report.py", line 7, in report'
     assert alert.log_tail.splitlines() == [f"line {number}" for number in range(10, 20)]

@@ -346,6 +346,14 @@ def test_incidents_are_listed(run, url, store):
     assert json.loads(out)["closed_at"] is not None
 
 
+def test_nobody_knows_how_long_an_incident_lasted_that_was_over_when_it_was_found(capsys):
+    (opened,) = changed_by([], checked("nightly", Problem.LATE))
+    found = [replace(opened, closed_at=opened.opened_at + lasted) for lasted in (0 * HOUR, HOUR)]
+    print_incidents(Screen(utc=True, now=NOW + 2 * HOUR), found)
+    _, *rows = (line.split("\t") for line in capsys.readouterr().out.splitlines())
+    assert [row[1] for row in rows] == ["", "1 h 0 m"]
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_incidents_fit_the_terminal(width):
     def incident(name, **fields):

@@ -214,7 +214,9 @@ class _Judge:
         for number, streak in enumerate(streaks):
             is_over = number > 0 or not is_current
             if len(streak) >= least and (not is_over or self._is_new(streak[0])):
-                summary = f"failed {_count(len(streak), 'time')} in a row"
+                summary = f"failed {len(streak):,} times in a row"
+                if len(streak) == 1:
+                    summary = "a run failed" if is_over else "the last run failed"
                 ids = _ids(streak)
                 yield Verdict(Problem.FAILING, summary, executions=ids, is_over=is_over)
                 return

@@ -64,6 +64,8 @@ def _state(incident: Incident) -> str:
 
 
 def _lasted(incident: Incident, now: datetime) -> str:
+    if incident.closed_at == incident.opened_at:  # it was over when a check found it
+        return ""
     return took(((incident.closed_at or now) - incident.opened_at) // _MILLISECOND)
 
 
