@@ -73,9 +73,13 @@ def shorten_signature(
         function = obj.__init__ if isinstance(obj, type) else obj
         values = getattr(inspect.unwrap(function), "__globals__", {})
         signature = CONSTANT.sub(
-            lambda found: f"{int(found[1] or 1) * values[found[2]]:_}", signature
+            lambda found: _shown(values[found[2]], int(found[1] or 1)), signature
         )
     return signature, None if returns and returns.endswith("R_co") else returns
+
+
+def _shown(constant: Any, factor: int) -> str:
+    return repr(constant) if isinstance(constant, str) else f"{factor * constant:_}"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
