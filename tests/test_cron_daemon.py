@@ -135,7 +135,7 @@ def test_each_problem_is_reported_once_and_so_is_its_end(cron, crontab, history,
         assert cron.poll() is None, "cron has ended"
         time.sleep(BETWEEN_CHECKS)
         found.check()
-        # What was missed runs again when that was noticed, and what overlaps does not.
+        # After the check has reported it, the missed job runs again, and the overlapping one stops.
         runs_now = {"steady", "hangs", "fails"}
         if not found.has_run("missed") or found.was_reported("missed", "missed"):
             runs_now.add("missed")
