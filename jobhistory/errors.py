@@ -44,6 +44,16 @@ class _Short(reprlib.Repr):
     def repr_str(self, x: str, level: int) -> str:
         return super().repr_str(redact_urls(x), level)
 
+    def repr_instance(self, x: object, level: int) -> str:
+        try:
+            text = redact_urls(repr(x))  # before it is cut, so that no part of a password is left
+        except Exception:  # a repr may raise anything
+            return super().repr_instance(x, level)
+        if len(text) <= self.maxother:
+            return text
+        half = (self.maxother - len("...")) // 2
+        return f"{text[:half]}...{text[-half:]}"
+
 
 _short = _Short()
 _short.maxstring = _short.maxother = _short.maxlong = 120
@@ -237,7 +247,7 @@ class SchemaOutOfDate(JobHistoryError, RuntimeError):
                 "the rows that you need, drop all tables whose names begin with job_history, and "
                 f"run {upgrade}"
             )
-        call = "engine" if self.schema is None else f"engine, schema={self.schema!r}"
+        call = "engine" if self.schema is None else f"engine, schema={quoted(self.schema)}"
         remedy = f"{upgrade} or jobhistory.migrate.upgrade({call})"
         if self.current is None:
             return f"this database has no history table{self._place}; create it with {remedy}"
@@ -260,7 +270,8 @@ class SchemaOutOfDate(JobHistoryError, RuntimeError):
     def _command(self, command: str) -> str:
         if self.schema is None:
             return f"'jobhistory {command}'"
-        return f"'jobhistory {command} --schema {quoted_for_shell(self.schema)}'"
+        schema = quoted_for_shell(redact_urls(self.schema))
+        return f"'jobhistory {command} --schema {schema}'"
 
 
 class LayoutNotChanged(JobHistoryError, RuntimeError):

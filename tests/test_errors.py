@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pickle
 import traceback
+from collections import OrderedDict
 from contextlib import contextmanager, suppress
+from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
@@ -49,6 +51,12 @@ def already_finished():
             "or jobhistory.migrate.upgrade(engine, schema='audit')",
         ),
         (
+            SchemaOutOfDate(None, "0002", schema="a://app:hunter2@db/shop"),
+            RuntimeError,
+            "--schema 'a://app:[redacted]@db/shop'' or jobhistory.migrate.upgrade(engine, "
+            "schema='a://app:[redacted]@db/shop')",
+        ),
+        (
             SchemaOutOfDate("0001", "0002"),
             RuntimeError,
             "at revision 0001, but this version of jobhistory needs 0002",
@@ -85,6 +93,9 @@ def test_a_message_quotes_no_more_of_a_value_than_a_reader_wants():
         "postgresql://app:hunter2@db/shop",
         "x" * 500 + " postgresql://app:hunter2@db/shop " + "x" * 500,
         {"url": ["redis://:hunter2@cache/0"]},
+        b"redis://:hunter2@cache/0",
+        OrderedDict(url="redis://:hunter2@cache/0"),
+        SimpleNamespace(long="x" * 90, url="redis://:hunter2@cache/0", end="x" * 50),
     ],
 )
 def test_a_message_shows_no_password_of_a_url(value):

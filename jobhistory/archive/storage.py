@@ -131,7 +131,7 @@ class LocalFolder:
         Raises:
             ArchiveError: if this is no folder, so that a mistake shows before something expires.
         """
-        if self._folder.exists() and not self._folder.is_dir():
+        if os.path.exists(self._folder) and not self.exists():  # unlike Path.exists, no error
             raise ArchiveError(self.location, "is not a folder; name one")
         return sorted(each.name for each in self._entries(self._folder / PENDING))
 

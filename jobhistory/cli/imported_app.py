@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any
 
 from jobhistory.cli import output
-from jobhistory.errors import InvalidInput, reason
+from jobhistory.errors import InvalidInput, quoted, reason
 
 
 def imported_app(place: str) -> Any:
@@ -25,10 +25,10 @@ def imported_app(place: str) -> Any:
     try:
         module = import_module(module_name)
     except (Exception, SystemExit) as error:
-        output.fail(f"--app {place!r}: {type(error).__name__}: {reason(error)}")
+        output.fail(f"--app {quoted(place)}: {type(error).__name__}: {reason(error)}")
     try:
         return attrgetter(attribute)(module)
     except AttributeError as error:
         raise InvalidInput("--app", place, f"cannot be found: {error}") from None
     except Exception as error:  # a property may raise anything
-        output.fail(f"--app {place!r}: {type(error).__name__}: {reason(error)}")
+        output.fail(f"--app {quoted(place)}: {type(error).__name__}: {reason(error)}")

@@ -13,6 +13,7 @@ from jobhistory.cli import output
 from jobhistory.cli.output import iso_text, one_line
 from jobhistory.database.beginnings import SEARCHED, Candidates, candidates
 from jobhistory.database.history import DatabaseHistory
+from jobhistory.errors import quoted
 from jobhistory.execution.ids import id_text
 from jobhistory.schema import HistoryRecord
 from jobhistory.store import HistoryStore
@@ -46,14 +47,14 @@ def executions_named(store: HistoryStore, text: str) -> list[HistoryRecord]:
         return store.get_by_job_id(jobs.pop())
     if not found.executions:
         output.fail(
-            f"no execution has the id {text!r}, and no job; as the beginning of an id, it fits no "
-            f"execution, and no job among the newest {SEARCHED:,} executions"
+            f"no execution has the id {quoted(text)}, and no job; as the beginning of an id, it "
+            f"fits no execution, and no job among the newest {SEARCHED:,} executions"
         )
     return found.executions
 
 
 def _fail_ambiguous(text: str, found: Candidates) -> NoReturn:
-    output.say(f"{text!r} is the beginning of several ids; give more of one:")
+    output.say(f"{quoted(text)} is the beginning of several ids; give more of one:")
     lines = [
         (str(each.id), "execution", each.task_identifier, each.started_at)
         for each in found.executions
